@@ -1,0 +1,28 @@
+# Each target is one line of plain commands; the README lists them for people without make.
+PYTHON ?= python3
+BIN := .venv/bin
+ARGS ?=
+
+.PHONY: lab test notebooks bench lint
+
+lab: .venv/installed
+	$(BIN)/jupyter lab $(ARGS) notebooks/00_why_federated_learning.ipynb
+
+test: .venv/installed lint
+	$(BIN)/python -m pytest tests $(ARGS)
+	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=300 notebooks
+
+notebooks: .venv/installed
+	$(BIN)/python notebooks/build.py $(ARGS)
+
+bench: .venv/installed
+	$(BIN)/python tests/bench.py $(ARGS)
+
+lint: .venv/installed
+	$(BIN)/ruff check . && $(BIN)/ruff format --check course_utils tests notebooks/build.py
+
+# Made once, and again only when the list of dependencies changes.
+.venv/installed: pyproject.toml requirements.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -r requirements.txt
+	touch $@
