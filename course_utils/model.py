@@ -1,4 +1,6 @@
-"""The course's model, a small CNN, and how to train and test it."""
+"""The course's model, a small CNN: how to train it, test it and average it."""
+
+from collections.abc import Sequence
 
 import torch
 from torch import nn
@@ -107,3 +109,31 @@ def test(net: nn.Module, loader: DataLoader) -> tuple[float, float]:
     if seen == 0:
         raise ValueError("The loader is empty: there is nothing to test on.")
     return total / seen, correct / seen
+
+
+def weighted_average(
+    states: Sequence[dict[str, torch.Tensor]], num_examples: Sequence[int]
+) -> dict[str, torch.Tensor]:
+    """Average models by number of examples: the server's step in Federated Averaging.
+
+    Parameters
+    ----------
+    states : Sequence[dict[str, torch.Tensor]]
+        One ``state_dict`` for each client, all with the same names and shapes.
+    num_examples : Sequence[int]
+        How many examples each client trained on.
+
+    Returns
+    -------
+    dict[str, torch.Tensor]
+        The average (McMahan et al., 2017, https://arxiv.org/abs/1602.05629,
+        algorithm 1).
+    """
+    total = sum(num_examples)
+    return {
+        name: sum(
+            n / total * state[name]
+            for state, n in zip(states, num_examples, strict=True)
+        )
+        for name in states[0]
+    }

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-import torch
 from datasets import Dataset
 from flwr_datasets.partitioner import (
     DirichletPartitioner,
@@ -190,7 +189,7 @@ def label_counts(partitions: list[Dataset]) -> np.ndarray:
     """
     num_classes = partitions[0].features["label"].num_classes
     return np.stack(
-        [np.bincount(part["label"], minlength=num_classes) for part in partitions]
+        [np.bincount(part["label"][:], minlength=num_classes) for part in partitions]
     )
 
 
@@ -262,12 +261,12 @@ def _all_clients(name: str, num_partitions: int, options: tuple) -> list[ClientD
             f"This scheme makes {len(parts)} clients of this dataset, not "
             f"{num_partitions}: ask for {len(parts)}."
         )
-    train_rows = [part["row"] for part in parts]
-    test_rows = matching_rows(np.array(test["label"]), label_counts(parts))
+    train_rows = [part["row"][:] for part in parts]
+    test_rows = matching_rows(np.array(test["label"][:]), label_counts(parts))
     train_tensors, test_tensors = _tensors(name)
     return [
         ClientData(
-            train=TensorDataset(*train_tensors[list(rows)]),
+            train=TensorDataset(*train_tensors[rows]),
             test=TensorDataset(*test_tensors[own_test_rows]),
         )
         for rows, own_test_rows in zip(train_rows, test_rows, strict=True)
@@ -276,7 +275,9 @@ def _all_clients(name: str, num_partitions: int, options: tuple) -> list[ClientD
 
 def _numbered(dataset: Dataset) -> Dataset:
     """Keep only the labels, and number the rows: enough to cut a dataset by."""
-    return dataset.select_columns(["label"]).add_column("row", list(range(len(dataset))))
+    return dataset.select_columns(["label"]).add_column(
+        "row", list(range(len(dataset)))
+    )
 
 
 def matching_rows(labels: np.ndarray, counts: np.ndarray) -> list[list[int]]:
@@ -300,7 +301,9 @@ def matching_rows(labels: np.ndarray, counts: np.ndarray) -> list[list[int]]:
     rows_of = [[] for _ in counts]
     for label, column in enumerate(counts.T):
         rows = np.flatnonzero(labels == label)
-        ends = np.round(np.cumsum(column) / max(column.sum(), 1) * len(rows))
+        ends = np.cumsum(column) / max(column.sum(), 1) * len(rows)
+        # Rounds each label another way, so that no client is always rounded down.
+        ends = np.floor(ends + (label + 0.5) / counts.shape[1])
         for client, part in enumerate(np.split(rows, ends[:-1].astype(int))):
             rows_of[client].extend(part.tolist())
     return rows_of
@@ -384,5 +387,6 @@ def load_centralized(*, batch_size: int = 16) -> tuple[DataLoader, DataLoader]:
 
 def image_shape() -> tuple[int, int, int]:
     """Return channels, height and width of the dataset's images."""
-    images, _ = _tensors(dataset_name())[1][:1]
+    _, test = load_dataset()
+    images, _ = to_tensors(test.select([0]))
     return tuple(images.shape[1:])

@@ -18,6 +18,7 @@ All of the course's use of Flower's internals is in this module.
 
 import io
 import logging
+import os
 import pickle
 import random
 import sys
@@ -257,9 +258,7 @@ class InProcessGrid(Grid):
             The replies that came in time, in the order of the messages.
         """
         ids = self.push_messages(messages)
-        in_time = [
-            i for i in ids if timeout is None or self._replies[i][1] <= timeout
-        ]
+        in_time = [i for i in ids if timeout is None or self._replies[i][1] <= timeout]
         return self.pull_messages(in_time)
 
     # ------------------------------------------------------------------- one message
@@ -519,9 +518,9 @@ class _RoundTable:
         self.seen = len(messages)
         self.metrics: dict[str, float] = {}
         self.header: list[str] = []
-        # Where it is shown, the environment variable TQDM_DISABLE can still silence it.
-        hidden = {} if show else {"disable": True}
-        self.bar = tqdm(total=rounds, desc="rounds", leave=False, **hidden)
+        # tqdm's bar for notebooks does not look at TQDM_DISABLE by itself.
+        hidden = not show or bool(os.environ.get("TQDM_DISABLE"))
+        self.bar = tqdm(total=rounds, desc="rounds", leave=False, disable=hidden)
 
     def watch(self, strategy: Strategy, arguments: dict[str, Any]) -> None:
         """Look at what the strategy's two aggregations and evaluate_fn return."""

@@ -24,8 +24,8 @@ import jupytext
 import nbformat
 from nbclient import NotebookClient
 from nbformat import NotebookNode
-from nbgrader.preprocessors import ClearSolutions
 from nbformat.v4 import new_code_cell
+from nbgrader.preprocessors import ClearSolutions
 
 NOTEBOOKS = Path(__file__).parent
 SOURCES = NOTEBOOKS / "source"
@@ -37,7 +37,7 @@ BADGE = (
     "(https://colab.research.google.com/github/{repo}/blob/main/notebooks/{path})"
 )
 SETUP = '''\
-# Installs the course on Colab. Where it is installed already, this does nothing.
+# Installs the course on Colab. Where it is installed, this does nothing.
 from importlib.util import find_spec
 
 if find_spec("course_utils") is None:
@@ -46,8 +46,9 @@ if find_spec("course_utils") is None:
 INSTALL = '%pip install --quiet "flower-course @ git+{address}"'
 NO_ADDRESS = '''\
 raise SystemExit(
-        "The course is not installed here, and this copy does not know its public "
-        "address: set Repository in pyproject.toml, then run `make notebooks`."
+        "The course is not installed here, and this copy does not know its "
+        "public address: set Repository in pyproject.toml, then run "
+        "`make notebooks`."
     )'''
 
 
@@ -137,11 +138,11 @@ def merge_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
     merged: list[NotebookNode] = []
     for output in outputs:
         last = merged[-1] if merged else None
-        if last and output.output_type == last.output_type == "stream":
-            if output.name == last.name:
-                last.text += output.text
-                continue
-        merged.append(output)
+        # Only streams have a name: stdout or stderr.
+        if last and "name" in output and output.name == last.get("name"):
+            last.text += output.text
+        else:
+            merged.append(output)
     return merged
 
 

@@ -1,0 +1,393 @@
+"""Every figure of the course, each followed by one line that says what it shows.
+
+The figures are readable in grey: lines differ by dash and marker, bars carry their
+numbers or letters. Each function shows its figure, prints the line and returns nothing.
+"""
+
+from collections.abc import Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+from datasets import Dataset
+from matplotlib.patches import FancyBboxPatch
+
+from course_utils.partitions import effective_num_classes, label_distance
+from course_utils.runtime import Delivery
+
+plt.rcParams.update(
+    {
+        "figure.dpi": 100,
+        "figure.figsize": (7, 3.6),
+        "figure.constrained_layout.use": True,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "font.size": 10,
+    }
+)
+
+# Told apart by the colour-blind (Okabe and Ito, 2008), and in grey by dash and marker.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
+LINES = ("-", "--", "-.", ":", "-", "--", "-.")
+MARKERS = ("o", "s", "^", "D", "v", "P", "x")
+
+
+def draw_loop() -> None:
+    """Draw the four steps of a round of federated learning."""
+    figure, axes = plt.subplots(figsize=(8, 3.9))
+    axes.set(xlim=(0, 16), ylim=(0, 8))
+    axes.axis("off")
+
+    def box(x: float, y: float, width: float, height: float, colour: str) -> None:
+        axes.add_patch(
+            FancyBboxPatch(
+                (x, y), width, height, boxstyle="round,pad=0.1", fc=colour, ec="black"
+            )
+        )
+
+    def arrow(start: tuple[float, float], end: tuple[float, float], dash: str) -> None:
+        style = {"arrowstyle": "-|>", "lw": 1.5, "ls": dash, "color": "black"}
+        axes.annotate("", xy=end, xytext=start, arrowprops=style)
+
+    box(4.4, 6.2, 7.2, 1.5, "#DDEEFF")
+    axes.text(
+        8, 7.2, "Server: the global model", ha="center", va="center", weight="bold"
+    )
+    axes.text(
+        8, 6.6, "④ averages, weighted by number of examples", ha="center", va="center"
+    )
+    for x, name in ((0.4, "Client 0"), (6, "Client 1"), (11.6, "Client 2")):
+        box(x, 0.5, 4, 2.2, "#F4F4F4")
+        axes.text(x + 2, 2.3, name, ha="center", va="center", weight="bold")
+        axes.text(x + 2, 1.65, "② trains on its own data", ha="center", va="center")
+        box(x + 0.9, 0.65, 2.2, 0.5, "white")
+        axes.text(x + 2, 0.9, "data stays", ha="center", va="center", style="italic")
+        middle = 8 + (x - 6) * 0.42
+        arrow((middle - 0.25, 6.0), (x + 1.75, 2.95), "-")
+        arrow((x + 2.25, 2.95), (middle + 0.25, 6.0), "--")
+    axes.text(0.2, 5.2, "① sends parameters\n(solid arrows)", ha="left", va="center")
+    axes.text(
+        15.9, 5.2, "③ send parameters back\n(dashed arrows)", ha="right", va="center"
+    )
+    _show(
+        figure,
+        "one round: the server sends its parameters to the clients, each trains on its "
+        "own data and sends parameters back, the server averages them.",
+    )
+
+
+def plot_curves(
+    curves: dict[str, Sequence[float]],
+    *,
+    xlabel: str = "round",
+    ylabel: str = "test accuracy",
+    levels: dict[str, float] | None = None,
+    start: int = 0,
+) -> None:
+    """Plot one line for each name, over rounds.
+
+    Parameters
+    ----------
+    curves : dict[str, Sequence[float]]
+        Values by name, one for each round.
+    xlabel, ylabel : str
+        What the axes show, with units.
+    levels : dict[str, float], optional
+        Single values to compare with, drawn as horizontal lines.
+    start : int
+        Round of the first value.
+    """
+    figure, axes = plt.subplots()
+    styles = zip(COLOURS, LINES, MARKERS, strict=True)
+    for (name, values), style in zip(curves.items(), styles, strict=False):
+        colour, line, marker = style
+        rounds = range(start, start + len(values))
+        axes.plot(rounds, values, line, color=colour, marker=marker, ms=4, label=name)
+    for (name, value), line in zip((levels or {}).items(), LINES[::-1], strict=False):
+        axes.axhline(value, color="black", ls=line, lw=1, label=name)
+    axes.set(xlabel=xlabel, ylabel=ylabel)
+    if "accuracy" in ylabel:
+        axes.set_ylim(0, 1)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    ends = [f"{name} ends at {values[-1]:.2f}" for name, values in curves.items()]
+    ends += [f"{name} is {value:.2f}" for name, value in (levels or {}).items()]
+    _show(figure, f"{ylabel} by {xlabel}: {', '.join(ends)}.")
+
+
+def plot_label_counts(counts: np.ndarray, *, title: str = "") -> None:
+    """Plot how many examples of each label every client has, as stacked bars.
+
+    Parameters
+    ----------
+    counts : np.ndarray
+        Label counts of shape ``(clients, labels)``.
+    title : str
+        How the data was shared out.
+    """
+    plot_label_panels({title or "label counts": counts})
+
+
+def plot_skew(counts_by_name: dict[str, np.ndarray]) -> None:
+    """Plot the two numbers of the skew, client by client, for several splits.
+
+    Parameters
+    ----------
+    counts_by_name : dict[str, np.ndarray]
+        Label counts of shape ``(clients, labels)`` by name of the split.
+    """
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True)
+    names = list(counts_by_name)
+    measures = (
+        (left, label_distance, "label distance from the whole (0–1)"),
+        (right, effective_num_classes, "effective number of labels"),
+    )
+    for axes, measure, xlabel in measures:
+        for row, name in enumerate(names):
+            values = measure(counts_by_name[name])
+            axes.plot(values, np.full(len(values), row), "o", mfc="none", color="black")
+            axes.plot(values.mean(), row, "|", ms=22, mew=2.5, color=COLOURS[1])
+        axes.set(xlabel=xlabel)
+        axes.set_xlim(left=0)
+        axes.grid(alpha=0.3, axis="x")
+    left.set_yticks(range(len(names)), names)
+    left.set_ylim(len(names) - 0.5, -0.5)
+    means = [
+        f"{name} {label_distance(counts).mean():.2f} and "
+        f"{effective_num_classes(counts).mean():.1f}"
+        for name, counts in counts_by_name.items()
+    ]
+    _show(
+        figure,
+        "circles are clients, bars are means; mean label distance and effective number "
+        f"of labels: {'; '.join(means)}.",
+    )
+
+
+def plot_samples(partitions: list[Dataset], *, per_client: int = 10) -> None:
+    """Show some images of every client, a row each, taken at equal steps.
+
+    Parameters
+    ----------
+    partitions : list[Dataset]
+        One dataset a client, with the columns ``image`` and ``label``.
+    per_client : int
+        Images in a row.
+    """
+    rows = len(partitions)
+    figure, grid = plt.subplots(
+        rows, per_client, figsize=(0.6 * per_client + 1, 0.62 * rows), squeeze=False
+    )
+    shown = []
+    for client, (part, row) in enumerate(zip(partitions, grid, strict=True)):
+        picks = np.linspace(0, len(part) - 1, min(per_client, len(part))).astype(int)
+        examples = part[picks.tolist()]
+        for axes in row:
+            axes.axis("off")
+        for axes, image in zip(row, examples["image"], strict=False):
+            axes.imshow(image, cmap="gray")
+        row[0].set_title(f"client {client}", fontsize=8, loc="left", pad=2)
+        shown.append(f"client {client} {', '.join(map(str, examples['label']))}")
+    _show(figure, f"labels of the images shown: {'; '.join(shown)}.")
+
+
+def plot_traffic(messages: list[Delivery], node_ids: Sequence[int]) -> None:
+    """Draw who sent what to whom: one column a client, time runs down.
+
+    Parameters
+    ----------
+    messages : list[Delivery]
+        The record of messages of a run.
+    node_ids : Sequence[int]
+        The nodes in the order of their partition ids.
+    """
+    column = {node: i for i, node in enumerate(node_ids)}
+    steps = list(dict.fromkeys((m.round, m.type) for m in messages))
+    kinds = list(dict.fromkeys(m.type for m in messages))
+    figure, axes = plt.subplots(figsize=(8, 1.2 + 0.35 * len(steps)))
+    for row, step in enumerate(steps):
+        for m in messages:
+            if (m.round, m.type) != step:
+                continue
+            client = column[m.source if m.is_reply else m.destination]
+            kind = kinds.index(m.type)
+            marker = "X" if m.error else "^" if m.is_reply else "v"
+            shift = 0.18 if m.is_reply else -0.18
+            axes.plot(
+                client + shift,
+                row,
+                marker,
+                color=COLOURS[kind],
+                ms=8,
+                mfc="white" if m.bytes < 10_000 else COLOURS[kind],
+            )
+    axes.set_yticks(range(len(steps)), [f"round {r}: {kind}" for r, kind in steps])
+    axes.set_xticks(range(len(column)), [f"client {i}" for i in range(len(column))])
+    axes.set_ylim(len(steps) - 0.5, -0.6)
+    axes.set_xlim(-0.5, len(column) - 0.5)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.grid(alpha=0.3)
+    axes.set_title(
+        "▼ to the client   ▲ back to the server   ✖ error   filled: 10 kB or more, "
+        "carries a model",
+        fontsize=9,
+        loc="left",
+    )
+    down = sum(m.bytes for m in messages if not m.is_reply)
+    up = sum(m.bytes for m in messages if m.is_reply)
+    failed = sum(m.error is not None for m in messages)
+    _show(
+        figure,
+        f"{len(messages)} messages, {down / 1e6:.2f} MB to the clients and "
+        f"{up / 1e6:.2f} MB back, {failed} errors.",
+    )
+
+
+def plot_client_bars(
+    values_by_name: dict[str, Sequence[float]], *, ylabel: str = "accuracy"
+) -> None:
+    """Plot one bar for each client, side by side for several runs.
+
+    Parameters
+    ----------
+    values_by_name : dict[str, Sequence[float]]
+        One value a client by name of the run.
+    ylabel : str
+        What the bars show, with units.
+    """
+    figure, axes = plt.subplots()
+    width = 0.8 / len(values_by_name)
+    hatches = ("", "///", "...", "xx")
+    for i, (name, values) in enumerate(values_by_name.items()):
+        places = np.arange(len(values)) + (i - (len(values_by_name) - 1) / 2) * width
+        axes.bar(
+            places,
+            values,
+            width,
+            label=name,
+            color=COLOURS[i],
+            ec="black",
+            hatch=hatches[i % len(hatches)],
+            alpha=0.8,
+        )
+    axes.set(xlabel="client", ylabel=ylabel)
+    axes.set_xticks(range(len(values)))
+    if "accuracy" in ylabel:
+        axes.set_ylim(0, 1)
+    if len(values_by_name) > 1:
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    ranges = [
+        f"{name} from {min(values):.2f} to {max(values):.2f}"
+        for name, values in values_by_name.items()
+    ]
+    _show(figure, f"{ylabel} by client: {'; '.join(ranges)}.")
+
+
+def draw_apps() -> None:
+    """Draw where a ServerApp and ClientApps run, and what carries their messages."""
+    figure, axes = plt.subplots(figsize=(8.4, 4.4))
+    axes.set(xlim=(0, 16.8), ylim=(0, 8.8))
+    axes.axis("off")
+    app = "#BBD7EE"  # in grey, too, darker than what is Flower's
+
+    def box(x: float, y: float, width: float, height: float, **style: str) -> None:
+        style = {"boxstyle": "round,pad=0.1", "fc": "white", "ec": "black", **style}
+        axes.add_patch(FancyBboxPatch((x, y), width, height, **style))
+
+    def program(x: float, y: float, width: float, name: str, does: str) -> None:
+        box(x, y, width, 1.2, fc=app if name.endswith("App") else "white")
+        middle = x + width / 2
+        axes.text(middle, y + 0.9, name, ha="center", va="center", weight="bold")
+        axes.text(middle, y + 0.3, does, ha="center", va="center", fontsize=9)
+
+    def machine(x: float, y: float, width: float, height: float, name: str) -> None:
+        box(x, y, width, height, ls="--")
+        axes.text(x, y + height - 0.2, name, va="center", style="italic", fontsize=9)
+
+    def arrow(start: tuple[float, float], end: tuple[float, float], tip: str) -> None:
+        style = {"arrowstyle": tip, "lw": 1.5, "color": "black", "shrinkA": 0}
+        axes.annotate("", xy=end, xytext=start, arrowprops={**style, "shrinkB": 0})
+
+    machine(0.3, 6.4, 10.7, 2.1, "server")
+    program(0.5, 6.6, 4.2, "ServerApp", "leads one run")
+    program(6.0, 6.6, 4.8, "SuperLink", "passes messages on")
+    arrow((4.85, 7.2), (5.85, 7.2), "<|-|>")
+    for client, x in enumerate((0.3, 6.0, 11.7)):
+        machine(x, 0.3, 4.8, 4.2, f"client {client}")
+        program(x + 0.2, 2.7, 4.4, "SuperNode", "fetches messages, replies")
+        program(x + 0.2, 0.5, 2.6, "ClientApp", "one message")
+        box(x + 3.5, 0.6, 1.1, 1.0, ls=":")
+        axes.text(x + 4.05, 1.1, "data", ha="center", va="center", style="italic")
+        arrow((x + 1.5, 1.85), (x + 1.5, 2.55), "<|-|>")
+        arrow((x + 3.35, 1.1), (x + 2.95, 1.1), "-|>")
+        arrow((x + 2.4, 4.05), (8.4 + (client - 1) * 1.6, 6.45), "<|-|>")
+    axes.plot((0.1, 16.7), (5.55, 5.55), ":", color="black", lw=1)
+    axes.text(0.1, 5.8, "network", va="center", fontsize=9)
+    legend = (
+        ("your code", app, "-"),
+        ("Flower's program", "white", "-"),
+        ("one machine", "white", "--"),
+    )
+    for row, (meaning, colour, dash) in enumerate(legend):
+        box(12.4, 7.95 - 0.8 * row, 0.7, 0.3, fc=colour, ls=dash)
+        axes.text(13.4, 8.1 - 0.8 * row, meaning, va="center", fontsize=9)
+    _show(
+        figure,
+        "the ServerApp runs beside the SuperLink, each ClientApp beside a SuperNode "
+        "and its data; only SuperLink and SuperNodes talk over the network.",
+    )
+
+
+def plot_label_panels(counts_by_title: dict[str, np.ndarray]) -> None:
+    """Plot stacked bars of label counts for several splits, side by side.
+
+    Parameters
+    ----------
+    counts_by_title : dict[str, np.ndarray]
+        Label counts of shape ``(clients, labels)`` by title of the panel, all with the
+        same number of clients.
+    """
+    clients, labels = next(iter(counts_by_title.values())).shape
+    figure, (panels,) = plt.subplots(
+        1,
+        len(counts_by_title),
+        figsize=(9 if len(counts_by_title) > 1 else 7, 0.9 + 0.3 * clients),
+        sharey=True,
+        squeeze=False,
+    )
+    lines = []
+    for axes, (title, counts) in zip(panels, counts_by_title.items(), strict=True):
+        sizes = counts.sum(axis=1)
+        left = np.zeros(clients)
+        for label, column in enumerate(counts.T):
+            shade = plt.cm.viridis(0.25 + 0.75 * label / max(labels - 1, 1))
+            edges = np.where(column > 0.01 * sizes.max(), 0.5, 0)
+            bars = axes.barh(
+                range(clients), column, left=left, color=shade, ec="white", lw=edges
+            )
+            narrow = 0.017 * len(panels) * sizes.max()
+            names = [str(label) if n > narrow else "" for n in column]
+            ink = "white" if label < labels / 4 else "black"
+            axes.bar_label(bars, names, label_type="center", fontsize=8, color=ink)
+            left += column
+        axes.set_title(title, loc="left")
+        lines.append(
+            f"{title}: {_span(sizes)} examples and {_span((counts > 0).sum(axis=1))} "
+            f"different labels each, mean label distance "
+            f"{label_distance(counts).mean():.2f}"
+        )
+    panels[0].set(ylabel="client", yticks=range(clients))
+    panels[0].invert_yaxis()
+    figure.supxlabel("examples (the number in a bar is the label)", fontsize=10)
+    _show(figure, f"{clients} clients; {'; '.join(lines)}.")
+
+
+def _span(values: np.ndarray) -> str:
+    low, high = values.min(), values.max()
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
+def _show(figure: plt.Figure, summary: str) -> None:
+    plt.show()
+    plt.close(figure)
+    print(f"Figure: {summary}")

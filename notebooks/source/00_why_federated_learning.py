@@ -1,0 +1,515 @@
+# %% [markdown]
+# # 00 · Why federated learning
+#
+# **Can ten clients train one good model without showing anyone a single example?**
+#
+# After this lesson you can
+#
+# - say what leaves a client in federated learning, and what does not,
+# - run Federated Averaging by hand in plain PyTorch,
+# - compare it with one client alone and with everyone's data in one place,
+# - tell parameters sent back from gradients sent back, and show when they agree.
+#
+# **You need:** Python and a little PyTorch. **Time:** 50 minutes, half of them for the exercises.
+
+# %% [markdown]
+# ## The problem
+#
+# - Ten hospitals each have some labelled images. One model trained on all of them would
+#   serve every hospital better than ten models trained apart.
+# - The images may not leave the hospitals: the law, a contract or the sheer volume
+#   forbids it.
+# - So the model travels instead of the data.
+#
+# Whoever holds data is a **client**. Whoever holds the shared model, the
+# **global model**, is the **server**. One exchange between them is a **round**:
+
+# %%
+from course_utils.plots import draw_loop, plot_curves
+
+draw_loop()
+
+# %% [markdown]
+# - Parameters cross the network, and so does one number: how many examples the client
+#   trained on. Images and labels never do.
+# - Parameters are not harmless: what can be read out of them is a question of its own,
+#   which the later lessons on privacy take up.
+#
+# ## The data, the clients, the model
+#
+# The data are real: 5,000 handwritten digits from MNIST that come with the course, 4,000
+# to train on and 1,000 to test on. Ten clients share them at random.
+# (Set the environment variable `COURSE_DATASET` before you start Jupyter to run every
+# lesson on another dataset; `course_utils/data.py` says which.)
+
+# %%
+import torch
+
+from course_utils.partitions import (
+    image_shape,
+    load_centralized,
+    load_partition,
+)
+
+NUM_CLIENTS = 10
+clients = [load_partition(i, NUM_CLIENTS) for i in range(NUM_CLIENTS)]
+num_examples = [len(trainloader.dataset) for trainloader, _ in clients]
+print("examples per client:", num_examples)
+
+# %% [markdown]
+# Each client has a train loader and a test loader of its own. To compare, this lesson
+# also does what federated learning avoids, and loads everything in one place:
+
+# %%
+all_trainloader, all_testloader = load_centralized()
+print("images of one batch:", tuple(next(iter(all_trainloader))[0].shape))
+assert sum(num_examples) == len(all_trainloader.dataset)
+
+# %% [markdown]
+# The model is a small convolutional network. Its convolutions halve the image
+# themselves (`stride=2`), which is faster on a CPU than pooling.
+
+# %%
+from torch import nn
+
+
+class Net(nn.Module):
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int] = (1, 28, 28),
+        num_classes: int = 10,
+    ) -> None:
+        super().__init__()
+        channels, height, width = image_shape
+        self.body = nn.Sequential(
+            nn.Conv2d(channels, 16, kernel_size=5, stride=2, padding=2),
+            nn.ReLU(),
+            nn.Conv2d(16, 32, kernel_size=5, stride=2, padding=2),
+            nn.ReLU(),
+            nn.Flatten(),
+        )
+        self.head = nn.Linear(32 * (height // 4) * (width // 4), num_classes)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.head(self.body(images))
+
+
+# %%
+net = Net(image_shape())
+for name, parameter in net.state_dict().items():
+    print(f"{name:12} {tuple(parameter.shape)}")
+print("parameters:", sum(p.numel() for p in net.parameters()))
+
+# %% [markdown]
+# Training and testing are plain PyTorch. Every client will run `train` on its own
+# loader.
+
+# %%
+from torch.utils.data import DataLoader
+
+
+def train(
+    net: nn.Module, loader: DataLoader, *, epochs: int = 1, lr: float = 0.01
+) -> float:
+    if epochs < 1:
+        raise ValueError(f"epochs must be at least 1, not {epochs}.")
+    optimizer = torch.optim.SGD(net.parameters(), lr=lr, momentum=0.9)
+    loss_fn = nn.CrossEntropyLoss()
+    net.train()
+    for _ in range(epochs):
+        total, seen = 0.0, 0
+        for images, labels in loader:
+            optimizer.zero_grad()
+            loss = loss_fn(net(images), labels)
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(labels)
+            seen += len(labels)
+    return total / seen
+
+
+# %%
+@torch.no_grad()
+def test(net: nn.Module, loader: DataLoader) -> tuple[float, float]:
+    loss_fn = nn.CrossEntropyLoss(reduction="sum")
+    net.eval()
+    total, correct, seen = 0.0, 0, 0
+    for images, labels in loader:
+        logits = net(images)
+        total += loss_fn(logits, labels).item()
+        correct += (logits.argmax(dim=1) == labels).sum().item()
+        seen += len(labels)
+    if seen == 0:
+        raise ValueError("The loader is empty: there is nothing to test on.")
+    return total / seen, correct / seen
+
+
+# %% [markdown]
+# ## Two bounds
+#
+# **One client alone** is what a hospital gets without the others. **Everyone's data in
+# one place** is what they would get if nothing were forbidden. Each passes over its data
+# ten times, and is tested on the same 1,000 images after each pass.
+
+# %%
+EPOCHS = 10
+
+
+def learning_curve(trainloader: DataLoader) -> list[float]:
+    torch.manual_seed(0)
+    net = Net(image_shape())
+    accuracies = [test(net, all_testloader)[1]]
+    for _ in range(EPOCHS):
+        train(net, trainloader)
+        accuracies.append(test(net, all_testloader)[1])
+    return accuracies
+
+
+# %% tags=["nbval-ignore-output"]
+alone = learning_curve(clients[0][0])
+centralized = learning_curve(all_trainloader)
+print(f"alone {alone[-1]:.3f}, everyone's data {centralized[-1]:.3f}")
+
+# %% [markdown]
+# ## Federated Averaging by hand
+#
+# **Predict:** ten clients share only parameters. Will they do better than *one client
+# alone*? As well as *everyone's data in one place*?
+#
+# The server's part is an average of all parameters, weighted by number of examples: a
+# client with twice the data counts twice.
+
+# %%
+from collections.abc import Sequence
+
+
+def weighted_average(
+    states: Sequence[dict[str, torch.Tensor]], num_examples: Sequence[int]
+) -> dict[str, torch.Tensor]:
+    total = sum(num_examples)
+    return {
+        name: sum(
+            n / total * state[name]
+            for state, n in zip(states, num_examples, strict=True)
+        )
+        for name in states[0]
+    }
+
+
+# %% [markdown]
+# On numbers that you can check in your head: a client with 1 example says 0, one with 3
+# examples says 8. The plain mean would be 4.
+
+# %%
+small = weighted_average(
+    [{"w": torch.tensor(0.0)}, {"w": torch.tensor(8.0)}], [1, 3]
+)
+print(small)
+assert small["w"] == 6.0
+
+# %% [markdown]
+# ### Exercise 0.1: what a client counts for
+#
+# | difficulty | minutes | why it matters |
+# |---|---|---|
+# | 1 of 3, recall | 3 | the weights decide whose data the global model fits |
+#
+# Complete `shares`: given how many examples each client has, return what share each
+# client has in the average.
+#
+# <details><summary>Hint 1</summary>
+#
+# The shares of all clients sum to 1.
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `weighted_average` above computes them on the way: look at what it multiplies with.
+# </details>
+
+# %%
+from course_utils.exercises import check
+
+
+def shares(num_examples: list[int]) -> list[float]:
+    """Return each client's share in the average."""
+    ### BEGIN SOLUTION
+    total = sum(num_examples)
+    return [n / total for n in num_examples]
+    ### END SOLUTION
+
+
+# %%
+check("0.1", shares)
+
+# %% [markdown] tags=["solution"]
+# **Why this.** The global model should be the one that all examples together would vote
+# for, so a client's weight is its share of all examples. **What people get wrong:** they
+# average clients instead of examples. With equal weights, a client with 10 images pulls
+# as hard as one with 10,000.
+
+# %% [markdown]
+# And this is the whole of **Federated Averaging (FedAvg)**. The comments are the four
+# steps of the figure.
+
+# %% tags=["nbval-ignore-output"]
+torch.manual_seed(0)
+global_net = Net(image_shape())
+federated = [test(global_net, all_testloader)[1]]
+for _ in range(EPOCHS):
+    states = []
+    for trainloader, _ in clients:
+        local_net = Net(image_shape())
+        local_net.load_state_dict(
+            global_net.state_dict()
+        )  # 1. parameters go out
+        train(local_net, trainloader)  # 2. each client trains on its own data
+        states.append(local_net.state_dict())  # 3. parameters come back
+    average = weighted_average(states, num_examples)  # 4. the server averages
+    global_net.load_state_dict(average)
+    federated.append(test(global_net, all_testloader)[1])
+print(f"federated {federated[-1]:.3f}")
+
+# %% tags=["nbval-ignore-output"]
+plot_curves(
+    {"FedAvg, 10 clients": federated, "one client alone": alone},
+    levels={"everyone's data, at its end": centralized[-1]},
+    xlabel="round (one pass over a client's data)",
+)
+
+# %%
+assert alone[-1] < federated[-1] < centralized[-1]
+
+# %% [markdown]
+# - The federation ends between the two, and not one example moved.
+# - It has not caught up with everyone's data in one place. There, ten passes are ten
+#   times as many steps on one model; here, an average of ten short trainings moves about
+#   as far as one of them. More rounds narrow the gap: lesson 05 runs them.
+#
+# ## Sending gradients instead
+#
+# A client could also send a **gradient**: the direction in which its data would change
+# the parameters. The server averages the gradients and takes the step itself. This is
+# **federated SGD (FedSGD)**.
+#
+# **Predict:** every client takes *one* step, on its *whole* data as one batch. Do
+# averaged parameters and averaged gradients give the same model?
+#
+# Parameters first. One step at learning rate `LR`, ten times, then the average:
+
+# %%
+from course_utils.partitions import make_loader
+
+LR = 0.1
+full_batches = [
+    make_loader(loader.dataset, batch_size=len(loader.dataset))
+    for loader, _ in clients
+]
+
+
+def average_of_parameters(start: Net, steps: int) -> dict[str, torch.Tensor]:
+    states = []
+    for loader in full_batches:
+        net = Net(image_shape())
+        net.load_state_dict(start.state_dict())
+        train(net, loader, epochs=steps, lr=LR)
+        states.append(net.state_dict())
+    return weighted_average(states, num_examples)
+
+
+# %% [markdown]
+# Now gradients: each client computes one and sends it, the server averages them and
+# steps.
+
+
+# %%
+def gradient(net: Net, loader: DataLoader) -> dict[str, torch.Tensor]:
+    images, labels = next(iter(loader))
+    net.zero_grad()
+    nn.functional.cross_entropy(net(images), labels).backward()
+    return {name: p.grad.clone() for name, p in net.named_parameters()}
+
+
+def step_by_gradients(start: Net) -> dict[str, torch.Tensor]:
+    gradients = [gradient(start, loader) for loader in full_batches]
+    average = weighted_average(gradients, num_examples)
+    return {
+        name: p - LR * average[name] for name, p in start.state_dict().items()
+    }
+
+
+# %%
+def largest_difference(a: dict, b: dict) -> float:
+    return max((a[name] - b[name]).abs().max().item() for name in a)
+
+
+torch.manual_seed(0)
+start = Net(image_shape())
+by_gradients = step_by_gradients(start)
+assert (
+    largest_difference(average_of_parameters(start, steps=1), by_gradients)
+    < 1e-6
+)
+print("one local step: the same model")
+
+# %% [markdown]
+# The same, to rounding: an average of `start - LR * gradient` is `start - LR * average
+# gradient`, because averaging is linear. With a second local step each client's gradient
+# is taken where *that client* has moved to, and the two part:
+
+# %%
+moved = largest_difference(start.state_dict(), by_gradients)
+apart = largest_difference(average_of_parameters(start, steps=2), by_gradients)
+assert apart > 0.1 * moved
+print("two local steps: another model")
+
+# %% [markdown]
+# That is why FedAvg exists: many local steps for one exchange, at the price that clients
+# drift apart between exchanges.
+
+# %% [markdown]
+# ### Exercise 0.2: send the update instead
+#
+# | difficulty | minutes | why it matters |
+# |---|---|---|
+# | 2 of 3, apply | 8 | compression and privacy methods work on updates, not on models |
+#
+# A client can also send its **update**: its trained parameters minus those it started
+# from. Complete `average_of_updates`: compute each client's update, average the updates
+# by number of examples, and add the average to the start. `states` are the clients'
+# trained state_dicts.
+#
+# <details><summary>Hint 1</summary>
+#
+# State_dicts are dictionaries: go through their names, as `weighted_average` does.
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `weighted_average` takes any list of dictionaries of tensors, updates too.
+# </details>
+
+
+# %%
+def average_of_updates(
+    start: dict[str, torch.Tensor],
+    states: list[dict[str, torch.Tensor]],
+    num_examples: list[int],
+) -> dict[str, torch.Tensor]:
+    """Return the new global model, made from the clients' updates."""
+    ### BEGIN SOLUTION
+    updates = [{k: state[k] - start[k] for k in start} for state in states]
+    average = weighted_average(updates, num_examples)
+    return {k: start[k] + average[k] for k in start}
+    ### END SOLUTION
+
+
+# %%
+check("0.2", average_of_updates)
+
+# %% [markdown] tags=["solution"]
+# **Why this.** The shares sum to 1, so averaging `start + update` and adding the average
+# update to `start` are the same. **What people get wrong:** the sign. An update is *after
+# minus before*; a gradient points the other way.
+
+# %% [markdown]
+# ### Exercise 0.3: one round
+#
+# | difficulty | minutes | why it matters |
+# |---|---|---|
+# | 3 of 3, build | 12 | this is what Flower's server does for you from lesson 05 on |
+#
+# Complete `fedavg_round`: one round of FedAvg. Each client starts from `global_net`,
+# trains by `train_fn(net, loader)`, which changes `net` in place, and counts for the
+# number of examples in its loader. Return the new global `state_dict`, and leave
+# `global_net` as it was.
+#
+# <details><summary>Hint 1</summary>
+#
+# The loop above does this. What does it make anew for each client, and why?
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `copy.deepcopy(global_net)` makes a network of the same kind with the same parameters.
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# `len(loader.dataset)` counts examples; `len(loader)` counts batches.
+# </details>
+
+# %%
+import copy
+from collections.abc import Callable
+
+
+def fedavg_round(
+    global_net: nn.Module, loaders: list[DataLoader], train_fn: Callable
+) -> dict[str, torch.Tensor]:
+    """Lead one round and return the new global state_dict."""
+    ### BEGIN SOLUTION
+    states = []
+    for loader in loaders:
+        net = copy.deepcopy(global_net)
+        train_fn(net, loader)
+        states.append(net.state_dict())
+    return weighted_average(
+        states, [len(loader.dataset) for loader in loaders]
+    )
+    ### END SOLUTION
+
+
+# %%
+check("0.3", fedavg_round)
+
+# %% [markdown] tags=["solution"]
+# **Why this.** Every client must start from the same global model, so each gets a copy.
+# **What people get wrong:** they train one network over and over, so that the second
+# client starts where the first one stopped; or they keep `net.state_dict()` of a network
+# that they go on training, and all entries of the list turn out to be the same tensors.
+
+# %% [markdown]
+# ## Takeaways
+#
+# - **What leaves a client** is its parameters and how many examples they rest on. Its
+#   data do not.
+# - **FedAvg by hand** is a loop: send, train locally, send back, average by number of
+#   examples.
+# - **Compared** with one client alone it is better; with everyone's data in one place, it
+#   is slower to get there.
+# - **Parameters or gradients** make the same model after one local step on the full
+#   batch, and different ones after more.
+#
+# ## Check yourself
+#
+# <details><summary>1. A client has 400 images. How many numbers does it send in a round?
+# </summary>
+#
+# One for each parameter of the model, and one more: 400, its number of examples. Neither
+# grows with the data.
+# </details>
+#
+# <details><summary>2. One client holds twice as many examples as each of nine others.
+# What is its weight in the average?</summary>
+#
+# 2/11: the weights are shares of all examples, not of clients.
+# </details>
+#
+# <details><summary>3. Why not average the ten models once, after each has trained for ten
+# epochs?</summary>
+#
+# Each would move to where its own data pull it, and the average of ten far-apart networks
+# need not be a good network. Averaging every round brings them back to a common start.
+# </details>
+#
+# <details><summary>4. Does sending gradients instead of parameters protect the data
+# better?</summary>
+#
+# No. After one step on the full batch either can be computed from the other, as you have
+# just shown, so they say the same about the data.
+# </details>
+#
+# **Next:** [01 · Messages and records](01_messages_and_records.ipynb), where parameters
+# and numbers get into Flower's envelopes.
+
+# %%
+from course_utils.exercises import progress
+
+progress("00")

@@ -1,0 +1,898 @@
+# %% [markdown]
+# # 03 · The ClientApp
+#
+# **What does Flower ask of the code that runs where the data are?**
+#
+# After this lesson you can
+#
+# - say what a ServerApp and a ClientApp are for, and where each of them runs,
+# - write a train and an evaluate function for a ClientApp, and call them with a Message
+#   and a Context,
+# - say what `num-examples` does, and what happens without it,
+# - answer queries and named actions,
+# - recognise, by who notices it, each mistake that everyone makes once.
+#
+# **You need:** lessons 00 to 02. **Time:** 60 minutes, 25 of them for the
+# exercises.
+
+# %% [markdown]
+# ## Two apps, and what carries their messages
+#
+# Whoever builds a federation with Flower writes two programs:
+#
+# - The **ServerApp** leads a run: whom to ask, what to send, how to average. Lesson 05
+#   writes one.
+# - The **ClientApp** answers one message: it reads what the server sent, works on the
+#   data that are there, and replies. This lesson writes one.
+#
+# Neither knows anything of networks. Two programs of Flower's carry their messages:
+
+# %%
+from course_utils.plots import draw_apps
+
+draw_apps()
+
+# %% [markdown]
+# - There is one **SuperLink**, and one **SuperNode** for each client. Both run all the
+#   time, before a run and after it.
+# - A SuperNode calls the SuperLink and asks for messages. The SuperLink never calls a
+#   SuperNode, so a hospital need not open its network.
+# - The ServerApp is started for one run. The ClientApp is loaded afresh for *each
+#   message*, and keeps nothing: lesson 04 shows what follows from that.
+# - The ClientApp reads the data, on the client's machine. Of what it learns from them,
+#   only its reply goes to the server.
+#
+# Both apps are plain Python objects. The same ClientApp answers in this notebook, on
+# Flower's Simulation Runtime, where one machine plays all clients, and on a SuperNode in
+# a hospital.
+
+# %% [markdown]
+# ## What a ClientApp is called with
+#
+# Two things: a **Message**, from the server, and a **Context**, which says where the
+# ClientApp is. Make both by hand. Only a running app may make a message, as lesson 01
+# showed, so start a grid. Its ClientApp cannot do anything yet:
+
+# %%
+import torch
+from flwr.app import (
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
+from flwr.clientapp import ClientApp
+
+from course_utils.runtime import InProcessGrid
+
+NUM_CLIENTS = 10
+CLIENT = 2  # the one that this lesson looks at
+grid = InProcessGrid(ClientApp(), NUM_CLIENTS, seed=0)
+node_id = grid.get_node_ids()[CLIENT]
+
+# %% [markdown]
+# The message: the global model, and how to train it. A function, since we shall need a
+# few:
+
+# %%
+from course_utils.model import Net
+from course_utils.partitions import image_shape
+
+torch.manual_seed(0)
+global_net = Net(image_shape())
+
+
+def instruction(node_id: int, message_type: str = "train") -> Message:
+    content = RecordDict(
+        {
+            "arrays": ArrayRecord(global_net.state_dict()),
+            "config": ConfigRecord({"lr": 0.01, "local-epochs": 1}),
+        }
+    )
+    return Message(content, dst_node_id=node_id, message_type=message_type)
+
+
+message = instruction(node_id)
+print(message.metadata.message_type, list(message.content))
+
+# %% [markdown]
+# The Context: which run, which node, and what is peculiar to this node, its
+# `node_config`. (`state` and `run_config` are for lesson 04.)
+
+# %%
+context = Context(
+    run_id=message.metadata.run_id,
+    node_id=node_id,
+    node_config={"partition-id": CLIENT, "num-partitions": NUM_CLIENTS},
+    state=RecordDict(),
+    run_config={},
+)
+print(context.node_config)
+assert context == grid.node_contexts[node_id]
+
+# %% [markdown]
+# The last line says that the grid has made the very same Context for this node.
+#
+# ## Training, line by line
+#
+# A train function does five things. First as five cells.
+#
+# **1. Unpack.** The names of the records are those the server chose. Flower's strategies
+# choose `"arrays"` and `"config"`.
+
+# %%
+arrays = message.content["arrays"]
+config = message.content["config"]
+print(f"{len(arrays)} arrays, config {dict(config)}")
+
+# %% [markdown]
+# **2. Find one's own data.** A message says nothing of data: it could not, the server
+# has never seen them. **Predict:** where does a client learn which partition is its own?
+
+# %%
+from course_utils.partitions import load_partition
+
+trainloader, testloader = load_partition(
+    context.node_config["partition-id"],
+    context.node_config["num-partitions"],
+    scheme="linear",
+)
+num_examples = len(trainloader.dataset)
+print(
+    f"client {CLIENT}: {num_examples} train, {len(testloader.dataset)} test examples"
+)
+
+# %% [markdown]
+# - From its Context, not from the message. A real client would read its own disk here.
+#   This notebook has all the data on one, and `partition-id` picks.
+# - `scheme="linear"` makes sizes grow from client to client, as in lesson 02. The
+#   average will have to respect that.
+#
+# **3. Load and train.** Plain PyTorch, with the `train` of lesson 00. The seed fixes the
+# order of the batches, so that we can compare later.
+
+# %%
+from course_utils import model
+
+torch.manual_seed(1)
+net = Net(image_shape())
+net.load_state_dict(arrays.to_torch_state_dict())
+train_loss = model.train(
+    net, trainloader, epochs=config["local-epochs"], lr=config["lr"]
+)
+
+# %% [markdown]
+# **4. Pack.** The model, how it went, and on how many examples:
+
+# %%
+metrics = {"train-loss": train_loss, "num-examples": num_examples}
+content = RecordDict(
+    {"arrays": ArrayRecord(net.state_dict()), "metrics": MetricRecord(metrics)}
+)
+print({name: type(record).__name__ for name, record in content.items()})
+
+# %% [markdown]
+# **5. Reply.** `reply_to` says which message this answers, and gives type and address:
+
+# %%
+by_lines = Message(content, reply_to=message)
+assert by_lines.metadata.src_node_id == node_id
+assert by_lines.metadata.dst_node_id == message.metadata.src_node_id
+print(by_lines.metadata.message_type, list(by_lines.content))
+
+# %% [markdown]
+# ### Exercise 3.1: pack a reply
+#
+# | difficulty | minutes | why it matters |
+# |---|---|---|
+# | 1 of 3, recall | 3 | a wrong type loses this client's work, a wrong name everyone's |
+#
+# Complete `pack_reply`: steps 4 and 5, for any model. Reply to `message` with the arrays
+# of `state_dict`, and with the metrics `"train-loss"` and `"num-examples"`. The `loss` is
+# a number of NumPy's or PyTorch's. Name the records as step 4 does.
+#
+# <details><summary>Hint 1</summary>
+#
+# `ArrayRecord` takes a state_dict as it is. What does a `MetricRecord` say to a number of
+# NumPy's? Lesson 01 asked it.
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `float(...)` makes a number of Python's out of either.
+# </details>
+
+# %%
+import numpy as np
+
+from course_utils.exercises import check
+
+
+def pack_reply(
+    message: Message,
+    state_dict: dict[str, torch.Tensor],
+    loss: torch.Tensor | np.floating,
+    num_examples: int,
+) -> Message:
+    """Return the reply to a train message."""
+    ### BEGIN SOLUTION
+    metrics = {"train-loss": float(loss), "num-examples": num_examples}
+    content = RecordDict(
+        {
+            "arrays": ArrayRecord(state_dict),
+            "metrics": MetricRecord(metrics),
+        }
+    )
+    return Message(content, reply_to=message)
+    ### END SOLUTION
+
+
+# %%
+check("3.1", pack_reply)
+
+# %% [markdown] tags=["solution"]
+# **Why this.** A reply is a new content, with the names that all clients use, and
+# `reply_to` makes an answer of it. **What people get wrong:** they put the loss in as
+# their library made it, they choose names of their own, or they put the arrays of the
+# message into the reply instead of the trained ones.
+
+# %% [markdown]
+# ## The function, and three ways to call it
+#
+# The same five steps as one function. `@client_app.train()` tells the ClientApp to call
+# it for messages of type `"train"`.
+
+# %%
+client_app = ClientApp()
+
+
+@client_app.train()
+def train(message: Message, context: Context) -> Message:
+    config = message.content["config"]
+    trainloader, _ = load_partition(
+        context.node_config["partition-id"],
+        context.node_config["num-partitions"],
+        scheme="linear",
+    )
+    net = Net(image_shape())
+    net.load_state_dict(message.content["arrays"].to_torch_state_dict())
+    loss = model.train(
+        net, trainloader, epochs=config["local-epochs"], lr=config["lr"]
+    )
+    metrics = {"train-loss": loss, "num-examples": len(trainloader.dataset)}
+    content = RecordDict(
+        {
+            "arrays": ArrayRecord(net.state_dict()),
+            "metrics": MetricRecord(metrics),
+        }
+    )
+    return Message(content, reply_to=message)
+
+
+# %% [markdown]
+# **Predict:** what is `train` now? The decorator might have wrapped it in something that
+# only Flower can call.
+
+# %%
+assert ClientApp().train()(train) is train
+torch.manual_seed(1)
+by_hand = train(message, context)
+assert by_hand.content == by_lines.content
+print("called by hand: the same reply")
+
+# %% [markdown]
+# It has not: the decorator notes the function down and returns it unchanged. So you can
+# call it, test it, and set a breakpoint in it, without any server.
+#
+# A ClientApp is called the same way, with a Message and a Context. It looks at the
+# message's type, and calls the function for it:
+
+# %%
+torch.manual_seed(1)
+by_app = client_app(message, context)
+assert by_app.content == by_hand.content
+print("through the ClientApp: the same reply")
+
+# %% [markdown]
+# The third way is through a grid, which makes the Context, copies the message, and calls
+# the ClientApp as if on another machine. (No `seed` here: a grid with one gives each
+# client random numbers of its own, and we want those that `manual_seed` set.)
+
+# %%
+grid = InProcessGrid(client_app, NUM_CLIENTS)
+message_on_grid = instruction(grid.get_node_ids()[CLIENT])
+torch.manual_seed(1)
+(by_grid,) = grid.send_and_receive([message_on_grid])
+assert by_grid.content == by_hand.content
+print("over a grid: the same reply")
+
+# %% [markdown]
+# Bit by bit the same, model and metrics. That is the way to work: get the lines right,
+# then the function, then the app, then send messages.
+#
+# ## Evaluation
+#
+# The server also asks how good its model is on data that only clients have. The message
+# brings arrays, and the reply takes back numbers:
+
+
+# %%
+def evaluate(message: Message, context: Context) -> Message:
+    _, testloader = load_partition(
+        context.node_config["partition-id"],
+        context.node_config["num-partitions"],
+        scheme="linear",
+    )
+    net = Net(image_shape())
+    net.load_state_dict(message.content["arrays"].to_torch_state_dict())
+    loss, accuracy = model.test(net, testloader)
+    metrics = {
+        "eval-loss": loss,
+        "eval-accuracy": accuracy,
+        "num-examples": len(testloader.dataset),
+    }
+    return Message(
+        RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message
+    )
+
+
+# %% [markdown]
+# - No arrays go back: the server sent them, and they have not changed.
+# - `num-examples` are those that the *test* ran on.
+#
+# This function is not in the app yet. **Predict:** what does the app say to an
+# `"evaluate"` message? `outcome` is lesson 01's helper, which returns the error as text.
+
+# %%
+from course_utils import outcome
+
+question = instruction(node_id, "evaluate")
+print(outcome(client_app, question, context))
+
+# %% [markdown]
+# `@client_app.evaluate()` above the function would register it. **Predict:** in a
+# notebook one runs a cell again and again. What happens when a function is registered a
+# second time?
+
+# %%
+print(outcome(client_app.train(), train))
+
+# %% [markdown]
+# Refused. So **make the app in the cell that registers its functions**, as the cell of
+# `train` did. A decorator is a call, so this registers both, as often as you run it:
+
+# %%
+client_app = ClientApp()
+client_app.train()(train)
+client_app.evaluate()(evaluate)
+
+by_hand = evaluate(question, context)
+assert client_app(question, context).content == by_hand.content
+print(list(by_hand.content), list(by_hand.content["metrics"]))
+
+# %% [markdown]
+# In a file, which is loaded once, write `@client_app.train()` and
+# `@client_app.evaluate()` above the functions.
+
+# %% [markdown]
+# ### Exercise 3.2: answer an evaluate message
+#
+# | difficulty | minutes | why it matters |
+# |---|---|---|
+# | 2 of 3, apply | 8 | a run's accuracy is made of such replies, and nobody checks them |
+#
+# Complete `report`: the work of an evaluate function for any network and any data. Test
+# the model that the message brings, on `testloader`, and reply as `evaluate` above does.
+# `net` is a network of the right kind with *other* parameters, and you may change it.
+#
+# <details><summary>Hint 1</summary>
+#
+# Which parameters does `net` have when it is tested?
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `model.test` returns loss and accuracy, the accuracy as a share.
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# `num-examples` is the weight of this accuracy: examples tested, not batches. What else
+# needs to go back?
+# </details>
+
+# %%
+from torch import nn
+from torch.utils.data import DataLoader
+
+
+def report(
+    message: Message, net: nn.Module, testloader: DataLoader
+) -> Message:
+    """Return the reply to an evaluate message."""
+    ### BEGIN SOLUTION
+    net.load_state_dict(message.content["arrays"].to_torch_state_dict())
+    loss, accuracy = model.test(net, testloader)
+    metrics = {
+        "eval-loss": loss,
+        "eval-accuracy": accuracy,
+        "num-examples": len(testloader.dataset),
+    }
+    content = RecordDict({"metrics": MetricRecord(metrics)})
+    return Message(content, reply_to=message)
+    ### END SOLUTION
+
+
+# %%
+check("3.2", report)
+
+# %% [markdown] tags=["solution"]
+# **Why this.** The server asks about *its* model, so its arrays go into the network
+# before anything is tested, and only numbers go back. **What people get wrong:** they
+# test the network as it was made, with random parameters, and the accuracy stays
+# near chance in every round; or they count batches, and small clients weigh too much.
+
+# %% [markdown]
+# ## num-examples
+#
+# Now all ten clients train. Each counts its own examples:
+
+# %%
+grid = InProcessGrid(client_app, NUM_CLIENTS, seed=0)
+replies = grid.send_and_receive(
+    [instruction(node) for node in grid.get_node_ids()]
+)
+counts = [reply.content["metrics"]["num-examples"] for reply in replies]
+print("num-examples:", counts)
+
+# %% [markdown]
+# `aggregate_train` is what Flower's `FedAvg` does with the replies of a round.
+# **Predict:** is it the average of lesson 00?
+
+# %%
+from flwr.serverapp.strategy import FedAvg
+
+from course_utils.model import weighted_average
+
+average, average_metrics = FedAvg().aggregate_train(
+    server_round=1, replies=replies
+)
+states = [reply.content["arrays"].to_torch_state_dict() for reply in replies]
+expected = weighted_average(states, counts)
+for name, values in average.to_torch_state_dict().items():
+    assert torch.allclose(values, expected[name], atol=1e-6)
+print("the same average; metrics:", list(average_metrics))
+
+# %% [markdown]
+# It is, and the losses are averaged with the same weights. `num-examples` itself has
+# served, and is gone.
+#
+# To see what goes wrong, replies of one number each are enough. As in lesson 00, one
+# client says 0 and rests on 1 example, the other says 8 and rests on 3:
+
+# %%
+import numpy as np
+
+
+def small_reply(value: float, metrics: dict) -> Message:
+    arrays = ArrayRecord([np.array([value])])
+    content = RecordDict({"arrays": arrays, "metrics": MetricRecord(metrics)})
+    return Message(content, reply_to=message)
+
+
+def flower_average(first: dict, second: dict) -> float:
+    replies = [small_reply(0.0, first), small_reply(8.0, second)]
+    arrays, _ = FedAvg().aggregate_train(server_round=1, replies=replies)
+    return arrays.to_numpy_ndarrays()[0].item()
+
+
+print(flower_average({"num-examples": 1}, {"num-examples": 3}))
+
+# %% [markdown]
+# **Predict:** neither client says how many. Does Flower take the plain mean, 4.0?
+
+# %%
+print(outcome(flower_average, {"train-loss": 0.5}, {"train-loss": 0.7}))
+
+# %% [markdown]
+# It refuses, on the server, and the run ends there: every client has trained for
+# nothing. **Predict:** and when every client says the *same*, whatever it has?
+
+# %%
+plain_mean = flower_average({"num-examples": 1}, {"num-examples": 1})
+print(plain_mean)
+assert plain_mean == 4.0
+assert flower_average({"num-examples": 1}, {"num-examples": 3}) == 6.0
+
+# %% [markdown]
+# No error, and the wrong average. Flower cannot know better: a client's word is all it
+# has. The usual slip is `len(trainloader)`, which counts batches:
+
+# %%
+print("batches:", len(trainloader), " examples:", len(trainloader.dataset))
+assert len(trainloader) < len(trainloader.dataset)
+
+# %% [markdown]
+# ## Queries and named actions
+#
+# There is a third kind of message: a **query** asks for something without training or
+# testing. Here, how many examples a client has:
+
+
+# %%
+def query(message: Message, context: Context) -> Message:
+    trainloader, _ = load_partition(
+        context.node_config["partition-id"],
+        context.node_config["num-partitions"],
+        scheme="linear",
+    )
+    metrics = MetricRecord({"num-examples": len(trainloader.dataset)})
+    return Message(RecordDict({"metrics": metrics}), reply_to=message)
+
+
+# %% [markdown]
+# And an app can do several things of one kind, told apart by a name. This one trains the
+# last layer only, and sends only that back:
+
+
+# %%
+def train_head(message: Message, context: Context) -> Message:
+    trainloader, _ = load_partition(
+        context.node_config["partition-id"],
+        context.node_config["num-partitions"],
+        scheme="linear",
+    )
+    net = Net(image_shape())
+    net.load_state_dict(message.content["arrays"].to_torch_state_dict())
+    net.body.requires_grad_(False)
+    model.train(net, trainloader, lr=message.content["config"]["lr"])
+    arrays = ArrayRecord(net.head.state_dict())
+    metrics = MetricRecord({"num-examples": len(trainloader.dataset)})
+    return Message(
+        RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message
+    )
+
+
+# %% [markdown]
+# Four functions, four types of message. In a file: `@client_app.query()` and
+# `@client_app.train("head")`.
+
+# %%
+client_app = ClientApp()
+client_app.train()(train)  # "train"
+client_app.train("head")(train_head)  # "train.head"
+client_app.evaluate()(evaluate)  # "evaluate"
+client_app.query()(query)  # "query"
+
+grid = InProcessGrid(client_app, NUM_CLIENTS, seed=0)
+nodes = grid.get_node_ids()
+
+# %% [markdown]
+# A query need not carry anything:
+
+# %%
+questions = [Message(RecordDict(), node, "query") for node in nodes]
+replies = grid.send_and_receive(questions)
+answers = [reply.content["metrics"]["num-examples"] for reply in replies]
+print("examples in all:", sum(answers))
+assert answers == counts
+
+# %% [markdown]
+# The server now knows how many examples there are, before anybody has trained. Mind what
+# a query answers: its reply leaves the client, too.
+#
+# **Predict:** how many bytes do the replies to `"train"` and `"train.head"` take?
+
+# %%
+for message_type in ("train", "train.head"):
+    (reply,) = grid.send_and_receive(
+        [instruction(nodes[CLIENT], message_type)]
+    )
+    size = reply.content["arrays"].count_bytes()
+    print(
+        f"{message_type:10} {len(reply.content['arrays'])} arrays, {size:,} bytes"
+    )
+assert list(reply.content["arrays"]) == ["weight", "bias"]
+
+# %% [markdown]
+# A strategy sends `"train"`, `"evaluate"` and nothing else. A ServerApp that wants a
+# query or a named action sends it itself, as we did.
+#
+# ## The mistakes everyone makes once
+#
+# **Predict**, for each: who notices? The record, the message, the app, the runtime, the
+# server, or nobody?
+#
+# **A record that is not there.** The server calls it `"arrays"`. A key missing in the
+# config looks the same.
+
+
+# %%
+def wrong_name(message: Message, context: Context) -> Message:
+    return Message(
+        RecordDict({"arrays": message.content["weights"]}), reply_to=message
+    )
+
+
+print(outcome(wrong_name, message, context))
+
+# %% [markdown]
+# **A number of NumPy's** (or PyTorch's) as a metric. Write `float(...)`:
+
+# %%
+print(outcome(MetricRecord, {"train-loss": np.float32(0.5)}))
+
+# %% [markdown]
+# **A dictionary of NumPy arrays** as arrays. Pass a list, or wrap each in an `Array`:
+
+# %%
+print(outcome(ArrayRecord, {"weight": np.zeros(3)}))
+
+# %% [markdown]
+# **No `reply_to`.** To Flower this is a message to nobody:
+
+
+# %%
+def forgets_reply_to(message: Message, context: Context) -> Message:
+    return Message(RecordDict())
+
+
+print(outcome(forgets_reply_to, message, context))
+
+# %% [markdown]
+# **A type that no function is registered for**, and one that does not exist:
+
+# %%
+print(outcome(client_app, instruction(node_id, "train.tail"), context))
+print(outcome(instruction, node_id, "training"))
+
+# %% [markdown]
+# **No return**, or a dictionary returned. **Predict:** does the ClientApp check what its
+# function returns?
+
+
+# %%
+def returns_nothing(message: Message, context: Context) -> Message:
+    Message(RecordDict(), reply_to=message)
+
+
+def returns_a_dictionary(message: Message, context: Context) -> Message:
+    return {"train-loss": 0.5}
+
+
+# %%
+from collections.abc import Callable
+
+
+def app_that_trains_by(function: Callable) -> ClientApp:
+    client_app = ClientApp()
+    client_app.train()(function)
+    return client_app
+
+
+for function in (returns_nothing, returns_a_dictionary):
+    print(app_that_trains_by(function)(message, context))
+
+# %% [markdown]
+# It does not. The in-process grid does:
+
+
+# %%
+def ask(function: Callable, client_errors: str = "raise") -> Message:
+    client_app = app_that_trains_by(function)
+    grid = InProcessGrid(client_app, 1, seed=0, client_errors=client_errors)
+    (reply,) = grid.send_and_receive([instruction(grid.get_node_ids()[0])])
+    return reply
+
+
+print(outcome(ask, returns_nothing))
+print(outcome(ask, returns_a_dictionary))
+
+# %% [markdown]
+# This kindness is the course's. On Flower's own runtimes there is no reply to deliver
+# then, so none is delivered, and the server waits. `FedAvg` gives up after an hour:
+
+# %%
+from inspect import signature
+
+assert signature(FedAvg.start).parameters["timeout"].default == 60 * 60
+
+# %% [markdown]
+# **Other metrics than the other clients'.** One client reports something in addition,
+# say because it alone could measure it:
+
+# %%
+usual = {"train-loss": 0.5, "num-examples": 1}
+unusual = {"train-loss": 0.7, "num-examples": 3, "train-accuracy": 0.9}
+print(outcome(flower_average, usual, unusual))
+
+# %% [markdown]
+# As with a missing `num-examples`, only the server can notice, and the run ends. Report
+# the same keys from everywhere.
+#
+# **Changing the arrays of the message.** Take tensors out of the record, change them, and
+# send the record back. **Predict:** what does the server get?
+
+
+# %%
+def changes_the_message(message: Message, context: Context) -> Message:
+    state = message.content["arrays"].to_torch_state_dict()
+    for tensor in state.values():
+        tensor.zero_()
+    return Message(message.content, reply_to=message)
+
+
+reply = ask(changes_the_message)
+print(
+    "as they were sent:", reply.content["arrays"] == message.content["arrays"]
+)
+assert reply.content["arrays"] == message.content["arrays"]
+
+# %% [markdown]
+# Its own arrays, untouched, and nobody notices. A record is a snapshot, and
+# `to_torch_state_dict` makes new tensors each time. What you trained goes into a **new**
+# `ArrayRecord`. The sign of this mistake is an accuracy that never moves.
+#
+# ### How the server sees an error
+#
+# Here, a client's exception surfaces in the notebook. On Flower's runtimes it becomes an
+# error reply, and the traceback stays in the client's log:
+
+# %%
+reply = ask(wrong_name, client_errors="reply")
+print(reply.has_content(), reply.error.reason)
+
+# %% [markdown]
+# All of them again, by who notices:
+#
+# | who notices | mistake |
+# |---|---|
+# | the record | `np.float32` as a metric; a dictionary of ndarrays; a wrong record name |
+# | the message | no `reply_to`; a type that does not exist |
+# | the app | a type without a function; a function registered twice |
+# | the runtime | nothing returned, or no Message (on Flower's own: no reply, silence) |
+# | the server | no `num-examples`; metric keys that differ between clients |
+# | nobody | the old arrays sent back; batches counted instead of examples |
+#
+# The further down, the later and the dearer. So call your functions by hand first, and
+# look at the reply.
+
+# %% [markdown]
+# ### Exercise 3.3: clip what a client may change
+#
+# | difficulty | minutes | why it matters |
+# |---|---|---|
+# | 3 of 3, build | 13 | one client can pull the model only so far; privacy needs that |
+#
+# As in lesson 00, a client's **update** is what its training changed: parameters after
+# minus parameters before. **Clipping** it means: if it is too long, shorten it and keep
+# its direction. Its length is the L2 norm over *all* its numbers, whatever array they are
+# in: the square root of the sum of their squares.
+#
+# Complete `train_clipped`:
+#
+# - start from the arrays of the message; `net` has others, and you may change it,
+# - train once by `train_fn(net, trainloader)`, which changes `net` in place,
+# - clip the update to a length of at most `max_norm`; one that is short enough stays as
+#   it is,
+# - reply with the *parameters* that the clipped update leads to, and with the metric
+#   `"num-examples"`.
+#
+# <details><summary>Hint 1</summary>
+#
+# You need the parameters from before the training. `net.state_dict()` does not copy them:
+# its tensors are those of `net`, and change with it. The record of the message makes new
+# ones whenever you ask.
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# First one norm from all tensors of the update, then one factor for all of them: how
+# large is it if the norm is twice `max_norm`, and if it is half of it?
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# The factor is `max_norm / norm`, but at most 1. What if the training changed nothing?
+# </details>
+
+
+# %%
+def train_clipped(
+    message: Message,
+    net: nn.Module,
+    trainloader: DataLoader,
+    train_fn: Callable,
+    max_norm: float,
+) -> Message:
+    """Train, clip the update, and return the reply."""
+    ### BEGIN SOLUTION
+    before = message.content["arrays"].to_torch_state_dict()
+    net.load_state_dict(before)
+    train_fn(net, trainloader)
+    update = {k: v - before[k] for k, v in net.state_dict().items()}
+    norm = sum(u.square().sum().item() for u in update.values()) ** 0.5
+    factor = max_norm / max(norm, max_norm)
+    after = {k: before[k] + factor * update[k] for k in before}
+    metrics = MetricRecord({"num-examples": len(trainloader.dataset)})
+    arrays = ArrayRecord(after)
+    content = RecordDict({"arrays": arrays, "metrics": metrics})
+    return Message(content, reply_to=message)
+    ### END SOLUTION
+
+
+# %%
+check("3.3", train_clipped)
+
+# %% [markdown] tags=["solution"]
+# **Why this.** One factor for all arrays keeps the direction, and `max(norm, max_norm)`
+# leaves short updates alone, those of length 0 too. **What people get wrong:** they keep
+# `net.state_dict()` as "before", which moves along, so that the update is zero and the
+# model goes back unclipped; they clip each array on its own, which turns the update into
+# another direction; or they clip the parameters, which pulls the whole model to zero.
+
+# %% [markdown]
+# ## Takeaways
+#
+# - **A ServerApp** leads a run, beside the SuperLink. **A ClientApp** answers one
+#   message, beside a SuperNode, where the data are.
+# - **A train function** unpacks, finds its data by the Context, trains, packs, and
+#   returns `Message(content, reply_to=message)`. **An evaluate function** sends metrics
+#   only. Both can be called by hand, through the app, and over a grid, with one result.
+# - **`num-examples`** is the weight of a reply. Without it the server refuses to average.
+#   A wrong one it believes.
+# - **Queries and named actions** are functions for the message types `"query"` and, say,
+#   `"train.head"`.
+# - **A mistake** is noticed by the record, the message, the app, the runtime, the server,
+#   or nobody.
+#
+# ## Check yourself
+#
+# <details><summary>1. Which process reads a hospital's images, and on whose machine?
+# </summary>
+#
+# The ClientApp's, on the hospital's machine. The SuperNode beside it carries messages
+# and replies, and never opens an image.
+# </details>
+#
+# <details><summary>2. Two clients get the same message, bit by bit. Why do they train on
+# different data?</summary>
+#
+# Because their Contexts differ: `node_config` says which partition is theirs. The message
+# says what to do, the Context says where.
+# </details>
+#
+# <details><summary>3. A client's evaluate function copies
+# <code>len(trainloader.dataset)</code> from its train function. What breaks?</summary>
+#
+# Nothing that one sees. Each client's accuracy gets the weight of its train examples
+# instead of its test examples, and where the two are not in proportion, the average is
+# not the accuracy on all test examples.
+# </details>
+#
+# <details><summary>4. You run the cell with <code>@client_app.train()</code> a second
+# time. In one notebook it works, in another it raises. What is the difference?</summary>
+#
+# Where `client_app = ClientApp()` stands. In the same cell, every run begins with a new
+# app. In another cell, the app has a train function already.
+# </details>
+#
+# <details><summary>5. A train function ends with
+# <code>return {"train-loss": loss}</code>. Called by hand it is fine. What happens on a
+# deployment?</summary>
+#
+# The SuperNode gets no Message to deliver, so no reply is sent, and the server waits
+# until its timeout. Look at what the function returns: is it a `Message`?
+# </details>
+#
+# <details><summary>6. Five rounds, no error anywhere, and the accuracy has not moved at
+# all. Where do you look first?</summary>
+#
+# At the arrays in the reply. Most likely they are those of the message: the network was
+# trained, and never packed.
+# </details>
+#
+# **Next:** [04 · Context and state](04_context_and_state.ipynb): what a client knows
+# about itself, and what it can remember.
+
+# %%
+from course_utils.exercises import progress
+
+progress("03")

@@ -1,0 +1,851 @@
+# %% [markdown]
+# # 05 · The ServerApp
+#
+# **Who picks the clients of a round, and what becomes of their replies?**
+#
+# After this lesson you can
+#
+# - run a round by hand over a Grid: pick nodes, send, receive, aggregate,
+# - write a ServerApp with `@server_app.main()`, by hand and with
+#   `FedAvg(...).start(...)`,
+# - predict how many messages and bytes a run moves, and count them,
+# - read a run: its metrics by round, its final model, and each client's share in it,
+# - notice a run that waits for ever, and one that fails without a word.
+#
+# **You need:** lessons 00 to 04. **Time:** 35 minutes.
+
+# %% [markdown]
+# ## The clients
+#
+# The ClientApp is that of lesson 03, with the settings where lesson 04 put them. A
+# client opens the global model that it is sent, and its own data. How the data are
+# shared out is a setting of the run, so that one app serves every split:
+
+# %%
+import torch
+from flwr.app import (
+    ArrayRecord,
+    ConfigRecord,
+    Context,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
+from torch.utils.data import DataLoader
+
+from course_utils import model
+from course_utils.model import Net
+from course_utils.partitions import image_shape, load_partition
+
+
+# %%
+def load_net(arrays: ArrayRecord) -> Net:
+    net = Net(image_shape())
+    net.load_state_dict(arrays.to_torch_state_dict())
+    return net
+
+
+def load_data(context: Context) -> tuple[DataLoader, DataLoader]:
+    return load_partition(
+        context.node_config["partition-id"],
+        context.node_config["num-partitions"],
+        scheme=context.run_config["scheme"],
+        alpha=context.run_config.get("alpha", 0.5),  # read by "dirichlet" only
+    )
+
+
+# %% [markdown]
+# The server may change `lr` from round to round, so it comes in the message.
+# `local-epochs` holds for the whole run.
+
+
+# %%
+def train(message: Message, context: Context) -> Message:
+    net = load_net(message.content["arrays"])
+    trainloader, _ = load_data(context)
+    loss = model.train(
+        net,
+        trainloader,
+        epochs=context.run_config["local-epochs"],
+        lr=message.content["config"]["lr"],
+    )
+    metrics = {"train-loss": loss, "num-examples": len(trainloader.dataset)}
+    content = {
+        "arrays": ArrayRecord(net.state_dict()),
+        "metrics": MetricRecord(metrics),
+    }
+    return Message(RecordDict(content), reply_to=message)
+
+
+# %%
+def evaluate(message: Message, context: Context) -> Message:
+    net = load_net(message.content["arrays"])
+    _, testloader = load_data(context)
+    loss, accuracy = model.test(net, testloader)
+    metrics = {
+        "eval-loss": loss,
+        "eval-accuracy": accuracy,
+        "num-examples": len(testloader.dataset),
+    }
+    content = {"metrics": MetricRecord(metrics)}
+    return Message(RecordDict(content), reply_to=message)
+
+
+# %%
+from flwr.clientapp import ClientApp
+
+client_app = ClientApp()
+client_app.train()(train)
+client_app.evaluate()(evaluate)
+NUM_CLIENTS = 10
+
+# %% [markdown]
+# The run config of lesson 04, and three ways to share out the data:
+
+# %%
+RUN_CONFIG = {
+    "num-server-rounds": 3,
+    "fraction-train": 0.5,
+    "local-epochs": 1,
+    "lr": 0.01,
+}
+LINEAR = {"scheme": "linear"}
+IID = {"scheme": "iid"}
+DIRICHLET = {"scheme": "dirichlet", "alpha": 0.1}
+
+# %% [markdown]
+# ## One round by hand
+#
+# A round is four steps: pick nodes, send, receive, aggregate. All of them need a
+# **grid**, the server's view of the nodes. We start with data shared out by `"linear"`,
+# because with clients of equal size a wrong average would go unnoticed.
+#
+# **1. Pick.** The server knows its clients by node id, and by nothing else:
+
+# %%
+from course_utils.runtime import InProcessGrid
+
+grid = InProcessGrid(
+    client_app, NUM_CLIENTS, run_config=RUN_CONFIG | LINEAR, seed=0
+)
+node_ids = list(grid.get_node_ids())
+print(len(node_ids), "nodes, the first is", node_ids[0])
+
+# %% [markdown]
+# On a deployment there may be thousands, and not all of them are needed in every round.
+# So the server draws a fraction at random. (`seed` makes you draw the same five.)
+
+# %%
+import random
+
+
+def sample(node_ids: list[int], fraction: float) -> list[int]:
+    return random.sample(node_ids, int(fraction * len(node_ids)))
+
+
+random.seed(0)
+sampled = sample(node_ids, RUN_CONFIG["fraction-train"])
+print("sampled clients:", [node_ids.index(node_id) for node_id in sampled])
+
+# %% [markdown]
+# **2. Send.** One message for each node that was drawn. All carry the same content: the
+# global model, and what to do with it.
+
+
+# %%
+def messages_to(
+    node_ids: list[int], message_type: str, arrays: ArrayRecord, config: dict
+) -> list[Message]:
+    content = RecordDict({"arrays": arrays, "config": ConfigRecord(config)})
+    return [Message(content, node_id, message_type) for node_id in node_ids]
+
+
+torch.manual_seed(0)
+arrays = ArrayRecord(Net(image_shape()).state_dict())
+config = {"lr": RUN_CONFIG["lr"], "server-round": 1}
+messages = messages_to(sampled, "train", arrays, config)
+print(len(messages), "messages of type", messages[0].metadata.message_type)
+
+# %% [markdown]
+# **3. Receive.** `send_and_receive` returns when every client has replied, or when a
+# `timeout` is over.
+
+# %%
+replies = grid.send_and_receive(messages)
+counts = [reply.content["metrics"]["num-examples"] for reply in replies]
+print("num-examples:", counts)
+assert [reply.metadata.src_node_id for reply in replies] == sampled
+
+# %% [markdown]
+# (Here replies come in the order of the messages. On a deployment they come in any
+# order, and `reply.metadata.src_node_id` says whose each is.)
+#
+# **4. Aggregate.** The average of all models, each with its share of the examples:
+
+
+# %%
+def aggregate(replies: list[Message]) -> ArrayRecord:
+    total = sum(reply.content["metrics"]["num-examples"] for reply in replies)
+    average = {}
+    for reply in replies:
+        share = reply.content["metrics"]["num-examples"] / total
+        state = reply.content["arrays"].to_torch_state_dict()
+        for name, value in state.items():
+            average[name] = average.get(name, 0) + share * value
+    return ArrayRecord(average)
+
+
+by_hand = aggregate(replies).to_torch_state_dict()
+print(list(by_hand))
+
+# %% [markdown]
+# **Predict:** two others average by number of examples, the `weighted_average` of
+# lesson 00 and Flower's `FedAvg`. Do all three agree?
+
+# %%
+from flwr.serverapp.strategy import FedAvg
+
+states = [reply.content["arrays"].to_torch_state_dict() for reply in replies]
+by_lesson_00 = model.weighted_average(states, counts)
+by_flower, _ = FedAvg().aggregate_train(server_round=1, replies=replies)
+by_flower = by_flower.to_torch_state_dict()
+
+torch.testing.assert_close(by_hand, by_lesson_00, rtol=0, atol=1e-6)
+torch.testing.assert_close(by_hand, by_flower, rtol=0, atol=1e-6)
+print("all three agree to a millionth")
+
+# %% [markdown]
+# They do. And the check means something, for the plain mean is far off:
+
+# %%
+plain_mean = model.weighted_average(states, [1] * len(states))
+off = max((plain_mean[name] - by_hand[name]).abs().max() for name in by_hand)
+assert off > 1e-4
+print("the plain mean is another model")
+
+# %% [markdown]
+# ## The round in a ServerApp
+#
+# So far this notebook was the server. A **ServerApp** is the same code as a program of
+# its own. Flower calls its main function once a run, with two things:
+#
+# - a **Grid**, to reach the nodes. `InProcessGrid` is one, and a deployment brings
+#   another, so the code never asks which.
+# - a **Context**, as clients have: `run_config` is the same, `node_config` is empty.
+
+# %%
+from flwr.serverapp import Grid, ServerApp
+
+
+def train_round(
+    grid: Grid, arrays: ArrayRecord, fraction: float, config: dict
+) -> ArrayRecord:
+    sampled = sample(list(grid.get_node_ids()), fraction)
+    messages = messages_to(sampled, "train", arrays, config)
+    return aggregate(grid.send_and_receive(messages))
+
+
+# %%
+server_app = ServerApp()
+
+
+@server_app.main()
+def main_by_hand(grid: Grid, context: Context) -> None:
+    settings = context.run_config
+    arrays = ArrayRecord(Net(image_shape()).state_dict())
+    for server_round in range(1, settings["num-server-rounds"] + 1):
+        config = {"lr": settings["lr"], "server-round": server_round}
+        arrays = train_round(grid, arrays, settings["fraction-train"], config)
+    context.state["arrays"] = arrays
+
+
+# %% [markdown]
+# - `main` lives from the first round to the last, so its variables keep their values. A
+#   ClientApp lives for one message (lesson 04).
+# - It returns nothing. What is to be found afterwards goes into `context.state`.
+#
+# `run_in_process` runs a ServerApp with its clients. It makes the grid and both sides'
+# Contexts, and returns what is left when `main` has ended.
+#
+# **Predict:** three rounds, half of ten nodes. How many messages cross the grid,
+# replies included?
+
+# %%
+from course_utils.runtime import run_in_process
+
+hand_run = run_in_process(
+    server_app,
+    client_app,
+    num_supernodes=NUM_CLIENTS,
+    run_config=RUN_CONFIG | LINEAR,
+    seed=0,
+)
+print(len(hand_run.messages), "messages")
+print("in the state:", list(hand_run.server_context.state))
+assert len(hand_run.messages) == 3 * 5 * 2
+assert hand_run.server_context.node_config == {}
+
+# %% [markdown]
+# 30: in each round five out, five back. The final model lies in the ServerApp's state.
+#
+# More runs follow. They differ in the ServerApp or in their settings:
+
+# %%
+from course_utils.runtime import InProcessRun
+
+
+def run_with(settings: dict, **options) -> InProcessRun:
+    return run_in_process(
+        server_app,
+        client_app,
+        num_supernodes=NUM_CLIENTS,
+        run_config=RUN_CONFIG | settings,
+        seed=0,
+        **options,
+    )
+
+
+# %% [markdown]
+# ## FedAvg does the same
+#
+# Flower has the loop ready-made. An object that decides whom to ask, and what to make
+# of the replies, is a **strategy**, and `start` is its loop:
+#
+# | by hand | in `FedAvg(...).start(...)` |
+# |---|---|
+# | `sample`, `messages_to` | `configure_train` |
+# | `grid.send_and_receive` | the same |
+# | `aggregate` | `aggregate_train` |
+# | `"server-round"` in the config | added by `configure_train` |
+# | – | `configure_evaluate`, `send_and_receive`, `aggregate_evaluate` |
+# | – | `evaluate_fn`, if you give one |
+#
+# First without the last two rows. `fraction_evaluate=0.0` asks no client to evaluate:
+
+# %%
+server_app = ServerApp()
+
+
+@server_app.main()
+def main_train_only(grid: Grid, context: Context) -> None:
+    settings = context.run_config
+    strategy = FedAvg(
+        fraction_train=settings["fraction-train"], fraction_evaluate=0.0
+    )
+    strategy.start(
+        grid,
+        initial_arrays=ArrayRecord(Net(image_shape()).state_dict()),
+        num_rounds=settings["num-server-rounds"],
+        train_config=ConfigRecord({"lr": settings["lr"]}),
+    )
+
+
+# %% [markdown]
+# What a strategy does, it writes to **Flower's log**. The course keeps the log off,
+# since it is long, and `flower_log=True` turns it on, in red under the cell. To pick
+# some lines of it, we catch it instead:
+
+# %%
+import io
+import logging
+
+
+def run_with_log(
+    settings: dict, **options
+) -> tuple[InProcessRun, list[str]]:
+    handler = logging.getLogger("flwr").handlers[0]
+    usual_stream = handler.setStream(io.StringIO())
+    try:
+        run = run_with(settings, progress=False, flower_log=True, **options)
+    finally:
+        text = handler.setStream(usual_stream).getvalue()
+    return run, [line.split(":", 1)[1].strip() for line in text.splitlines()]
+
+
+# %% [markdown]
+# **Predict:** the same seed, so the same initial model and the same draws. Does
+# Flower's loop end with the model of ours?
+
+# %%
+flower_run, log = run_with_log(LINEAR)
+torch.testing.assert_close(
+    flower_run.result.arrays.to_torch_state_dict(),
+    hand_run.server_context.state["arrays"].to_torch_state_dict(),
+    rtol=0,
+    atol=1e-6,
+)
+print("by hand and by Flower: the same model after three rounds")
+
+# %% [markdown]
+# It does. And this is what the log says of it, line by line of the table above:
+
+# %%
+for line in log:
+    if line.startswith(("[ROUND", "configure", "aggregate")):
+        print(line)
+
+# %% [markdown]
+# **Predict:** `fraction_train=0.1` of ten nodes. How many are asked to train?
+
+# %%
+for minimum in (2, 1):
+    strategy = FedAvg(fraction_train=0.1, min_train_nodes=minimum)
+    messages = strategy.configure_train(1, arrays, ConfigRecord(), grid)
+    print(f"min_train_nodes={minimum}: {len(messages)} message(s)")
+assert len(sample(node_ids, 0.59)) == 5
+
+# %% [markdown]
+# Two, unless you say otherwise: `min_train_nodes` is 2 by default, and the larger
+# number wins. The same goes for `min_evaluate_nodes`. (And a part of a node is cut off:
+# 0.59 of ten nodes are 5.)
+#
+# ## A full run
+#
+# Now with evaluation, in both of the ways that Flower offers:
+#
+# - **by the clients**, each on its own test data. The strategy averages what they
+#   report. By default *all* clients are asked, whatever `fraction_train` says.
+# - **by the server**, with a function of yours: `evaluate_fn` gets the round and the
+#   global model, and returns a `MetricRecord`. For that the server needs data of its
+#   own. Real ones rarely have any. Ours has the whole test split.
+
+# %%
+from course_utils.partitions import load_centralized
+
+
+def evaluate_centrally(server_round: int, arrays: ArrayRecord) -> MetricRecord:
+    _, testloader = load_centralized()
+    loss, accuracy = model.test(load_net(arrays), testloader)
+    return MetricRecord({"eval-loss": loss, "eval-accuracy": accuracy})
+
+
+# %%
+server_app = ServerApp()
+
+
+@server_app.main()
+def main(grid: Grid, context: Context) -> None:
+    settings = context.run_config
+    strategy = FedAvg(fraction_train=settings["fraction-train"])
+    result = strategy.start(
+        grid,
+        initial_arrays=ArrayRecord(Net(image_shape()).state_dict()),
+        num_rounds=settings["num-server-rounds"],
+        train_config=ConfigRecord({"lr": settings["lr"]}),
+        evaluate_fn=evaluate_centrally,
+    )
+    context.state["arrays"] = result.arrays
+
+
+# %% [markdown]
+# **Predict**, for three rounds with ten equal clients: how many instructions to train,
+# and how many to evaluate? How many times does a model cross the grid? Which moves more
+# bytes, training half of the clients or evaluating all?
+
+# %% tags=["nbval-ignore-output"]
+run = run_with(IID)
+
+# %% [markdown]
+# The course prints a line a round (`progress=False` leaves it out). `train …` and `eval
+# …` are what the clients report, averaged, and `server …` is what `evaluate_fn`
+# returns. Now count:
+
+# %%
+for message_type in ("train", "evaluate"):
+    of_type = [m for m in run.messages if m.type == message_type]
+    sent = sum(not m.is_reply for m in of_type)
+    size = sum(m.bytes for m in of_type) / 1e6
+    back = len(of_type) - sent
+    print(f"{message_type:9} {sent} out, {back} back, {size:.2f} MB")
+
+# %%
+model_bytes = ArrayRecord(Net(image_shape()).state_dict()).count_bytes()
+predicted = (3 * 5 * 2 + 3 * 10) * model_bytes
+counted = sum(m.bytes for m in run.messages)
+print(f"60 models: {predicted:,} bytes, counted: {counted:,} bytes")
+assert 0 < counted - predicted < 0.01 * predicted
+
+# %% [markdown]
+# - 15 instructions to train, 30 to evaluate.
+# - A model crosses 60 times: 15 times out and 15 times back to train, 30 times out to
+#   be evaluated. A reply to `evaluate` carries three numbers.
+# - So **evaluating all clients moved as much as training half of them**. If that is too
+#   dear, lower `fraction_evaluate`.
+# - The rest, well below one percent, is configs and metrics.
+#
+# Who sent what to whom:
+
+# %% tags=["nbval-ignore-output"]
+from course_utils.plots import plot_traffic
+
+plot_traffic(run.messages, list(run.node_contexts))
+
+# %% [markdown]
+# **Predict:** each round draws half of the clients. Has every client trained at least
+# once after three rounds?
+
+# %%
+trained = {m.destination for m in run.messages if m.type == "train"}
+never = [i for i, node in enumerate(run.node_contexts) if node not in trained]
+print("clients that never trained:", never)
+
+# %% [markdown]
+# A client is left out of all three rounds with a chance of one in eight: of ten
+# clients, that is a little more than one on average. The picture shows the same as a
+# column without a mark in the rows of `train`.
+#
+# ## What a run leaves behind
+#
+# `start` returns a `Result`. `run_in_process` keeps it as `run.result`. Beside the
+# final `arrays`, it holds three dictionaries, from round to metrics. **Predict:** one
+# of them has a round 0. Which, and why?
+
+# %%
+result = run.result
+by_name = {
+    "train_metrics_clientapp": result.train_metrics_clientapp,
+    "evaluate_metrics_clientapp": result.evaluate_metrics_clientapp,
+    "evaluate_metrics_serverapp": result.evaluate_metrics_serverapp,
+}
+for name, rounds in by_name.items():
+    print(f"{name:27} rounds {list(rounds)}: {list(rounds[1])}")
+
+# %% [markdown]
+# The last: the server evaluates the initial model, too, before anyone has trained.
+#
+# What comes from the clients is averaged by `num-examples`. **Predict:** is the
+# clients' average accuracy that of the server?
+
+# %%
+for server_round in (1, 2, 3):
+    by_clients = result.evaluate_metrics_clientapp[server_round]
+    by_server = result.evaluate_metrics_serverapp[server_round]
+    assert abs(by_clients["eval-accuracy"] - by_server["eval-accuracy"]) < 1e-6
+print("the clients' average and the server's accuracy are the same")
+
+# %% [markdown]
+# To rounding, yes, because here the clients' test data together *are* the server's. So
+# a server without data can do without `evaluate_fn`, if all clients evaluate.
+#
+# **Keep what you want to keep.** `main` put the final model into the state, and there
+# it is:
+
+# %%
+kept = run.server_context.state["arrays"]
+assert kept == run.result.arrays
+print("kept:", len(kept), "arrays")
+
+# %% [markdown]
+# > **Only in this notebook.** On Flower's own runtimes nobody hands you a `run`: `main`
+# > returns nothing, its process ends, and Flower 1.41 empties the ServerApp's
+# > `context.state` before it stores the Context. A ServerApp that wants to keep its
+# > model writes a file, as the last line of `main`:
+# > `torch.save(result.arrays.to_torch_state_dict(), "final_model.pt")`.
+#
+# ## Fifteen rounds, two ways to share out the data
+#
+# The same app, more rounds, and two runs that differ in the data only: IID, and
+# Dirichlet with alpha = 0.1, where most clients hold mainly two or three labels (lesson
+# 02).
+#
+# **Predict** both curves. Which ends higher? Which is smoother?
+
+# %% tags=["nbval-ignore-output"]
+FIFTEEN = {"num-server-rounds": 15}
+iid_run = run_with(FIFTEEN | IID)
+
+# %% tags=["nbval-ignore-output"]
+dirichlet_run = run_with(FIFTEEN | DIRICHLET)
+
+# %% [markdown]
+# Now the curves. They show the accuracy that the server measures, the last column:
+
+
+# %%
+def accuracies(run: InProcessRun) -> list[float]:
+    rounds = run.result.evaluate_metrics_serverapp.values()
+    return [metrics["eval-accuracy"] for metrics in rounds]
+
+
+iid, dirichlet = accuracies(iid_run), accuracies(dirichlet_run)
+
+# %% tags=["nbval-ignore-output"]
+from course_utils.plots import plot_curves
+
+plot_curves({"IID": iid, "Dirichlet(0.1)": dirichlet})
+
+
+# %%
+from itertools import pairwise
+
+
+def largest_fall(curve: list[float]) -> float:
+    return max(before - after for before, after in pairwise(curve))
+
+
+assert sum(dirichlet[-5:]) < sum(iid[-5:])
+assert largest_fall(dirichlet) > largest_fall(iid)
+
+# %% [markdown]
+# - Skewed data learn more slowly: over the last five rounds, Dirichlet is behind.
+# - And it jumps: a round can end *below* the one before. The average of five models
+#   leans towards the labels that these five clients have, and next time it is five
+#   others.
+# - So do not judge such a run by its last round: that may be a peak or a hole.
+#
+# **Predict:** under which split do the *clients* report the lower train loss?
+
+# %%
+def mean_train_loss(run: InProcessRun) -> float:
+    rounds = run.result.train_metrics_clientapp.values()
+    return sum(metrics["train-loss"] for metrics in rounds) / len(rounds)
+
+
+assert mean_train_loss(dirichlet_run) < mean_train_loss(iid_run)
+print("Dirichlet(0.1) has the lower train loss, and the worse model")
+
+# %% [markdown]
+# A client with two labels has an easy task, and solves it quickly. That says little of
+# a model that has to know all ten. Judge a federation by what it was *not* trained on.
+#
+# **Predict:** the run of three rounds again, with the same seed. How many digits agree?
+
+# %%
+again = run_with(IID, progress=False)
+assert again.result == run.result
+print("the same model and the same metrics, to the last bit")
+
+# %% [markdown]
+# All. The seed fixes the initial model, the draws of nodes, and each client's batches.
+# So IID and Dirichlet, too, began with one model, and asked the same clients. On
+# Flower's runtimes node ids are new in each run, and replies arrive in any order: you
+# can seed what `main` and a client draw, but do not expect equal bits.
+#
+# ## Client by client
+#
+# `Result` holds averages. What does the model do for *each* client? The test data are
+# the clients', so the server has to ask. By hand, as at the beginning: one `evaluate`
+# message to every node.
+
+
+# %%
+def accuracy_by_client(run: InProcessRun, settings: dict) -> list[float]:
+    run_config = RUN_CONFIG | settings
+    grid = InProcessGrid(
+        client_app, NUM_CLIENTS, run_config=run_config, seed=0
+    )
+    arrays, nodes = run.result.arrays, grid.get_node_ids()
+    messages = messages_to(nodes, "evaluate", arrays, config={})
+    replies = grid.send_and_receive(messages)
+    return [reply.content["metrics"]["eval-accuracy"] for reply in replies]
+
+
+iid_by_client = accuracy_by_client(iid_run, IID)
+dirichlet_by_client = accuracy_by_client(dirichlet_run, DIRICHLET)
+
+# %% [markdown]
+# **Predict:** the bars will be the accuracies of one model for ten clients. For which
+# split are they further apart?
+
+# %% tags=["nbval-ignore-output"]
+from course_utils.plots import plot_client_bars
+
+plot_client_bars(
+    {"IID": iid_by_client, "Dirichlet(0.1)": dirichlet_by_client},
+    ylabel="accuracy on the client's own test data",
+)
+
+# %%
+def spread(accuracies: list[float]) -> float:
+    return max(accuracies) - min(accuracies)
+
+
+assert spread(iid_by_client) < spread(dirichlet_by_client)
+
+# %% [markdown]
+# - IID clients all get about the same from it. Under Dirichlet(0.1) some get far less
+#   than the average says: those that hold labels which the model does not know well.
+# - An average over clients hides that. Look at the lowest bar, too.
+# - Mind small test sets, though:
+
+# %%
+from course_utils.data import DEFAULT_DATASET, dataset_name
+
+sizes = [
+    len(load_partition(i, NUM_CLIENTS, **DIRICHLET)[1].dataset)
+    for i in range(NUM_CLIENTS)
+]
+print("Dirichlet(0.1), test images per client:", sizes)
+if dataset_name() == DEFAULT_DATASET:
+    assert min(sizes) == 11
+
+# %% [markdown]
+# With the default dataset the smallest has 11 test images, so each of them moves that
+# bar by 9 percentage points.
+#
+# ## When a run goes wrong
+#
+# **Every client fails.** One letter too many in a setting, and no client can load its
+# data:
+
+# %%
+import textwrap
+
+TYPO = {"scheme": "dirichlett"}
+try:
+    run_with(TYPO, progress=False)
+except ValueError as error:
+    print(textwrap.fill(f"{type(error).__name__}: {error}", width=80))
+
+# %% [markdown]
+# That is this course's kindness: a client's exception surfaces in the notebook, and
+# ends the run. Flower's runtimes turn it into an error reply. `client_errors="reply"`
+# does the same here. **Predict:** every reply of all three rounds is an error. What
+# does `FedAvg(...).start(...)` do?
+
+# %%
+silent_run, log = run_with_log(TYPO, client_errors="reply")
+lost = silent_run.result
+print("arrays:", len(lost.arrays))
+print("metrics of train:", lost.train_metrics_clientapp)
+print("metrics of evaluate:", lost.evaluate_metrics_clientapp)
+print("rounds of the server:", list(lost.evaluate_metrics_serverapp))
+assert not lost.arrays
+
+# %% [markdown]
+# It finishes, as if nothing had happened. There is no exception, and `main` goes on and
+# keeps a model without a single array. Three signs give it away:
+#
+# - **the clients' metrics are missing:** `train_metrics_clientapp` has fewer rounds
+#   than were run.
+# - **the curve is flat:** the server has evaluated the initial model, again and again.
+# - **error replies:** Flower's log counts them as *failures*, and gives each reason. On
+#   Flower's runtimes, that is where to look. Here, `run.messages` has them, too:
+
+# %%
+assert len(set(accuracies(silent_run))) == 1
+for line in log:
+    if line.startswith("aggregate_train"):
+        print(line)
+errors = [m.error for m in silent_run.messages if m.error]
+print(len(errors), "error replies, the first:")
+print(textwrap.fill(errors[0], width=80))
+assert len(errors) == 3 * (5 + 10)
+
+# %% [markdown]
+# If only *some* clients fail, `FedAvg` averages the others, and its `Result` does not
+# say how many they were. But a ServerApp can at least notice a round that was lost
+# altogether:
+
+# %%
+from flwr.serverapp.strategy import Result
+
+
+def check(result: Result, num_rounds: int) -> None:
+    lost = set(range(1, num_rounds + 1)) - set(result.train_metrics_clientapp)
+    if lost:
+        raise RuntimeError(f"No client trained in round(s) {sorted(lost)}.")
+
+
+check(run.result, num_rounds=3)
+try:
+    check(silent_run.result, num_rounds=3)
+except RuntimeError as error:
+    print(error)
+
+# %% [markdown]
+# At the end of `main`, such a check turns a silent failure into a failed run.
+#
+# **Too few clients.** A strategy can be told to wait until enough nodes have connected.
+# **Predict:** this one wants twelve, and there are ten.
+
+# %%
+server_app = ServerApp()
+
+
+@server_app.main()
+def main_that_waits(grid: Grid, context: Context) -> None:
+    arrays = ArrayRecord(Net(image_shape()).state_dict())
+    FedAvg(min_available_nodes=12).start(grid, initial_arrays=arrays)
+
+
+try:
+    run_with(IID, progress=False)
+except RuntimeError as error:
+    print(textwrap.fill(f"{type(error).__name__}: {error}", width=80))
+
+# %% [markdown]
+# - Here nobody else will join, so the course's runtime raises an error.
+# - On Flower's runtimes the strategy **waits for ever**. Every second it logs `Waiting
+#   for nodes to connect: 10 connected (minimum required: 12).`, and does nothing else.
+#   On a deployment that is as it should be: start the run, and let the hospitals come.
+# - `min_train_nodes` and `min_evaluate_nodes` above the number of nodes wait just so:
+#   as many nodes as are to be drawn must be there.
+#
+# ## Takeaways
+#
+# - **A round by hand** is `grid.get_node_ids()`, a sample, messages,
+#   `grid.send_and_receive(messages)`, and an average weighted by `num-examples`.
+# - **A ServerApp** is a function of a Grid and a Context under `@server_app.main()`. It
+#   may loop by hand, or leave the loop to `FedAvg(...).start(...)`: with the same
+#   draws, the same model.
+# - **Messages** are two for each node that is asked, to train or to evaluate, in each
+#   round. **Bytes** are two models for each that trains and one for each that
+#   evaluates, and a little.
+# - **A run is read** in its `Result` (metrics by round, final arrays), and client by
+#   client, because an average hides the worst off. What a ServerApp wants to keep, it
+#   saves itself.
+# - **A run waits for ever** if its strategy wants more nodes than come. It **fails
+#   without a word** if all replies are errors: empty arrays, no metrics of clients, a
+#   flat curve.
+#
+# ## Check yourself
+#
+# <details><summary>1. 100 nodes, 20 rounds, <code>FedAvg(fraction_train=0.1)</code>.
+# How many times does a model cross the network?</summary>
+#
+# Each round 10 nodes train, with a model out and a model back: 20. All 100 evaluate,
+# since `fraction_evaluate` is 1.0 by default, with a model out to each: 100. In 20
+# rounds that is 2,400 models, of which 2,000 only to evaluate.
+# </details>
+#
+# <details><summary>2. All clients hold equally many examples. Would a test of
+# <code>aggregate</code> on them notice that someone forgot the weights?</summary>
+#
+# No: with equal weights, the weighted mean is the plain mean. That is why this lesson
+# began with clients of different sizes.
+# </details>
+#
+# <details><summary>3. A ServerApp keeps the best accuracy so far in a variable of
+# <code>main</code>, and a ClientApp keeps its own in a global variable. Which of them
+# can rely on it in the next round?</summary>
+#
+# The ServerApp: `main` runs from the first round to the last. The ClientApp starts
+# afresh for each message, and needs `context.state`.
+# </details>
+#
+# <details><summary>4. A deployed run has finished without an error, and there is no
+# model anywhere. What went wrong?</summary>
+#
+# Nothing, perhaps: `main` did not save one. Neither its return value nor the
+# ServerApp's `context.state` is kept. And if there is a file without arrays in it, look
+# for error replies: that `main` has ended only says that *it* raised nothing.
+# </details>
+#
+# <details><summary>5. In round 8 of a Dirichlet run, the accuracy falls by ten
+# percentage points. Is that a bug?</summary>
+#
+# Not necessarily: five clients with other labels were drawn. On IID data it would be
+# suspicious.
+# </details>
+#
+# <details><summary>6. Nine of ten clients fail in every round. What does
+# <code>Result</code> look like?</summary>
+#
+# Like that of a healthy run: each round in which at least one client trained has
+# metrics and a model. Only the log, or the replies themselves, tell that it was one
+# client's.
+# </details>
+#
+# **Next:** lesson 06, where the two apps move out of the notebook, into a Flower App
+# that `flwr run` starts.

@@ -1,0 +1,82 @@
+"""Run a notebook with each cell twice in a row, and with no network.
+
+``python run_offline.py NOTEBOOK`` runs it; :func:`offline_command` says how to call
+that so that the network is cut. Not a test itself: tests/test_offline.py calls it.
+"""
+
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbformat import NotebookNode
+
+NO_NETWORK = Path(__file__).parent / "no_network"
+
+
+def namespace_command() -> list[str]:
+    """Return what to put before a command to run it without network interfaces.
+
+    Returns
+    -------
+    list[str]
+        An ``unshare`` command, or nothing where the machine does not allow it.
+    """
+    if shutil.which("unshare") is None:
+        return []
+    command = ["unshare", "--net", "--map-root-user"]
+    allowed = subprocess.run([*command, "true"], capture_output=True).returncode == 0
+    return command if allowed else []
+
+
+def offline_command(notebook: Path) -> tuple[list[str], dict[str, str]]:
+    """Return the command that runs a notebook offline, and its environment."""
+    environment = {**os.environ, "TQDM_DISABLE": "1"}
+    prefix = namespace_command()
+    if prefix:
+        environment["COURSE_IN_NAMESPACE"] = "1"
+    else:
+        path = [str(NO_NETWORK), environment.get("PYTHONPATH", "")]
+        environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
+    return [*prefix, sys.executable, __file__, str(notebook)], environment
+
+
+def enter_namespace() -> None:
+    """Switch the loopback on, which a new namespace has switched off."""
+    import fcntl  # not on Windows, which has no namespaces either
+
+    names = [name for _, name in socket.if_nameindex()]
+    assert names == ["lo"], f"the network is not cut: {names}"
+    SIOCSIFFLAGS, IFF_UP = 0x8914, 0x1
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        request = struct.pack("16sh", b"lo", IFF_UP)
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, request)
+
+
+def doubled(notebook: NotebookNode) -> NotebookNode:
+    """Return the notebook with each code cell twice in a row."""
+    cells = []
+    for cell in notebook.cells:
+        cells.append(cell)
+        if cell.cell_type == "code":
+            cells.append(nbformat.v4.new_code_cell(cell.source))
+    return nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata)
+
+
+def main(path: Path) -> None:
+    """Run one notebook; an error in a cell ends this with its traceback."""
+    if "COURSE_IN_NAMESPACE" in os.environ:
+        enter_namespace()
+    notebook = doubled(nbformat.read(path, as_version=4))
+    NotebookClient(
+        notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}
+    ).execute()
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,285 @@
+"""Every exercise of the course, found by itself: blank, solved, wrong and abused."""
+
+import importlib.util
+import re
+from functools import cache
+from types import ModuleType
+
+import nbformat
+import numpy as np
+import pytest
+import torch
+from exercise_tools import ANSWERS, ROOT, excused, find_exercises, survivors
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from course_utils import exercises
+from course_utils.exercises import all_exercises, verdict
+
+EXERCISES = find_exercises()
+every_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.name)
+
+
+@cache
+def answers(lesson: str) -> ModuleType:
+    """Load a lesson's wrong and right answers."""
+    path = ANSWERS / f"lesson_{lesson}.py"
+    spec = importlib.util.spec_from_file_location(f"answers_{lesson}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def answers_to(exercise) -> ModuleType:
+    return answers(f"{int(exercise.name.split('.')[0]):02d}")
+
+
+def printed(folder: str) -> dict[str, str]:
+    """Return what each check printed in the stored notebooks of a folder."""
+    found = {}
+    for path in (ROOT / "notebooks" / folder).glob("[0-9]*.ipynb"):
+        for cell in nbformat.read(path, as_version=4).cells:
+            call = re.search(r'^check\("([\d.]+)"', cell.source, re.M)
+            if cell.cell_type == "code" and call:
+                found[call.group(1)] = "".join(o.text for o in cell.outputs)
+    return found
+
+
+def test_lessons_and_judges_have_the_same_exercises() -> None:
+    names = [exercise.name for exercise in EXERCISES]
+    assert sorted(names) == list(all_exercises())
+    for lesson in range(6):
+        own = [name for name in names if name.startswith(f"{lesson}.")]
+        assert own == [f"{lesson}.{i + 1}" for i in range(len(own))] and len(own) >= 3
+
+
+@every_exercise
+def test_a_card_says_how_hard_how_long_and_why(exercise) -> None:
+    header, _, row = re.search(r"^\|.*\n\|.*\n\|.*", exercise.card, re.M)[0].split("\n")
+    assert header == "| difficulty | minutes | why it matters |"
+    difficulty, minutes, why = (part.strip() for part in row.strip("|").split("|"))
+    assert difficulty in ("1 of 3, recall", "2 of 3, apply", "3 of 3, build")
+    assert 1 <= int(minutes) <= 15 and len(why) > 20
+    assert exercise.card.count("<details><summary>Hint") >= 2
+
+
+def test_the_last_exercise_of_each_lesson_takes_its_time() -> None:
+    last = {exercise.name.split(".")[0]: exercise for exercise in EXERCISES}
+    for exercise in last.values():
+        row = re.search(r"^\| 3 of 3, build \| (\d+) \|", exercise.card, re.M)
+        assert row and 10 <= int(row[1]) <= 15, exercise.name
+
+
+# ------------------------------------------------------------------- blank and solved
+
+
+@every_exercise
+def test_a_blank_is_not_attempted_yet(exercise) -> None:
+    expected = f"{exercise.name} not attempted yet: complete the function"
+    assert printed("")[exercise.name].startswith(expected)
+
+
+@every_exercise
+def test_the_solution_is_correct_in_its_notebook(exercise) -> None:
+    achieved = all_exercises()[exercise.name].achieved
+    assert (
+        printed("solutions")[exercise.name] == f"{exercise.name} correct: {achieved}\n"
+    )
+
+
+@every_exercise
+def test_the_solution_is_correct_on_its_own(exercise) -> None:
+    for _ in range(5):  # the inputs are fresh each time
+        said = verdict(exercise.name, exercise.solution())
+        assert said.startswith(f"{exercise.name} correct: "), said
+
+
+# ------------------------------------------------------------ right and wrong
+
+
+@every_exercise
+def test_right_answers_pass_however_they_are_written(exercise) -> None:
+    right = answers_to(exercise).RIGHT[exercise.name]
+    assert len(right) >= 2
+    for answer in right:
+        said = verdict(exercise.name, answer)
+        assert said.startswith(f"{exercise.name} correct: "), (answer.__name__, said)
+
+
+@every_exercise
+def test_wrong_answers_are_told_their_mistake(exercise) -> None:
+    wrong = answers_to(exercise).WRONG[exercise.name]
+    assert len(wrong) >= 3
+    assert len({fragment for _, fragment in wrong}) >= 3
+    for answer, fragment in wrong:
+        for _ in range(2):
+            said = verdict(exercise.name, answer)
+            assert said.startswith(f"{exercise.name} not right yet: "), said
+            assert fragment in said, (answer.__name__, said)
+
+
+@every_exercise
+def test_the_check_catches_small_changes_to_the_solution(exercise) -> None:
+    _, alive = survivors(exercise)
+    unexplained = [survivor for survivor in alive if survivor not in excused()]
+    assert not unexplained
+
+
+def test_nine_in_ten_changes_are_caught_over_the_course() -> None:
+    results = [survivors(exercise) for exercise in EXERCISES]
+    total, alive = sum(n for n, _ in results), sum(len(a) for _, a in results)
+    assert total > 100
+    assert (total - alive) / total >= 0.9
+
+
+# ----------------------------------------------------------------------------- abused
+
+
+def endless():
+    while True:
+        yield 1
+
+
+class Hostile:
+    """Something that breaks whoever looks at it."""
+
+    def __getattr__(self, name):
+        raise RuntimeError("hands off")
+
+    def __repr__(self):
+        raise RuntimeError("hands off")
+
+    def __eq__(self, other):
+        raise RuntimeError("hands off")
+
+    __hash__ = None
+
+
+SOMETHING = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.floats(allow_nan=True, allow_infinity=True),
+    st.text(max_size=5),
+    st.binary(max_size=5),
+    st.lists(st.floats() | st.text(max_size=2) | st.none(), max_size=4),
+    st.dictionaries(st.text(max_size=3), st.floats() | st.none(), max_size=3),
+    st.tuples(st.integers(), st.text(max_size=2)),
+    st.builds(lambda: np.array([np.nan, 1.0])),
+    st.builds(lambda: np.array(["a", None], dtype=object)),
+    st.builds(lambda: torch.zeros(2, 3)),
+    st.builds(endless),
+    st.builds(Hostile),
+    st.builds(dict),
+    st.just(int),
+)
+RAISED = st.sampled_from(
+    [ValueError("x"), KeyError("arrays"), SystemExit(1), StopIteration(), Exception()]
+)
+
+
+def assert_is_said_in_a_sentence(name: str, answer: object) -> None:
+    said = verdict(name, answer)
+    assert re.match(rf"{re.escape(name)} (not right yet|correct|not attempted)", said)
+    assert "Traceback" not in said and len(said) < 2000
+
+
+patient = settings(
+    max_examples=25,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=list(HealthCheck),
+)
+
+
+@every_exercise
+@patient
+@given(value=SOMETHING)
+def test_whatever_is_handed_over_or_returned_gives_a_sentence(exercise, value) -> None:
+    assert_is_said_in_a_sentence(exercise.name, value)
+    assert_is_said_in_a_sentence(exercise.name, lambda *args, **kwargs: value)
+
+
+@every_exercise
+@patient
+@given(error=RAISED)
+def test_whatever_is_raised_gives_a_sentence(exercise, error) -> None:
+    def answer(*args, **kwargs):
+        raise error
+
+    assert_is_said_in_a_sentence(exercise.name, answer)
+    assert "correct" not in verdict(exercise.name, answer)
+
+
+@every_exercise
+def test_the_wrong_number_of_arguments_gives_a_sentence(exercise) -> None:
+    for answer in (lambda: None, lambda a, b, c, d, e, f: None):
+        said = verdict(exercise.name, answer)
+        assert "raised TypeError" in said
+
+
+@every_exercise
+def test_a_check_leaves_the_process_as_it_was(exercise) -> None:
+    from course_utils import runtime
+
+    before = runtime._get_identity()
+    verdict(exercise.name, exercise.solution())
+    assert runtime._get_identity() == before
+
+
+# ------------------------------------------------------------ the machinery
+
+
+def test_an_unknown_exercise_is_told() -> None:
+    assert verdict("9.9", len).startswith("There is no exercise '9.9'. There are: 0.1")
+
+
+def test_progress_counts_what_is_solved_in_this_session(capsys) -> None:
+    exercises._solved.clear()
+    exercises.progress("00")
+    assert capsys.readouterr().out == (
+        "Lesson 00: 0 of 3 exercises solved; to do: 0.1, 0.2, 0.3.\n"
+    )
+    exercises.check("0.1", answers("00").RIGHT["0.1"][0])
+    exercises.progress("00")
+    assert "1 of 3 exercises solved; to do: 0.2, 0.3" in capsys.readouterr().out
+    exercises.check("0.1", lambda sizes: sizes)  # changed for the worse
+    capsys.readouterr()
+    exercises.progress("00")
+    assert "0 of 3" in capsys.readouterr().out
+    for exercise in EXERCISES[:3]:
+        exercises.check(exercise.name, exercise.solution())
+    capsys.readouterr()
+    exercises.progress("00")
+    assert capsys.readouterr().out == "Lesson 00: 3 of 3 exercises solved. All done.\n"
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "same"),
+    [
+        ([0.5, 1], np.array([0.5, 1.0]), True),
+        (torch.tensor([0.5]), [0.5], True),
+        ([1.0], [1.0, 1.0], False),
+        (float("nan"), float("nan"), False),
+        ({"a": 1}, {"a": 1.0}, True),
+        ({"a": 1}, {"b": 1}, False),
+        ({"a": 1}, {"a": 1, "b": 2}, False),
+        ("1", 1, False),
+        (True, 1, False),
+        (None, 0, False),
+        ([], [], True),
+        ([torch.zeros(2), torch.zeros(3)], [np.zeros(2), np.zeros(3)], True),
+    ],
+)
+def test_close_compares_values_not_containers(a, b, same) -> None:
+    assert exercises.close(a, b) is same
+
+
+def test_an_answer_gets_copies_and_may_not_change_them() -> None:
+    original = [1, 2]
+    attempt = exercises.Attempt(lambda values: values.append(3))
+    with pytest.raises(exercises.Wrong, match="changed what it was given"):
+        attempt(original)
+    assert original == [1, 2]
+    attempt(original, may_change=True)
+    assert original == [1, 2]
