@@ -8,8 +8,8 @@ leaving the process, and otherwise keeps to what Flower's runtimes do:
 - What crosses the grid is a copy: no side can change what the other holds.
 - A node's ``Context.state`` survives from message to message. Nothing else of a
   ClientApp call does: each call gets a fresh copy of the app and of the globals that it
-  uses (imported modules and classes are shared, as in a worker of the Simulation
-  Runtime).
+  uses, as on a SuperNode, where each message gets a new process. (Imported modules and
+  classes are shared, as among the calls of one worker in the Simulation Runtime.)
 - A client that raises makes an error reply, if one asks for that. By default its
   exception surfaces where it is seen: here.
 

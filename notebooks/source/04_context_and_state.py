@@ -11,7 +11,7 @@
 # - keep a counter, a history and a part of the model in `context.state`,
 # - say to whom a state belongs, when it ends, and what an exception does to it.
 #
-# **You need:** lessons 00 to 03. **Time:** 35 minutes.
+# **You need:** lessons 00 to 03. **Time:** 30 minutes.
 
 # %% [markdown]
 # ## The Context
@@ -158,21 +158,10 @@ assert sum(m.bytes for m in grid.messages if not m.is_reply) == 0
 # the run config together with the app, once a run.
 #
 # A value is a `bool`, an `int`, a `float` or a `str`. **Predict:** a list of layers?
-# (`outcome` is lesson 01's helper.)
+# (`outcome` is lesson 01's helper, which returns the error as text.)
 
 # %%
-import textwrap
-from collections.abc import Callable
-from typing import Any
-
-
-def outcome(make: Callable, *arguments: Any) -> str:
-    """Return "taken", or the error that a call raises."""
-    try:
-        make(*arguments)
-    except Exception as error:
-        return textwrap.fill(f"{type(error).__name__}: {error}", width=80)
-    return "taken"
+from course_utils import outcome
 
 
 def start_with(setting: dict) -> None:

@@ -350,9 +350,7 @@ import io
 import logging
 
 
-def run_with_log(
-    settings: dict, **options
-) -> tuple[InProcessRun, list[str]]:
+def run_with_log(settings: dict, **options) -> tuple[InProcessRun, list[str]]:
     handler = logging.getLogger("flwr").handlers[0]
     usual_stream = handler.setStream(io.StringIO())
     try:
@@ -377,7 +375,7 @@ torch.testing.assert_close(
 print("by hand and by Flower: the same model after three rounds")
 
 # %% [markdown]
-# It does. And this is what the log says of it, line by line of the table above:
+# It does. The log names the steps of the table above:
 
 # %%
 for line in log:
@@ -438,17 +436,17 @@ def main(grid: Grid, context: Context) -> None:
 
 
 # %% [markdown]
-# **Predict**, for three rounds with ten equal clients: how many instructions to train,
-# and how many to evaluate? How many times does a model cross the grid? Which moves more
-# bytes, training half of the clients or evaluating all?
+# **Predict**, for three rounds: how many times is a client asked to train, and how many
+# times to evaluate? How many times does a model cross the grid? Which moves more bytes,
+# training half of the clients or evaluating all?
 
 # %% tags=["nbval-ignore-output"]
 run = run_with(IID)
 
 # %% [markdown]
-# The course prints a line a round (`progress=False` leaves it out). `train …` and `eval
-# …` are what the clients report, averaged, and `server …` is what `evaluate_fn`
-# returns. Now count:
+# The course prints a line a round (`progress=False` leaves it out). Columns that begin
+# with `train` or `eval` are what the clients report, averaged. Those that begin with
+# `server` are what `evaluate_fn` returns. Now count:
 
 # %%
 for message_type in ("train", "evaluate"):
@@ -466,7 +464,7 @@ print(f"60 models: {predicted:,} bytes, counted: {counted:,} bytes")
 assert 0 < counted - predicted < 0.01 * predicted
 
 # %% [markdown]
-# - 15 instructions to train, 30 to evaluate.
+# - 15 times to train, 30 times to evaluate, and as many replies.
 # - A model crosses 60 times: 15 times out and 15 times back to train, 30 times out to
 #   be evaluated. A reply to `evaluate` carries three numbers.
 # - So **evaluating all clients moved as much as training half of them**. If that is too
