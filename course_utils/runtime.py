@@ -550,7 +550,8 @@ class _RoundTable:
     def note(self, name: str, metrics: MetricRecord | None) -> None:
         for key, value in (metrics or {}).items():
             if not isinstance(value, list):
-                self.metrics[f"{name} {key}"] = value
+                column = key if key.startswith(name) else f"{name} {key}"
+                self.metrics[column] = value
 
     def end_round(self, server_round: int) -> None:
         new, self.seen = self.messages[self.seen :], len(self.messages)
@@ -559,10 +560,11 @@ class _RoundTable:
                 tqdm.write(f"before training: {key} {value:.4g}")
         elif self.show:
             replies = [m for m in new if m.is_reply]
+            good = [m for m in replies if m.error is None]
             row = {
                 "round": f"{server_round}",
-                "trained": f"{sum(m.type.startswith('train') for m in replies)}",
-                "failed": f"{sum(m.error is not None for m in replies)}",
+                "trained": f"{sum(m.type.startswith('train') for m in good)}",
+                "failed": f"{len(replies) - len(good)}",
                 "MB": f"{sum(m.bytes for m in new) / 1e6:.2f}",
                 **{key: f"{value:.4g}" for key, value in self.metrics.items()},
             }

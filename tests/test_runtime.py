@@ -565,6 +565,13 @@ def test_a_run_prints_a_line_a_round_and_no_log(capfd) -> None:
     assert "INFO" not in printed.err
 
 
+def test_the_line_counts_failures_apart(capfd) -> None:
+    run_in_process(fedavg(), app_that(raising), num_supernodes=2, client_errors="reply")
+    rows = [line.split() for line in capfd.readouterr().out.strip().splitlines()]
+    assert rows[0] == ["round", "trained", "failed", "MB"]
+    assert [row[:3] for row in rows[1:]] == [["1", "0", "4"], ["2", "0", "4"]]
+
+
 def test_it_can_be_silent_or_bring_flowers_log_back(capfd, caplog) -> None:
     options = {"num_supernodes": 2, "progress": False}
     run_in_process(fedavg(), app_that(trained), **options)

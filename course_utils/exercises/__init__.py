@@ -170,7 +170,9 @@ def verdict(name: str, answer: Any) -> str:
     except _NotAttempted:
         return f"{name} not attempted yet: complete the function and run both cells."
     except Wrong as wrong:
-        return "\n   ".join([f"{name} not right yet: {wrong}.", *wrong.details])
+        sentence = f"{wrong}".removesuffix(".")
+        end = "" if sentence.endswith("?") else "."
+        return "\n   ".join([f"{name} not right yet: {sentence}{end}", *wrong.details])
     except Exception as error:
         # The judge stumbled over what came back: that is the answer's fault, too.
         return (

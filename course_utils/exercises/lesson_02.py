@@ -277,7 +277,7 @@ def row_numbers(got: Any, labels: list[int], clients: int) -> Rows:
     if len(parts) != clients and len(parts) == len(set(labels)):
         raise Wrong("this is one list for each label: collect the rows by client")
     if len(parts) != clients:
-        raise Wrong(f"these are {len(parts)} lists for {clients} clients: {wanted}")
+        raise Wrong(f"there must be {clients} lists, one a client, not {len(parts)}")
     rows = [[listed(row) for row in part] for part in parts]
     flat = list(chain.from_iterable(rows))
     if any(isinstance(row, list | tuple) for row in flat):
@@ -322,9 +322,10 @@ def require_cover(rows_of: Rows, labels: list[int]) -> None:
                 f"nobody gets a row of label {label}: go through all labels that "
                 "occur, which need not be 0, 1, 2 and so on"
             )
+    others = f" (nor {len(lost) - 1} others)" if len(lost) > 1 else ""
     raise Wrong(
-        f"no client gets row {lost[0]}: what rounding down leaves over is lost, so let "
-        "the last piece of each label end with its last row"
+        f"no client gets row {lost[0]}{others}: what rounding down leaves over is "
+        "lost, so let the last piece of each label end with its last row"
     )
 
 
@@ -478,11 +479,12 @@ def judge_share_out(answer: Attempt, rng: random.Random) -> None:
             case = (labels, shares, seed)
             got = answer(*case)
             try:
-                results.append(row_numbers(got, labels, len(shares)))
-                require_cover(results[-1], labels)
+                got = row_numbers(got, labels, len(shares))
+                require_cover(got, labels)
             except Wrong as wrong:
                 wanted = f"every row once, in {len(shares)} lists"
                 raise Wrong(str(wrong), given=case, expected=wanted, got=got) from None
+            results.append(got)
         require_shares(results, labels, shares)
         if results[-1] != results[0]:
             raise Wrong(

@@ -336,12 +336,10 @@ def distance_from_others(counts: np.ndarray) -> np.ndarray:
 check("2.2", distance_from_others)
 
 # %% [markdown] tags=["solution"]
-# **Why this.** Shares make clients of different sizes comparable, and half the sum says
-# what part of the examples would have to change. Against the others a client with labels
-# of its own is at distance 1; against the whole it is not, since the whole has those
-# labels from this very client. **What people get wrong:** they average the others'
-# *shares*, so that a client with 10 examples shapes the reference as much as one with
-# 10,000. Add up counts first, then make shares.
+# **Why this.** A client that alone has its labels is at distance 1 from the others. From
+# the whole it is not, since the whole has those labels from this very client. **What
+# people get wrong:** they average the others' *shares*, so that a client with 10 examples
+# shapes the reference as much as one with 10,000. Add up counts first, then make shares.
 
 # %% [markdown]
 # ## A partitioning that only looks random
@@ -546,8 +544,8 @@ assert square_counts[-1].sum() > len(train_split) / 4
 #
 # - every row goes to exactly one client,
 # - of *each label*, a client gets its share of the rows, off by one row at most,
-# - which rows these are is drawn at random: by `seed`, so that the same seed gives the
-#   same lists again, and another seed others.
+# - which rows these are is drawn at random, by `seed`: the same seed gives the same
+#   lists again, another seed gives others.
 #
 # For example, with the shares 0.5, 0.25 and 0.25, four rows of label 7 go out as two,
 # one and one.
@@ -591,10 +589,10 @@ check("2.3", share_out)
 
 # %% [markdown] tags=["solution"]
 # **Why this.** Cutting label by label is called *stratified*: each client's labels are
-# like the whole by construction, however few examples it has, and not only on average.
-# **What people get wrong:** they round every client's number of rows down, so that rows
-# get lost, or pile up at the last client. And they cut without shuffling first: then the
-# seed does nothing, and whatever order the rows had is handed on to the clients.
+# like the whole not only on average, but as nearly as whole rows allow. **What people get
+# wrong:** they round every client's number of rows down, so that rows get lost, or pile
+# up at the last client. Or they cut without shuffling first: then the seed does nothing,
+# and whatever order the rows had is handed on to the clients.
 
 # %% [markdown]
 # ## The short form

@@ -141,7 +141,8 @@ trainloader, testloader = load_partition(
 )
 num_examples = len(trainloader.dataset)
 print(
-    f"client {CLIENT}: {num_examples} train, {len(testloader.dataset)} test examples"
+    f"client {CLIENT}: {num_examples} train, "
+    f"{len(testloader.dataset)} test examples"
 )
 
 # %% [markdown]
@@ -587,10 +588,9 @@ for message_type in ("train", "train.head"):
     (reply,) = grid.send_and_receive(
         [instruction(nodes[CLIENT], message_type)]
     )
-    size = reply.content["arrays"].count_bytes()
-    print(
-        f"{message_type:10} {len(reply.content['arrays'])} arrays, {size:,} bytes"
-    )
+    record = reply.content["arrays"]
+    size = record.count_bytes()
+    print(f"{message_type:10} {len(record)} arrays, {size:,} bytes")
 assert list(reply.content["arrays"]) == ["weight", "bias"]
 
 # %% [markdown]
