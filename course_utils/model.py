@@ -6,10 +6,6 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader
 
-# The model is small: a second thread saves little where the machine is free, costs a
-# lot where it is not, and changes the last bits of what is computed.
-torch.set_num_threads(1)
-
 
 class Net(nn.Module):
     """A small convolutional network for small images.

@@ -1,7 +1,7 @@
-"""Run a notebook with each cell twice in a row, and with no network.
+"""Run a notebook with no network, each of its cells as often as is asked.
 
-``python run_offline.py NOTEBOOK`` runs it; :func:`offline_command` says how to call
-that so that the network is cut. Not a test itself: tests/test_offline.py calls it.
+``python run_offline.py NOTEBOOK TIMES`` runs it; :func:`offline_command` says how to
+call that so that the network is cut. Not a test itself: tests/test_offline.py calls it.
 """
 
 import os
@@ -34,7 +34,7 @@ def namespace_command() -> list[str]:
     return command if allowed else []
 
 
-def offline_command(notebook: Path) -> tuple[list[str], dict[str, str]]:
+def offline_command(notebook: Path, times: int) -> tuple[list[str], dict[str, str]]:
     """Return the command that runs a notebook offline, and its environment."""
     environment = {**os.environ, "TQDM_DISABLE": "1"}
     prefix = namespace_command()
@@ -43,7 +43,8 @@ def offline_command(notebook: Path) -> tuple[list[str], dict[str, str]]:
     else:
         path = [str(NO_NETWORK), environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
-    return [*prefix, sys.executable, __file__, str(notebook)], environment
+    command = [sys.executable, __file__, str(notebook), str(times)]
+    return [*prefix, *command], environment
 
 
 def enter_namespace() -> None:
@@ -58,25 +59,25 @@ def enter_namespace() -> None:
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, request)
 
 
-def doubled(notebook: NotebookNode) -> NotebookNode:
-    """Return the notebook with each code cell twice in a row."""
+def repeated(notebook: NotebookNode, times: int) -> NotebookNode:
+    """Return the notebook with each code cell several times in a row."""
     cells = []
     for cell in notebook.cells:
-        cells.append(cell)
         if cell.cell_type == "code":
-            cells.append(nbformat.v4.new_code_cell(cell.source))
+            new_cell = nbformat.v4.new_code_cell
+            cells += [new_cell(cell.source) for _ in range(times)]
     return nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata)
 
 
-def main(path: Path) -> None:
+def main(path: Path, times: int) -> None:
     """Run one notebook; an error in a cell ends this with its traceback."""
     if "COURSE_IN_NAMESPACE" in os.environ:
         enter_namespace()
-    notebook = doubled(nbformat.read(path, as_version=4))
+    notebook = repeated(nbformat.read(path, as_version=4), times)
     NotebookClient(
         notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}
     ).execute()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), int(sys.argv[2]))

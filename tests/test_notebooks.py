@@ -257,17 +257,18 @@ def test_relative_links_resolve() -> None:
     assert len(pages) > len(SOURCES)
 
 
-def test_the_readme_lists_every_lesson_with_its_minutes() -> None:
+def test_the_readme_lists_every_lesson_with_exercises_and_minutes() -> None:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     for source in SOURCES:
-        title = build.make_notebook(source).cells[0].source
+        cells = build.make_notebook(source).cells
+        title = cells[0].source
         name = re.search(r"^# \d\d · (.*)$", title, re.MULTILINE).group(1)
         minutes = re.search(r"\*\*Time:\*\* (\d+) minutes", title).group(1)
-        (row,) = [
-            line for line in readme.splitlines() if f"{source.stem}.ipynb)" in line
-        ]
-        assert f"| {source.stem[:2]} |" in row and name in row
-        assert f"| {minutes} |" in row
+        exercises = sum(cell.source.startswith('check("') for cell in cells)
+        rows = [line for line in readme.splitlines() if "| [" in line]
+        (row,) = [line for line in rows if f"{source.stem}.ipynb)" in line]
+        assert f"| {source.stem[:2]} | [{name}]" in row
+        assert row.endswith(f"| {exercises} | {minutes} |")
 
 
 def test_notebooks_carry_no_clutter() -> None:

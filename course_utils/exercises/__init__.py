@@ -19,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import Array, Message
+from flwr.app import Array, Context, Message
 from torch import nn
 
 _solved: set[str] = set()
@@ -306,6 +306,8 @@ def _snapshot(value: Any) -> Any:
         return value.data
     if isinstance(value, Message):
         return _snapshot(value.content) if value.has_content() else None
+    if isinstance(value, Context):
+        return _snapshot([value.node_config, value.run_config, value.state])
     if isinstance(value, Mapping):
         return [(key, _snapshot(v)) for key, v in value.items()]
     if isinstance(value, Sequence) and not isinstance(value, str | bytes):

@@ -1,8 +1,9 @@
 """Messages and Contexts made by hand, for judges whose answers handle messages."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from flwr.app import (
@@ -21,17 +22,19 @@ from flwr.common.constant import (
 )
 
 from course_utils.exercises import Attempt, Wrong, require_kind
-from course_utils.runtime import _identity, _stamp
+from course_utils.runtime import _AppImage, _copy_records, _identity, _stamp
 
 RUN_ID = 7
 NODE_ID = 3_141_592_653
 MESSAGE_ID = "00000000-0000-4000-8000-000000000001"
 
 
-def instruction(content: RecordDict, message_type: str = "train") -> Message:
+def instruction(
+    content: RecordDict, message_type: str = "train", node_id: int = NODE_ID
+) -> Message:
     """Make a message as it arrives at a client: from the server, with an id."""
     with _identity(RUN_ID, SUPERLINK_NODE_ID):
-        message = Message(content, NODE_ID, message_type)
+        message = Message(content, node_id, message_type)
     _stamp(message.metadata, message_id=MESSAGE_ID)
     return message
 
@@ -128,6 +131,12 @@ def explain(sentence: str) -> str:
             "Flower could not make the message: a reply takes reply_to=message, and a "
             "RecordDict as its content"
         )
+    refused = re.search(r"Expected `ArrayRecord`.* received `([\w.]+)`", sentence)
+    if refused:
+        return (
+            "a RecordDict, such as context.state, takes records only, and nothing of "
+            f"type {refused[1]}: put numbers into a MetricRecord, and that into it"
+        )
     refused = re.search(r"`int \| float \|.*but `<class '([\w.]+)'>` was pas", sentence)
     if refused and refused[1].startswith(("numpy", "torch")):
         return (
@@ -145,3 +154,124 @@ def explain(sentence: str) -> str:
             "of its first value: unwrap every number"
         )
     return sentence
+
+
+# --------------------------------------------- clients that are asked more than once
+
+
+class Node:
+    """A client in a run: its Context, and what it keeps from message to message.
+
+    Parameters
+    ----------
+    partition_id : int
+        Which of the nodes it is. Each has a node id of its own.
+    num_partitions : int
+        How many nodes there are.
+    run_config : UserConfig, optional
+        The run's settings.
+    """
+
+    def __init__(
+        self,
+        partition_id: int,
+        num_partitions: int,
+        run_config: UserConfig | None = None,
+    ) -> None:
+        self.context = context(partition_id, num_partitions, run_config)
+        self.context.node_id = NODE_ID + partition_id
+
+    def ask(
+        self,
+        function: Callable,
+        content: RecordDict,
+        message_type: str,
+        *more: Any,
+        given: Any = None,
+    ) -> RecordDict:
+        """Hand a message to a function, keep the state, return the reply's content.
+
+        Raises
+        ------
+        Wrong
+            As :func:`ask` does, and if something is amiss with the Context afterwards.
+        """
+        handed: list[Context] = []
+
+        def call(message: Message, own: Context, *more: Any) -> Any:
+            handed.append(own)
+            return function(message, own, *more)
+
+        message = instruction(content, message_type, self.context.node_id)
+        try:
+            content = ask(Attempt(call), message, self.context, *more, given=given)
+        except Wrong as wrong:
+            missing = re.search(r"raised KeyError: '([^']+)'", str(wrong))
+            if missing and self._lacks(missing[1], Attempt(call), message, *more):
+                raise Wrong(
+                    f"there is no {missing[1]!r} in context.state, which is empty on a "
+                    'node\'s first message: ask by "in" whether it is there',
+                    given=given,
+                ) from None
+            raise
+        self._keep(handed[0], given)
+        return content
+
+    def _lacks(self, key: str, answer: Attempt, message: Message, *more: Any) -> bool:
+        """Whether it is in an empty state that an answer finds no ``key``."""
+        if self.context.state:
+            return False
+        state = RecordDict({key: MetricRecord()})
+        try:
+            ask(answer, message, replace(self.context, state=state), *more)
+        except Wrong as wrong:
+            return f"raised KeyError: {key!r}" not in str(wrong)
+        return True
+
+    def _keep(self, after: Context, given: Any) -> None:
+        """Keep the state that a call has left, if it is fit to be kept."""
+        for name in ("node_config", "run_config"):
+            if getattr(after, name) != getattr(self.context, name):
+                raise Wrong(
+                    f"your function changed context.{name}: only read it, what comes "
+                    "back on the next message is context.state",
+                    given=given,
+                )
+        if own := sorted(set(vars(after)) - set(vars(self.context))):
+            raise Wrong(
+                f"context.{own[0]} is an attribute that you have added: of a Context, "
+                "only context.state comes back on the next message",
+                given=given,
+            )
+        if not isinstance(after.state, RecordDict):
+            raise Wrong(
+                "context.state is a RecordDict: put records into it, and nothing in "
+                "its place",
+                given=given,
+                got={"context.state": after.state},
+            )
+        try:
+            self.context.state = _copy_records(after.state)
+        except Exception:
+            state = {name: dict(record) for name, record in after.state.items()}
+            raise Wrong(
+                "context.state cannot be packed when the call is over: give a record "
+                "a new value, instead of changing a list inside it",
+                given=given,
+                got={"context.state": state},
+            ) from None
+
+
+def fresh_copies(function: Callable) -> Callable[[], Callable]:
+    """Return a maker of copies of a function, each with globals of its own.
+
+    So each message can be handled by a function that has seen none before, as in
+    :class:`course_utils.runtime.InProcessGrid`. What cannot be copied is made use of
+    as it is.
+    """
+    try:
+        image = _AppImage(function)
+        image.fresh_copy()
+    except BaseException:
+        return lambda: function
+    return image.fresh_copy

@@ -11,7 +11,8 @@
 # - keep a counter, a history and a part of the model in `context.state`,
 # - say to whom a state belongs, when it ends, and what an exception does to it.
 #
-# **You need:** lessons 00 to 03. **Time:** 30 minutes.
+# **You need:** lessons 00 to 03. **Time:** 55 minutes, nearly half of them for
+# the exercises.
 
 # %% [markdown]
 # ## The Context
@@ -243,7 +244,52 @@ assert used[2]["message's lr"] == run_config["lr"] / 4
 # **Rule of thumb:** true of this machine, whatever runs on it: node config. Settled
 # before the run starts: run config. Other from round to round or from client to client:
 # message's config.
+
+# %% [markdown]
+# ### Exercise 4.1: the learning rate that applies
 #
+# | difficulty | minutes | why it matters |
+# |---|---|---|
+# | 1 of 3, recall | 3 | a client that reads the wrong one trains on, and no error tells |
+#
+# A server may send an `"lr"` with a message, or may not. Complete `lr_to_use`: return the
+# `"lr"` of the message's config. If it has none, or if the message has no `"config"` at
+# all, return the run config's. Leave both as they are.
+#
+# <details><summary>Hint 1</summary>
+#
+# `"lr" in record` says whether it is there, and `"config" in message.content` likewise.
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# A learning rate may be 0.0, in a round in which nothing shall change. What does `if`
+# say to 0.0?
+# </details>
+
+# %%
+from course_utils.exercises import check
+
+
+def lr_to_use(message: Message, context: Context) -> float:
+    """Return the learning rate that the client should train with."""
+    ### BEGIN SOLUTION
+    config = message.content.get("config", {})
+    if "lr" in config:
+        return config["lr"]
+    return context.run_config["lr"]
+    ### END SOLUTION
+
+
+# %%
+check("4.1", lr_to_use)
+
+# %% [markdown] tags=["solution"]
+# **Why this.** The message is about this round, the run config about the whole run, so
+# the message comes first. **What people get wrong:** they read the run config alone,
+# which is right until a server sends something else; or they write
+# `config.get("lr") or ...`, which takes a 0.0 that was sent for nothing sent.
+
+# %% [markdown]
 # ## A ClientApp keeps nothing
 #
 # That is what a client knows. What can it remember? Three obvious places: a global
@@ -440,7 +486,62 @@ assert reply.content["metrics"]["calls"] == 1
 # second `flwr run` starts with empty states, on the same SuperNodes, too. And a
 # SuperNode keeps states in memory: if it is restarted, they are gone. What must outlive
 # a run belongs in a file, written by the ClientApp.
+
+# %% [markdown]
+# ### Exercise 4.2: count by type
 #
+# | difficulty | minutes | why it matters |
+# |---|---|---|
+# | 2 of 3, apply | 8 | what counts by hand may forget, or mix up clients, in a run |
+#
+# Complete `count_calls`. It handles messages of any type, and replies with one record,
+# `"metrics"`, of two numbers: `"calls"`, how many messages *of this type* this node has
+# got in this run, the one at hand included, and `"num-examples"`, 1. The check calls it
+# as a grid does: each message gets a fresh copy of it, and several nodes take turns.
+#
+# <details><summary>Hint 1</summary>
+#
+# `message.metadata.message_type` is the type. It is a string, and any string can be a
+# key of a `MetricRecord`.
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# There are two first times: the node's first message of all, when its state is empty,
+# and its first message of another type.
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# `dict(record)` makes a dictionary of a record, `counts.get(key, 0)` takes 0 for what is
+# missing, and `MetricRecord(counts)` makes a record again.
+# </details>
+
+
+# %%
+def count_calls(message: Message, context: Context) -> Message:
+    """Reply with how many messages of this type the node has got."""
+    ### BEGIN SOLUTION
+    kind = message.metadata.message_type
+    counts = {}
+    if "calls" in context.state:
+        counts = dict(context.state["calls"])
+    counts[kind] = counts.get(kind, 0) + 1
+    context.state["calls"] = MetricRecord(counts)
+    metrics = MetricRecord({"calls": counts[kind], "num-examples": 1})
+    return Message(RecordDict({"metrics": metrics}), reply_to=message)
+    ### END SOLUTION
+
+
+# %%
+check("4.2", count_calls)
+
+# %% [markdown] tags=["solution"]
+# **Why this.** Of all that a call leaves behind, only `context.state` is there on the
+# node's next message, so the counts are read from it and put back into it. **What people
+# get wrong:** a global, a default argument or an attribute, all of which count when the
+# function is called by hand; or a new record that holds the count of this type alone, and
+# so forgets the others.
+
+# %% [markdown]
 # ## When a call raises
 #
 # This app counts, and then fails if it is told to. **Predict:** does a call that raised
@@ -742,7 +843,78 @@ if dataset_name() == DEFAULT_DATASET:
 # A client's model is now good at home, and only there. Whether that is what you want
 # depends on where it will be used. (And five rounds are few: with more, the gap between
 # global and local head narrows.)
+
+# %% [markdown]
+# ### Exercise 4.3: remember the best
 #
+# | difficulty | minutes | why it matters |
+# |---|---|---|
+# | 3 of 3, build | 12 | a new average can be worse for one client than the last one was |
+#
+# So let a client keep the best model that it was ever sent. Complete `keep_best`, which
+# handles evaluate messages:
+#
+# - `test_fn` tests an `ArrayRecord` on the client's test data:
+#   `loss, accuracy = test_fn(arrays)`. Test the arrays of the message.
+# - Reply with one record, `"metrics"`: the `"eval-accuracy"` of these arrays, the
+#   `"best-accuracy"` that this node has had so far, this message included, the
+#   `"best-round"` in which it had it, and `"num-examples"`, as handed over. Which round
+#   it is, `"server-round"` in the message's config says.
+# - Keep the arrays of the best round, and no others, in `context.state["best"]`.
+# - Where a round only equals the best so far, the earlier one stays the best.
+#
+# <details><summary>Hint 1</summary>
+#
+# Two things must be there on the next message: arrays, and two numbers. They go into
+# two records of the state.
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# When is this message's accuracy the best so far? If it is higher than the one kept, or
+# if none is kept yet.
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# Bring the state up to date first. Then the best is what the state says, whichever round
+# it was.
+# </details>
+
+# %%
+from collections.abc import Callable
+
+
+def keep_best(
+    message: Message, context: Context, test_fn: Callable, num_examples: int
+) -> Message:
+    """Test the message's arrays, keep the best, reply with both accuracies."""
+    ### BEGIN SOLUTION
+    arrays = message.content["arrays"]
+    _, accuracy = test_fn(arrays)
+    kept = context.state.get("reached")
+    if kept is None or accuracy > kept["best-accuracy"]:
+        server_round = message.content["config"]["server-round"]
+        kept = MetricRecord(
+            {"best-accuracy": accuracy, "best-round": server_round}
+        )
+        context.state["best"] = arrays
+        context.state["reached"] = kept
+    metrics = {"eval-accuracy": accuracy, **kept, "num-examples": num_examples}
+    content = RecordDict({"metrics": MetricRecord(metrics)})
+    return Message(content, reply_to=message)
+    ### END SOLUTION
+
+
+# %%
+check("4.3", keep_best)
+
+# %% [markdown] tags=["solution"]
+# **Why this.** The best arrays are the best only together with their accuracy and their
+# round, so the three are replaced together or not at all, after the test, which might
+# raise. **What people get wrong:** they begin with a best of 0.0, so that a node whose
+# first accuracy is 0.0 has no best; they compare with `>=`; or they keep the arrays of
+# every round, which fills the node's memory.
+
+# %% [markdown]
 # ## Takeaways
 #
 # - **`node_config`** says which node this is, and so which data are its own. Whoever
@@ -810,3 +982,8 @@ if dataset_name() == DEFAULT_DATASET:
 #
 # **Next:** [05 · The ServerApp](05_server_app.ipynb), where the loop that we have run
 # by hand becomes an app as well.
+
+# %%
+from course_utils.exercises import progress
+
+progress("04")

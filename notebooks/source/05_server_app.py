@@ -12,7 +12,8 @@
 # - read a run: its metrics by round, its final model, and each client's share in it,
 # - notice a run that waits for ever, and one that fails without a word.
 #
-# **You need:** lessons 00 to 04. **Time:** 35 minutes.
+# **You need:** lessons 00 to 04. **Time:** 60 minutes, 25 of them for the
+# exercises.
 
 # %% [markdown]
 # ## The clients
@@ -396,7 +397,51 @@ assert len(sample(node_ids, 0.59)) == 5
 # Two, unless you say otherwise: `min_train_nodes` is 2 by default, and the larger
 # number wins. The same goes for `min_evaluate_nodes`. (And a part of a node is cut off:
 # 0.59 of ten nodes are 5.)
+
+# %% [markdown]
+# ### Exercise 5.1: whom to ask
 #
+# | difficulty | minutes | why it matters |
+# |---|---|---|
+# | 1 of 3, recall | 3 | how many are asked decides what a round costs and whose data it sees |
+#
+# Complete `draw_nodes`: draw the nodes that `FedAvg` would ask. That is `fraction` of
+# them, with a part of a node cut off, but at least `minimum` (there are never fewer
+# than that). Any node may be drawn, each at most once.
+#
+# <details><summary>Hint 1</summary>
+#
+# `sample` above draws. It does not know `minimum`.
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Of two numbers, the larger one wins: Python's `max` says which.
+# </details>
+
+# %%
+from course_utils.exercises import check
+
+
+def draw_nodes(
+    node_ids: list[int], fraction: float, minimum: int
+) -> list[int]:
+    """Return the ids of the nodes to ask in a round."""
+    ### BEGIN SOLUTION
+    count = max(int(fraction * len(node_ids)), minimum)
+    return random.sample(node_ids, count)
+    ### END SOLUTION
+
+
+# %%
+check("5.1", draw_nodes)
+
+# %% [markdown] tags=["solution"]
+# **Why this.** `random.sample` draws without putting back, so nobody trains twice in a
+# round and counts twice. **What people get wrong:** `min` for "at least", because it is
+# called a minimum; `random.choices`, which puts back; or the first nodes of the list,
+# so that the model never sees the data of the others.
+
+# %% [markdown]
 # ## A full run
 #
 # Now with evaluation, in both of the ways that Flower offers:
@@ -593,6 +638,7 @@ assert largest_fall(dirichlet) > largest_fall(iid)
 #
 # **Predict:** under which split do the *clients* report the lower train loss?
 
+
 # %%
 def mean_train_loss(run: InProcessRun) -> float:
     rounds = run.result.train_metrics_clientapp.values()
@@ -652,6 +698,7 @@ plot_client_bars(
     {"IID": iid_by_client, "Dirichlet(0.1)": dirichlet_by_client},
     ylabel="accuracy on the client's own test data",
 )
+
 
 # %%
 def spread(accuracies: list[float]) -> float:
@@ -739,21 +786,74 @@ assert len(errors) == 3 * (5 + 10)
 from flwr.serverapp.strategy import Result
 
 
-def check(result: Result, num_rounds: int) -> None:
+def require_training(result: Result, num_rounds: int) -> None:
     lost = set(range(1, num_rounds + 1)) - set(result.train_metrics_clientapp)
     if lost:
         raise RuntimeError(f"No client trained in round(s) {sorted(lost)}.")
 
 
-check(run.result, num_rounds=3)
+require_training(run.result, num_rounds=3)
 try:
-    check(silent_run.result, num_rounds=3)
+    require_training(silent_run.result, num_rounds=3)
 except RuntimeError as error:
     print(error)
 
 # %% [markdown]
 # At the end of `main`, such a check turns a silent failure into a failed run.
+
+# %% [markdown]
+# ### Exercise 5.2: an average, and what it leaves out
 #
+# | difficulty | minutes | why it matters |
+# |---|---|---|
+# | 2 of 3, apply | 8 | a good average of one client's reply looks like one of ten |
+#
+# Complete `read_replies`: return the mean of the metric `key`, weighted by
+# `num-examples`, over the replies that carry it, *and* how many replies are errors. A
+# client's metrics are in the record `"metrics"`, as in this lesson. If no reply carries
+# any, the mean is `None`.
+#
+# <details><summary>Hint 1</summary>
+#
+# `reply.has_error()` tells errors apart. An error reply has no content, and reading it
+# raises.
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Two sums over the good replies will do: of `num-examples`, and of `num-examples` times
+# the metric.
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# What would you divide by if all replies are errors?
+# </details>
+
+
+# %%
+def read_replies(replies: list[Message], key: str) -> tuple[float | None, int]:
+    """Return the mean of a metric, and how many replies are errors."""
+    ### BEGIN SOLUTION
+    good = [r.content["metrics"] for r in replies if not r.has_error()]
+    failed = len(replies) - len(good)
+    if not good:
+        return None, failed
+    total = sum(m["num-examples"] for m in good)
+    mean = sum(m["num-examples"] * m[key] for m in good) / total
+    return mean, failed
+    ### END SOLUTION
+
+
+# %%
+check("5.2", read_replies)
+
+# %% [markdown] tags=["solution"]
+# **Why this.** An error says nothing about the metric, so it belongs neither into the
+# sum nor into the weights; but it has to be said how many there were. **What people get
+# wrong:** they count an error as an accuracy of 0, which makes the model look worse
+# than it is; they open a reply before they ask for errors; or they return 0 where
+# nobody has measured anything.
+
+# %% [markdown]
 # **Too few clients.** A strategy can be told to wait until enough nodes have connected.
 # **Predict:** this one wants twelve, and there are ten.
 
@@ -779,7 +879,86 @@ except RuntimeError as error:
 #   On a deployment that is as it should be: start the run, and let the hospitals come.
 # - `min_train_nodes` and `min_evaluate_nodes` above the number of nodes wait just so:
 #   as many nodes as are to be drawn must be there.
+
+# %% [markdown]
+# ### Exercise 5.3: a ServerApp that knows when to stop
 #
+# | difficulty | minutes | why it matters |
+# |---|---|---|
+# | 3 of 3, build | 14 | a round that improves nothing still costs every client time and bytes |
+#
+# Fifteen rounds were a guess, and the last of them may be a hole. A loop of your own
+# can watch the accuracy. Complete `train_until`. Each round
+#
+# - sends `"train"` to all nodes: the model as `"arrays"`, and a `"config"` with
+#   `"server-round"`, which counts from 1,
+# - averages the arrays of the replies by `num-examples`: this is the new model, and
+#   the next round starts from it, whether it is better or not,
+# - sends the new model to all nodes to `"evaluate"`, and averages `"eval-accuracy"` by
+#   `num-examples`.
+#
+# Stop after `patience` rounds in a row without a new best accuracy, and after
+# `max_rounds` in any case. An accuracy that only equals the best is no new best. In a
+# round some clients may fail: then the others count. Return the best round's arrays, its
+# accuracy, and how many rounds were run.
+#
+# <details><summary>Hint 1</summary>
+#
+# Two ways lead to a round: by hand (`messages_to`, `aggregate`, but without the error
+# replies), or by the steps of a strategy, which leave errors out by themselves. See the
+# table in "FedAvg does the same".
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `FedAvg()` asks all nodes. Its `configure_train(server_round, arrays, config, grid)`
+# makes the messages, and adds `"server-round"` to the config.
+# `aggregate_train(server_round, replies)` returns arrays and metrics,
+# `aggregate_evaluate(server_round, replies)` only metrics.
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# Beside the model, three things live from round to round: the best arrays, the best
+# accuracy, and a count of rounds since then. When does the count go back to 0?
+# </details>
+
+
+# %%
+def train_until(
+    grid: Grid, arrays: ArrayRecord, max_rounds: int, patience: int
+) -> tuple[ArrayRecord, float, int]:
+    """Return the best arrays, their accuracy, and how many rounds were run."""
+    ### BEGIN SOLUTION
+    strategy, config = FedAvg(), ConfigRecord()
+    best_arrays, best_accuracy, stale = arrays, 0.0, 0
+    for number in range(1, max_rounds + 1):
+        messages = strategy.configure_train(number, arrays, config, grid)
+        replies = grid.send_and_receive(messages)
+        arrays, _ = strategy.aggregate_train(number, replies)
+        messages = strategy.configure_evaluate(number, arrays, config, grid)
+        replies = grid.send_and_receive(messages)
+        metrics = strategy.aggregate_evaluate(number, replies)
+        stale += 1
+        if metrics["eval-accuracy"] > best_accuracy:
+            best_arrays, best_accuracy = arrays, metrics["eval-accuracy"]
+            stale = 0
+        if stale == patience:
+            break
+    return best_arrays, best_accuracy, number
+    ### END SOLUTION
+
+
+# %%
+check("5.3", train_until)
+
+# %% [markdown] tags=["solution"]
+# **Why this.** The model goes on from round to round and the best one is kept beside it,
+# because a round below the best may lead to one above. In `main`, a line with
+# `train_until(grid, arrays, max_rounds=50, patience=5)` would do, and `torch.save`.
+# **What people get wrong:** they return the last model; they compare with the round
+# before, so that a slow decline with one rise never ends; they evaluate the model that
+# they have sent instead of the new one; or `patience` ends a round too late.
+
+# %% [markdown]
 # ## Takeaways
 #
 # - **A round by hand** is `grid.get_node_ids()`, a sample, messages,
@@ -847,3 +1026,8 @@ except RuntimeError as error:
 #
 # **Next:** lesson 06, where the two apps move out of the notebook, into a Flower App
 # that `flwr run` starts.
+
+# %%
+from course_utils.exercises import progress
+
+progress("05")
