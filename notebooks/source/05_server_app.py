@@ -403,11 +403,11 @@ assert len(sample(node_ids, 0.59)) == 5
 #
 # | difficulty | minutes | why it matters |
 # |---|---|---|
-# | 1 of 3, recall | 3 | how many are asked decides what a round costs and whose data it sees |
+# | 1 of 3, recall | 3 | the draw decides what a round costs and whose data it sees |
 #
 # Complete `draw_nodes`: draw the nodes that `FedAvg` would ask. That is `fraction` of
 # them, with a part of a node cut off, but at least `minimum` (there are never fewer
-# than that). Any node may be drawn, each at most once.
+# than that). Each node is as likely to be drawn as any other, and at most once.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -806,7 +806,7 @@ except RuntimeError as error:
 #
 # | difficulty | minutes | why it matters |
 # |---|---|---|
-# | 2 of 3, apply | 8 | a good average of one client's reply looks like one of ten |
+# | 2 of 3, apply | 8 | the average of one reply looks just like that of ten |
 #
 # Complete `read_replies`: return the mean of the metric `key`, weighted by
 # `num-examples`, over the replies that carry it, *and* how many replies are errors. A
@@ -885,7 +885,7 @@ except RuntimeError as error:
 #
 # | difficulty | minutes | why it matters |
 # |---|---|---|
-# | 3 of 3, build | 14 | a round that improves nothing still costs every client time and bytes |
+# | 3 of 3, build | 14 | rounds that improve nothing cost everyone time and bytes |
 #
 # Fifteen rounds were a guess, and the last of them may be a hole. A loop of your own
 # can watch the accuracy. Complete `train_until`. Each round
@@ -899,8 +899,8 @@ except RuntimeError as error:
 #
 # Stop after `patience` rounds in a row without a new best accuracy, and after
 # `max_rounds` in any case. An accuracy that only equals the best is no new best. In a
-# round some clients may fail: then the others count. Return the best round's arrays, its
-# accuracy, and how many rounds were run.
+# round some clients may fail: then the others count. Return the arrays of the best
+# round, its accuracy, and how many rounds were run.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -951,12 +951,12 @@ def train_until(
 check("5.3", train_until)
 
 # %% [markdown] tags=["solution"]
-# **Why this.** The model goes on from round to round and the best one is kept beside it,
-# because a round below the best may lead to one above. In `main`, a line with
+# **Why this.** The model goes on from round to round and the best one is kept beside
+# it, because a round below the best may lead to one above. In `main`, a line with
 # `train_until(grid, arrays, max_rounds=50, patience=5)` would do, and `torch.save`.
 # **What people get wrong:** they return the last model; they compare with the round
-# before, so that a slow decline with one rise never ends; they evaluate the model that
-# they have sent instead of the new one; or `patience` ends a round too late.
+# before, so that a slow decline with a rise here and there never ends; they evaluate the
+# model that they have sent instead of the new one; or they stop a round too late.
 
 # %% [markdown]
 # ## Takeaways
