@@ -320,9 +320,10 @@ def draw_apps() -> None:
         axes.text(x + 4.05, 1.1, "data", ha="center", va="center", style="italic")
         arrow((x + 1.5, 1.85), (x + 1.5, 2.55), "<|-|>")
         arrow((x + 3.35, 1.1), (x + 2.95, 1.1), "-|>")
-        arrow((x + 2.4, 4.05), (8.4 + (client - 1) * 1.6, 6.45), "<|-|>")
+        arrow((x + 2.4, 4.05), (8.4 + (client - 1) * 1.6, 6.45), "-|>")
     axes.plot((0.1, 16.7), (5.55, 5.55), ":", color="black", lw=1)
     axes.text(0.1, 5.8, "network", va="center", fontsize=9)
+    axes.text(8.6, 5.1, "calls for messages", va="center", fontsize=9)
     legend = (
         ("your code", app, "-"),
         ("Flower's program", "white", "-"),

@@ -57,6 +57,9 @@ def judge_shares(answer: Attempt, rng: random.Random) -> None:
             lambda sizes: [size / max(sizes) for size in sizes]
         ),
         "these are the numbers of examples: divide each by their sum": list,
+        "// cuts off everything after the point: divide by /": (
+            lambda sizes: [size // sum(sizes) for size in sizes]
+        ),
     }
     for sizes in ([1, 3], [400], *(random_sizes(rng) for _ in range(3))):
         answer.compare(
@@ -64,7 +67,11 @@ def judge_shares(answer: Attempt, rng: random.Random) -> None:
         )
 
 
-@exercise("0.2", "you have shown that sending updates makes the same model.")
+@exercise(
+    "0.2",
+    "this is the new global model: averaging models, and adding the average update to "
+    "the start, are the same.",
+)
 def judge_average_of_updates(answer: Attempt, rng: random.Random) -> None:
     """Compare on a hand case and on random models."""
 
@@ -84,6 +91,11 @@ def judge_average_of_updates(answer: Attempt, rng: random.Random) -> None:
                 [start, right(start, states, sizes)], [2, -1]
             )
         ),
+        "this adds up the updates: average them": (
+            lambda start, states, sizes: combine(
+                [*states, start], [*[1] * len(sizes), 1 - len(sizes)]
+            )
+        ),
         "divide by the number of all examples: the updates are only summed": (
             lambda start, states, sizes: combine(
                 [start, without_start(start, states, sizes)], [1, sum(sizes)]
@@ -98,6 +110,26 @@ def judge_average_of_updates(answer: Attempt, rng: random.Random) -> None:
         cases.append((states[0], states[1:], sizes))
     for case in cases:
         answer.compare(right, *case, mistakes=mistakes, wanted="the new global model")
+
+
+def why_raised(sentence: str) -> str:
+    """Say what an answer to 0.3 that raises has not thought of."""
+    reasons = {
+        "loading state_dict for": (
+            "the global model need not be a Net: copy the one you are given by "
+            "copy.deepcopy(global_net)"
+        ),
+        "not enough values to unpack": (
+            "loaders holds loaders, not pairs of loaders: for loader in loaders"
+        ),
+        "zip() argument 2 is longer": (
+            "count the examples of the loaders that you are given"
+        ),
+        "'NoneType' object has no attribute 'state_dict'": (
+            "train_fn changes net in place: use net, not what train_fn returns"
+        ),
+    }
+    return next((r for part, r in reasons.items() if part in sentence), sentence)
 
 
 def shift(net: nn.Module, loader: DataLoader) -> None:
@@ -131,7 +163,12 @@ def judge_fedavg_round(answer: Attempt, rng: random.Random) -> None:
             chained.append(chain)
         shares = shares_of(sizes)
         equal = [1 / len(sizes)] * len(sizes)
-        got = answer(net, loaders, shift)
+        try:
+            got = answer(net, loaders, shift)
+        except Wrong as wrong:
+            raise Wrong(
+                why_raised(str(wrong)), given=f"clients with {sizes} examples"
+            ) from None
         if isinstance(got, nn.Module):
             raise Wrong("return the new state_dict, not a network")
         named = {

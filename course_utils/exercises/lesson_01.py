@@ -209,6 +209,14 @@ BYTES_MISTAKES = {
     "headers and names do not grow with number_size: only numbers do": (
         lambda shapes, size: parts(shapes, size)[0] + size * sum(parts(shapes, 1)[1:])
     ),
+    "number_size multiplies the numbers alone: add the 128 after it": (
+        lambda shapes, size: sum(parts(shapes, size)) + (size - 1) * 128 * len(shapes)
+    ),
+    "number_size multiplies the numbers alone: add len(name) after it": (
+        lambda shapes, size: (
+            sum(parts(shapes, size)) + (size - 1) * len("".join(shapes))
+        )
+    ),
 }
 
 

@@ -122,8 +122,8 @@ def require_only(metrics: MetricRecord, wanted: set[str], given: Any) -> None:
     """Raise Wrong if there are more metrics than asked for."""
     if set(metrics) - wanted:
         raise Wrong(
-            f"the metrics hold more than {' and '.join(sorted(wanted))}: a key that "
-            "only one client sends makes the server refuse all replies",
+            f"the metrics hold more than {' and '.join(sorted(wanted))}: the task asks "
+            "for these and no others",
             given=given,
             got=dict(metrics),
         )
@@ -524,6 +524,7 @@ def judge_train_clipped(answer: Attempt, rng: random.Random) -> None:
         require_records(content, TRAINED, extra, given)
         require_clipped(content["arrays"], start, update, max_norm, given)
         require_keys(content["metrics"], {"num-examples"}, given)
+        require_only(content["metrics"], {"num-examples"}, given)
         require_count(content["metrics"]["num-examples"], loader, given)
 
 

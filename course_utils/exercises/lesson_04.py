@@ -167,12 +167,13 @@ CALLS_BY_HAND = [
     (0, "train", 5),
     (1, "evaluate", 5),
     (1, "query", 5),
+    (0, "train.head", 6),
 ]
 
 
 def random_calls(rng: random.Random) -> list[Call]:
     """Draw messages of ten rounds."""
-    types = ["train", "evaluate", "query"]
+    types = ["train", "evaluate", "query", "train.head"]
     return [(rng.randrange(3), rng.choice(types), i + 1) for i in range(10)]
 
 
@@ -212,6 +213,9 @@ def streaks(calls: list[Call]) -> list[int]:
 
 
 COUNT_MISTAKES = {
+    "a named action is of another type: train.head does not count as train": (
+        lambda calls: running(calls, lambda call: (call[0], call[1].split(".")[0]))
+    ),
     "this counts messages of all types together: keep a number for each type": (
         lambda calls: running(calls, lambda call: call[0])
     ),

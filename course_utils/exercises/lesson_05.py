@@ -323,6 +323,8 @@ class Script:
         When to stop.
     untrained, untested : frozenset[tuple[int, int]]
         Round and client of each message that is answered by an error.
+    offsets : tuple[float, ...]
+        How far each client's accuracy lies from the average.
     """
 
     accuracies: tuple[float, ...]
@@ -330,6 +332,7 @@ class Script:
     patience: int
     untrained: frozenset[tuple[int, int]] = frozenset()
     untested: frozenset[tuple[int, int]] = frozenset()
+    offsets: tuple[float, ...] = OFFSETS
 
     def start(self) -> Arrays:
         """Return the initial model. Each training adds 1 to its age."""
@@ -343,7 +346,7 @@ class Script:
 
     def test(self, server_round: int, client: int) -> float:
         """Return what accuracy a client finds after a round."""
-        return self.accuracies[server_round - 1] + OFFSETS[client]
+        return self.accuracies[server_round - 1] + self.offsets[client]
 
     def reply(self, kind: str, content: RecordDict, client: int) -> RecordDict:
         """Return what a client answers, or raise what it fails with."""
@@ -497,6 +500,8 @@ def scripts(rng: random.Random) -> Iterator[Script]:
         patience=3,
         untested=frozenset({(2, 0), (3, 2)}),
     )
+    # A first round that nobody gets anything from is the best so far all the same.
+    yield Script((0.0, 0.0, 0.3), max_rounds=3, patience=2, offsets=(0.0, 0.0, 0.0))
     for _ in range(2):
         rounds = rng.randint(1, 7)
         # Apart by more than a client that fails can move them.
@@ -715,12 +720,13 @@ def count_rounds(
     measured: list[float],
     patience: int,
     *,
+    best: float = -math.inf,
     resets: bool = True,
     ties: bool = False,
     by_last: bool = False,
 ) -> int:
     """Return how many rounds a loop runs that makes one of the usual mistakes."""
-    best, stale = -math.inf, 0
+    stale = 0
     for server_round, accuracy in enumerate(measured, 1):
         if accuracy > best or (ties and accuracy == best):
             best, stale = accuracy, 0 if resets else stale
@@ -740,6 +746,8 @@ def require_rounds(rounds: int, script: Script) -> None:
         return
     measured, patience = script.measured(), script.patience
     named = {
+        "the first round is always a new best, even with an accuracy of 0: begin below "
+        "any accuracy": count_rounds(measured, patience, best=0.0),
         "the run ends a round too late: stop with the last of patience rounds without "
         "a new best": count_rounds(measured, patience + 1),
         "the run ends too early: patience rounds in a row may bring no new best": (

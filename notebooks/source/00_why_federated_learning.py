@@ -145,11 +145,12 @@ def test(net: nn.Module, loader: DataLoader) -> tuple[float, float]:
 
 
 # %% [markdown]
-# ## Two bounds
+# ## Two yardsticks
 #
-# **One client alone** is what a hospital gets without the others. **Everyone's data in
-# one place** is what they would get if nothing were forbidden. Each passes over its data
-# ten times, and is tested on the same 1,000 images after each pass.
+# **One client alone** is what a hospital gets without the others: here client 0, and the
+# others' data are much alike. **Everyone's data in one place** is what they would get if
+# nothing were forbidden. Each passes over its data ten times, and is tested on the same
+# images after each pass.
 
 # %%
 EPOCHS = 10
@@ -173,8 +174,8 @@ print(f"alone {alone[-1]:.3f}, everyone's data {centralized[-1]:.3f}")
 # %% [markdown]
 # ## Federated Averaging by hand
 #
-# **Predict:** ten clients share only parameters. Will they do better than *one client
-# alone*? As well as *everyone's data in one place*?
+# **Predict:** ten clients share only parameters. Will they end nearer to *one client
+# alone*, or to *everyone's data in one place*?
 #
 # The server's part is an average of all parameters, weighted by number of examples: a
 # client with twice the data counts twice.
@@ -278,93 +279,96 @@ plot_curves(
 
 # %%
 assert alone[-1] < federated[-1] < centralized[-1]
+print("steps of one client in a round:", len(clients[0][0]))
+print("steps of a pass over all data: ", len(all_trainloader))
 
 # %% [markdown]
 # - The federation ends between the two, and not one example moved.
-# - It has not caught up with everyone's data in one place. There, ten passes are ten
-#   times as many steps on one model; here, an average of ten short trainings moves about
-#   as far as one of them. More rounds narrow the gap: lesson 05 runs them.
+# - It has not caught up with everyone's data in one place. One pass there takes ten
+#   times as many steps as a client takes in a round, and averaging ten clients does not
+#   add their steps up. More rounds narrow the gap: lesson 05 runs them.
 #
 # ## Sending gradients instead
 #
 # A client could also send a **gradient**: the direction in which its data would change
 # the parameters. The server averages the gradients and takes the step itself. This is
-# **federated SGD (FedSGD)**.
-#
-# **Predict:** every client takes *one* step, on its *whole* data as one batch. Do
-# averaged parameters and averaged gradients give the same model?
-#
-# Parameters first. One step at learning rate `LR`, ten times, then the average:
+# **federated SGD (FedSGD)**. Here a client's *whole* data are one batch, and a step is
+# the plainest there is, without the momentum of `train`:
 
 # %%
-from course_utils.partitions import make_loader
+import copy
 
 LR = 0.1
-full_batches = [
-    make_loader(loader.dataset, batch_size=len(loader.dataset))
-    for loader, _ in clients
-]
+batches = [trainloader.dataset[:] for trainloader, _ in clients]
 
 
-def average_of_parameters(start: Net, steps: int) -> dict[str, torch.Tensor]:
-    states = []
-    for loader in full_batches:
-        net = Net(image_shape())
-        net.load_state_dict(start.state_dict())
-        train(net, loader, epochs=steps, lr=LR)
-        states.append(net.state_dict())
-    return weighted_average(states, num_examples)
-
-
-# %% [markdown]
-# Now gradients: each client computes one and sends it, the server averages them and
-# steps.
-
-
-# %%
-def gradient(net: Net, loader: DataLoader) -> dict[str, torch.Tensor]:
-    images, labels = next(iter(loader))
+def gradient(net: Net, batch: tuple) -> dict[str, torch.Tensor]:
+    images, labels = batch
     net.zero_grad()
     nn.functional.cross_entropy(net(images), labels).backward()
     return {name: p.grad.clone() for name, p in net.named_parameters()}
 
 
-def step_by_gradients(start: Net) -> dict[str, torch.Tensor]:
-    gradients = [gradient(start, loader) for loader in full_batches]
-    average = weighted_average(gradients, num_examples)
-    return {
-        name: p - LR * average[name] for name, p in start.state_dict().items()
-    }
+@torch.no_grad()
+def step(net: Net, gradient: dict[str, torch.Tensor]) -> None:
+    for name, p in net.named_parameters():
+        p -= LR * gradient[name]
+
+
+# %% [markdown]
+# Send parameters, and clients step on their own, as often as they like before the one
+# exchange. Send gradients, and every step is an exchange:
 
 
 # %%
+def send_parameters(start: Net, steps: int) -> dict[str, torch.Tensor]:
+    states = []
+    for batch in batches:
+        net = copy.deepcopy(start)
+        for _ in range(steps):
+            step(net, gradient(net, batch))
+        states.append(net.state_dict())
+    return weighted_average(states, num_examples)
+
+
+def send_gradients(start: Net, steps: int) -> dict[str, torch.Tensor]:
+    net = copy.deepcopy(start)
+    for _ in range(steps):
+        gradients = [gradient(net, batch) for batch in batches]
+        step(net, weighted_average(gradients, num_examples))
+    return net.state_dict()
+
+
+# %% [markdown]
+# **Predict:** do both give the same model after one step? After two, after three?
+
+
+# %% tags=["nbval-ignore-output"]
 def largest_difference(a: dict, b: dict) -> float:
     return max((a[name] - b[name]).abs().max().item() for name in a)
 
 
 torch.manual_seed(0)
 start = Net(image_shape())
-by_gradients = step_by_gradients(start)
-assert (
-    largest_difference(average_of_parameters(start, steps=1), by_gradients)
-    < 1e-6
-)
-print("one local step: the same model")
-
-# %% [markdown]
-# The same, to rounding: an average of `start - LR * gradient` is `start - LR * average
-# gradient`, because averaging is linear. With a second local step each client's gradient
-# is taken where *that client* has moved to, and the two part:
+apart = {}
+for steps in (1, 2, 3):
+    by_gradients = send_gradients(start, steps)
+    apart[steps] = largest_difference(
+        send_parameters(start, steps), by_gradients
+    )
+    moved = largest_difference(start.state_dict(), by_gradients)
+    print(f"{steps} steps: moved {moved:.5f}, apart {apart[steps]:.5f}")
 
 # %%
-moved = largest_difference(start.state_dict(), by_gradients)
-apart = largest_difference(average_of_parameters(start, steps=2), by_gradients)
-assert apart > 0.1 * moved
-print("two local steps: another model")
+assert apart[1] < 1e-6 < apart[2] < apart[3]
 
 # %% [markdown]
-# That is why FedAvg exists: many local steps for one exchange, at the price that clients
-# drift apart between exchanges.
+# - One step: the same model, to rounding. An average of `start - LR * gradient` is
+#   `start - LR * average gradient`, because averaging is linear.
+# - More steps: from the second on, each client's gradient is taken where *that client*
+#   has moved to, and the two part. The clients drift apart between exchanges.
+# - FedAvg accepts this, because exchanges are expensive (lesson 01 counts the bytes): it
+#   takes many local steps for one.
 
 # %% [markdown]
 # ### Exercise 0.2: send the update instead
@@ -406,9 +410,9 @@ def average_of_updates(
 check("0.2", average_of_updates)
 
 # %% [markdown] tags=["solution"]
-# **Why this.** The shares sum to 1, so averaging `start + update` and adding the average
-# update to `start` are the same. **What people get wrong:** the sign. An update is *after
-# minus before*; a gradient points the other way.
+# **Why this.** The shares sum to 1, so averaging the models, which are `start + update`,
+# and adding the average update to `start` are the same. **What people get wrong:** the
+# sign. An update is *after minus before*; a gradient points the other way.
 
 # %% [markdown]
 # ### Exercise 0.3: one round
@@ -417,10 +421,10 @@ check("0.2", average_of_updates)
 # |---|---|---|
 # | 3 of 3, build | 12 | this is what Flower's server does for you from lesson 05 on |
 #
-# Complete `fedavg_round`: one round of FedAvg. Each client starts from `global_net`,
-# trains by `train_fn(net, loader)`, which changes `net` in place, and counts for the
-# number of examples in its loader. Return the new global `state_dict`, and leave
-# `global_net` as it was.
+# Complete `fedavg_round`: one round of FedAvg. Each client starts from `global_net` and
+# trains by `train_fn(net, loader)`, which changes `net` in place. Weight each client by
+# the number of examples in its loader. Return the new global `state_dict`, and leave
+# `global_net`, which may be any network, as it was.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -436,7 +440,6 @@ check("0.2", average_of_updates)
 # </details>
 
 # %%
-import copy
 from collections.abc import Callable
 
 
@@ -495,15 +498,18 @@ check("0.3", fedavg_round)
 # <details><summary>3. Why not average the ten models once, after each has trained for ten
 # epochs?</summary>
 #
-# Each would move to where its own data pull it, and the average of ten far-apart networks
-# need not be a good network. Averaging every round brings them back to a common start.
+# It is not hopeless here: from a common start, on data this much alike, the one average
+# is not bad. But each client drifts further with every step. Averaging every round brings
+# all back to a common start. From ten *different* starts, the average is far worse than
+# any of the ten.
 # </details>
 #
 # <details><summary>4. Does sending gradients instead of parameters protect the data
 # better?</summary>
 #
-# No. After one step on the full batch either can be computed from the other, as you have
-# just shown, so they say the same about the data.
+# No. After one plain step, `gradient = (start - parameters) / LR`, so they say the same
+# about the data. After more, parameters hold the sum of several gradients, which is no
+# protection by itself.
 # </details>
 #
 # **Next:** [01 · Messages and records](01_messages_and_records.ipynb), where parameters

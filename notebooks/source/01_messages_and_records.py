@@ -157,7 +157,8 @@ assert np.array_equal(named_record["coef"].numpy(), classifier.coef_)
 # %% [markdown]
 # ## Numbers become a MetricRecord
 #
-# A **metric** says how something went: a loss, an accuracy, a number of examples.
+# A **metric** says how something went: a loss, an accuracy, a number of examples. (The
+# numbers here are made up: this perplexity has nothing to do with these losses.)
 
 # %%
 from flwr.app import MetricRecord
@@ -209,7 +210,8 @@ print(outcome(MetricRecord, {"loss": np.float32(0.9).item()}))
 
 # %% [markdown]
 # - To Python a `bool` is an `int`. Flower refuses it all the same.
-# - The check comes at every assignment, and what it refuses changes nothing:
+# - The check comes at every assignment, and a refused value is not stored. (In an
+#   `update` of several, those before it are.)
 
 # %%
 print(outcome(metrics.update, {"accuracy": "high"}))
@@ -224,7 +226,8 @@ assert metrics["accuracy"] == 0.9
 #
 # Complete `clean_metrics`: `values` maps names to numbers or to lists of numbers. Each
 # number may be Python's, NumPy's or PyTorch's, also within one list. Return a
-# `MetricRecord` of the same names and numbers, and leave `values` as it was.
+# `MetricRecord` of the same names and numbers (an `int` may become a `float`), and leave
+# `values` as it was.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -327,27 +330,28 @@ print(outcome(RecordDict, {"config": {"batch_size": 32}}))
 # %% [markdown]
 # ## A Message
 #
-# A message is a content, an address and a purpose. **Predict:** this one says all
-# three. Will Flower make it?
+# A message is a content, an address and a purpose. This one says all three, the address
+# being a client's number. **Predict:** will Flower make it, with nothing running?
 
 # %%
 from flwr.app import Message
 
-print(outcome(Message, content, 1, "train"))
+print(outcome(lambda: Message(content, dst_node_id=123, message_type="train")))
 
 # %% [markdown]
-# No, and the error is about something else. A message also says who sends it, and in
-# which **run**: one execution of a server with its clients. Flower looks that up (in
-# `TaskIdentity`), and finds nothing, since nothing is running. In plain words: **only a
-# running app may start a conversation.**
+# No. A message also says who sends it, and in which **run**: one execution of a server
+# with its clients. Flower looks that up (in `TaskIdentity`), and finds nothing. In plain
+# words: **without a run there is no message.** In a run, the server starts every
+# conversation, and clients answer.
 #
 # So start something small. Three words for it:
 #
 # - The **ClientApp** is the client's program. Lesson 03 builds a real one. This one
-#   sends back what it gets. (`context` is what the client knows about itself: lesson
+#   sends back what it gets: `@client_app.train()` registers `echo` as the function for
+#   messages of type `"train"`. (`context` is what the client knows about itself: lesson
 #   04.)
-# - A **node** is a place where a ClientApp runs: one for each client. Flower calls the
-#   process that keeps it connected a SuperNode.
+# - A **node** is a place where a ClientApp runs: one for each client. The process that
+#   keeps a node connected is called a **SuperNode**, so there are as many of these.
 # - The **grid** is the server's view of all nodes: what it sends messages through.
 
 # %%
@@ -365,7 +369,9 @@ def echo(message: Message, context: Context) -> Message:
 # %% [markdown]
 # `InProcessGrid` belongs to this course. It stands in for Flower's network, and carries
 # the messages to nodes inside this notebook. (`seed` fixes the node ids, which are
-# random, so that you see those printed here.)
+# random, so that you see those printed here. `client_errors="reply"` does as Flower does
+# when a client fails, as you will see below. By default the grid lets the client's
+# exception surface right here, which is kinder while you write a ClientApp.)
 
 # %%
 from course_utils.runtime import InProcessGrid
@@ -389,13 +395,14 @@ print("destination:", message.metadata.dst_node_id)
 # %% [markdown]
 # - `src_node_id` was filled in: the server is always node 1.
 # - `message_type` says which function of the ClientApp shall handle it: `"train"`,
-#   `"evaluate"` or `"query"`.
+#   `"evaluate"` or `"query"` (or one of these with a name, such as `"train.fast"`, if the
+#   app has several).
 # - `ttl` (time to live) says for how many seconds it is worth answering. Flower's
 #   default is 12 hours:
 
 # %%
 assert message.metadata.ttl == 12 * 60 * 60
-print(outcome(Message, content, 1, "hello"))
+print(outcome(Message, content, node_ids[0], "hello"))
 
 # %% [markdown]
 # ## The reply
@@ -469,7 +476,7 @@ print(reply.error.code, reply.error.reason)
 #   have several functions for queries, and ours did not even have the one without a
 #   name.)
 # - Nothing was raised at the server. It goes on, and has to look.
-# - Who does not look gets an exception of their own:
+# - If the server reads `content` without looking, it gets an exception:
 
 # %%
 print(outcome(lambda: reply.content))
@@ -486,10 +493,6 @@ assert refusal.has_error() and not refusal.has_content()
 print(refusal.error.code, refusal.error.reason)
 
 # %% [markdown]
-# (We asked for error replies with `client_errors="reply"`. By default `InProcessGrid`
-# lets a client's exception surface right here, traceback and all, which is kinder while
-# you write a ClientApp.)
-#
 # ## Why so strict?
 #
 # Two clients report how it went. One did so on 300 examples, the other on 100:
@@ -498,6 +501,7 @@ print(refusal.error.code, refusal.error.reason)
 report_a = MetricRecord({**metrics, "num-examples": 300})
 other = {"accuracy": 0.5, "losses": [0.5, 0.401], "perplexity": 4.31}
 report_b = MetricRecord({**other, "num-examples": 100})
+print(report_a, report_b, sep="\n")
 
 # %% [markdown]
 # The server averages them, weighted by number of examples as in lesson 00. By hand:
@@ -521,13 +525,14 @@ for key, value in mean.items():
 # - Check one in your head: 270 of 300 and 50 of 100 images were right, 320 of 400 in
 #   all.
 # - `weighted_mean` never asks what a `perplexity` is. Numbers and lists of numbers it
-#   can always average. What is the mean of `"good"` and `"bad"`, or of two file paths?
+#   can average, provided that all clients send the same keys, and lists of one length.
+#   What is the mean of `"good"` and `"bad"`, or of two file paths?
 # - So here is why there are two types: **a MetricRecord holds what a server can average
 #   without knowing what it means.** All else goes into a ConfigRecord, which nobody
 #   averages.
 #
 # Flower calls an algorithm of the server a **strategy**. `FedAvg` is the one from
-# lesson 00. Give it two replies, each with a model and a report:
+# lesson 00. Give it two replies, each with a model and a report. (The `1` is the round.)
 
 # %%
 from flwr.serverapp.strategy import FedAvg
@@ -555,8 +560,8 @@ print(list(flower_metrics))
 # - It was the key's *name* that made it the weight: `FedAvg(weighted_by_key=...)` sets
 #   another.
 # - Flower averages whatever number you send. Whether the average means anything is your
-#   business. For accuracy it does. Perplexity is `exp(loss)`, and this average is not
-#   the perplexity on all 400 examples:
+#   business. For accuracy it does. A perplexity is the `exp` of some loss, and this
+#   average is not the perplexity on all 400 examples:
 
 # %%
 losses = np.log([report_a["perplexity"], report_b["perplexity"]])
@@ -600,8 +605,9 @@ assert metrics.count_bytes() == (8 + 8) + (6 + 2 * 8) + (10 + 8)
 assert counted < 1.01 * predicted
 
 # %% [markdown]
-# This is how Flower itself counts a message. The metadata and the network's own
-# wrapping come on top, and are small beside a model.
+# Flower's own `message_size_mod` counts a message so: the sum over its records. The
+# records' names ("arrays", "config"), the metadata and the network's own wrapping are
+# not counted.
 
 # %% [markdown]
 # ### Exercise 1.2: bytes from shapes
@@ -684,7 +690,8 @@ def pretend_to_train(message: Message, context: Context) -> Message:
 
 
 # %% [markdown]
-# The grid keeps a list of all that crossed it. Two clients, one round:
+# The grid keeps a list of all that crossed it (and of each its `round`, which it takes
+# from `"server-round"` in the config). Two clients, one round:
 
 
 # %%
@@ -694,7 +701,10 @@ def run_rounds(num_clients: int, num_rounds: int) -> InProcessGrid:
         train_config["server-round"] = server_round
         content = RecordDict({"arrays": arrays, "config": train_config})
         grid.send_and_receive(
-            [Message(content, node, "train") for node in grid.get_node_ids()]
+            [
+                Message(content, dst_node_id=node, message_type="train")
+                for node in grid.get_node_ids()
+            ]
         )
     return grid
 
@@ -734,7 +744,7 @@ plot_curves(curves, ylabel="MB moved so far")
 # %%
 assert traffic[10][-1] == 2 * traffic[5][-1] == traffic[20][-1] / 2
 large_model = 4 * 7_000_000_000
-print(f"10 clients, 100 rounds: {100 * 10 * 2 * large_model / 1e6:,.0f} MB")
+print(f"10 clients, 100 rounds: {100 * 10 * 2 * large_model / 1e12:.0f} TB")
 
 # %% [markdown]
 # That is why FedAvg lets a client take many steps for one exchange: what needs fewer
@@ -751,7 +761,8 @@ from course_utils.data import DEFAULT_DATASET, dataset_name, load_dataset
 train_images, _ = load_dataset()
 image_bytes = len(train_images) * prod(image_shape())
 rounds = ceil(image_bytes / predict_bytes(10, 1))
-print(f"all images: {image_bytes / 1e6:.1f} MB, moved after {rounds} rounds")
+print(f"all images: {image_bytes / 1e6:.1f} MB")
+print("rounds until the federation has moved as much:", rounds)
 if dataset_name() == DEFAULT_DATASET:
     assert rounds == 2
 
@@ -830,11 +841,12 @@ check("1.3", count_labels)
 # - **A MetricRecord** takes `int`, `float` and lists of one of them. **A ConfigRecord**
 #   takes these, and `str`, `bool`, `bytes` and lists of one of them. Unwrap the numbers
 #   of NumPy and PyTorch.
-# - **A Message** carries a `RecordDict` to a node, as a copy. Only a running app starts
-#   a conversation. `Message(content, reply_to=message)` answers it, with mirrored
+# - **A Message** carries a `RecordDict` to a node, as a copy. In a run, the server starts
+#   the conversation. `Message(content, reply_to=message)` answers it, with mirrored
 #   metadata, and an error can take the place of the content.
-# - **A server can average** any metric because its type allows nothing else. Flower
-#   does, weighted by `num-examples`, and drops that key.
+# - **A server can average** any metric because a MetricRecord holds only numbers (if all
+#   clients send the same keys, and lists of one length). Flower does, weighted by
+#   `num-examples`, and drops that key.
 # - **Bytes** are 4 for each `float32` parameter, and a little, times clients, times
 #   rounds, times two. The number of examples does not come in.
 #

@@ -98,14 +98,14 @@ from course_utils.plots import plot_samples
 plot_samples(random_parts)
 
 # %% [markdown]
-# Every row is a mix, each another one.
+# Every row is a mix, and no two are alike.
 #
 # ## Non-IID: everyone has a bag of their own
 #
 # **Non-IID** is everything else. A children's hospital and a clinic for the elderly see
 # different patients. Here client 0 gets all images of labels 0–2, client 1 of 3–5,
 # client 2 of 6–8, and client 3 of 9. `GroupedNaturalIdPartitioner` makes such groups of
-# any column's values:
+# any column's values (which it calls *natural ids*):
 
 # %%
 from flwr_datasets.partitioner import GroupedNaturalIdPartitioner
@@ -258,8 +258,8 @@ assert np.allclose(effective_num_classes(tiny), effective)
 # %% [markdown]
 # ## Read a partitioning
 #
-# A row of stacked bars shows a client's counts at a glance. The line beneath gives one
-# figure for the federation: the mean label distance of its clients.
+# A row of stacked bars shows a client's counts at a glance. The text beneath sums them
+# up. Its last number is the mean label distance of the clients.
 
 # %%
 from course_utils.plots import plot_label_counts
@@ -287,8 +287,8 @@ assert furthest < label_distance(grouped_counts).min()
 
 # %% [markdown]
 # A client with three of ten labels lacks the other seven: 0.7 of its examples would
-# have to change. With one label it is 0.9. The largest possible distance is just below
-# 1, since the client is part of the whole.
+# have to change. With one label it is 0.9. No distance reaches 1, since the client is
+# part of the whole: whoever holds 30% of all examples is at 0.7 at most.
 
 # %% [markdown]
 # ### Exercise 2.2: how far from the others?
@@ -490,9 +490,10 @@ spans = [each.max() - each.min() for each in sizes]
 assert spans == sorted(spans)
 
 # %% [markdown]
-# The smaller alpha, the fewer labels make up a client, and the more unequal are the
-# sizes (mind the different scales): Dirichlet skews both. Another seed gives another
-# partitioning of the same alpha: compare methods on one seed, and conclude on several.
+# The smaller alpha, the fewer labels make up most of a client, and the more unequal are
+# the sizes (mind the different scales): Dirichlet skews both. Another seed gives
+# another partitioning of the same alpha. So compare methods on the same seed, and on
+# several.
 #
 # ## Skew in size
 #
@@ -611,8 +612,9 @@ short = partition(
 assert (label_counts(short) == counts_of_alpha[0.1]).all()
 
 # %% [markdown]
-# **Predict:** order this lesson's partitionings by label distance. Can clients of a
-# Dirichlet draw be *nearer* to the whole than clients cut at random?
+# Here is every partitioning of this lesson. With the default dataset, Dirichlet(100) is
+# *nearer* to the whole than a cut at random: 0.03 against 0.06. **Predict:** why? And
+# would it be so with fifteen times as many examples?
 
 # %%
 from course_utils.plots import plot_skew
@@ -639,10 +641,22 @@ if dataset_name() == DEFAULT_DATASET:
     assert skew["Dirichlet(100)"] < skew["at random"]
 
 # %% [markdown]
-# With the default dataset it can: at alpha = 100 each label is cut almost evenly *on
-# purpose*, while cutting at random leaves it to chance. With thousands of examples a
-# client, chance evens out and the order turns round.
-#
+# At alpha = 100 each label is cut almost evenly *on purpose*, while cutting at random
+# leaves it to chance. With thousands of examples a client, chance evens out, and the
+# order turns round:
+
+# %%
+many = Dataset.from_dict({"label": [*range(NUM_CLASSES)] * 6_000})
+many = many.cast_column("label", train_split.features["label"])
+dirichlet = DirichletPartitioner(NUM_CLIENTS, "label", alpha=100, seed=42)
+means = []
+for partitioner in (IidPartitioner(NUM_CLIENTS), dirichlet):
+    parts = cut(many.shuffle(seed=42), partitioner)
+    means.append(label_distance(label_counts(parts)).mean())
+    print(f"{type(partitioner).__name__:20} {means[-1]:.3f}")
+assert means[0] < means[1]
+
+# %% [markdown]
 # ## One partitioner, one split
 #
 # Clients also need test examples. Why not assign the test split to the same
@@ -688,8 +702,8 @@ assert own_test["label"][:] == own_train["label"][:]
 # well a model serves a client that holds 2s and 3s is best tested on 2s and 3s.
 #
 # So the course's own `load_partition`, which you know from lesson 00, cuts only the
-# train split with a partitioner. Of the test split, who holds a third of a label's train
-# examples gets a third of that label's test examples.
+# train split with a partitioner. The test split follows: a client with a third of the
+# 7s to train on gets a third of the 7s to test on.
 
 # %%
 from course_utils.partitions import load_partition
@@ -702,7 +716,8 @@ trainloader, testloader = loaders[0]
 print(len(trainloader.dataset), "train,", len(testloader.dataset), "test")
 
 # %% [markdown]
-# What a loader loads is two tensors, images and labels. Count the labels:
+# What a loader loads is two tensors, images and labels. **Predict:** count the labels.
+# Will the test panel look exactly like the train panel?
 
 
 # %%
@@ -717,8 +732,8 @@ assert (train_counts == counts_of_alpha[0.1]).all()
 plot_label_panels({"train": train_counts, "test": test_counts})
 
 # %% [markdown]
-# The panels look alike. **Predict:** exactly alike? Compare each client's share of each
-# label, in examples:
+# Alike, but not exactly: a label that a client has little of may be missing from its
+# test examples. Compare each client's share of each label, in examples:
 
 # %%
 share_of_label = train_counts / train_counts.sum(axis=0)
@@ -732,14 +747,14 @@ print("no count is off by more than one example, and none is lost")
 # - Images are whole, shares are not: hence the one example.
 # - A client's own test examples say how well a model serves *that client*; the whole
 #   test split says how well it serves everyone. Lesson 05 looks at both.
-# - Small clients have few of them: with the default dataset one client has fewer than
-#   20, and a single right answer more is over 5 points of its accuracy.
+# - Small clients have few of them: with the default dataset one client has 11, and a
+#   single right answer more is 9 points of its accuracy.
 
 # %%
 fewest = test_counts.sum(axis=1).min()
 print("fewest test examples of a client:", fewest)
 if dataset_name() == DEFAULT_DATASET:
-    assert 0 < fewest < 20
+    assert fewest == 11
 
 # %% [markdown]
 # ## Requests that can't be met
@@ -778,8 +793,9 @@ print_error(five, "iid", 6)
 print_error(train_split, "dirichlet", NUM_CLIENTS, alpha=0)
 
 # %% [markdown]
-# And a draw in which no client has fewer examples than the average? Flower tries ten
-# times, warns each time, then gives up. `partition` says it once:
+# And if no client may have fewer examples than the average? Then all need equally many,
+# which hardly a draw gives. Flower tries ten times, warns each time, then gives up.
+# `partition` says it once:
 
 # %%
 average = len(train_split) // NUM_CLIENTS

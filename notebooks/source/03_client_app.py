@@ -42,9 +42,11 @@ draw_apps()
 # - The ClientApp reads the data, on the client's machine. Of what it learns from them,
 #   only its reply goes to the server.
 #
-# Both apps are plain Python objects. The same ClientApp answers in this notebook, on
-# Flower's Simulation Runtime, where one machine plays all clients, and on a SuperNode in
-# a hospital.
+# Both apps are plain Python objects. The same ClientApp answers in three places: in this
+# notebook; on Flower's Simulation Runtime, where one machine plays all clients; and with
+# a SuperLink and SuperNodes, as drawn, which is a **deployment**. The last two are
+# Flower's **runtimes**. What a ServerApp sees of all this is its **grid**. Here, an
+# `InProcessGrid` stands for everything between the blue boxes.
 
 # %% [markdown]
 # ## What a ClientApp is called with
@@ -129,16 +131,23 @@ print(f"{len(arrays)} arrays, config {dict(config)}")
 
 # %% [markdown]
 # **2. Find one's own data.** A message says nothing of data: it could not, the server
-# has never seen them. **Predict:** where does a client learn which partition is its own?
+# has never seen them. It is the Context that says which partition is this client's:
 
 # %%
+from torch.utils.data import DataLoader
+
 from course_utils.partitions import load_partition
 
-trainloader, testloader = load_partition(
-    context.node_config["partition-id"],
-    context.node_config["num-partitions"],
-    scheme="linear",
-)
+
+def load_data(context: Context) -> tuple[DataLoader, DataLoader]:
+    return load_partition(
+        context.node_config["partition-id"],
+        context.node_config["num-partitions"],
+        scheme="linear",
+    )
+
+
+trainloader, testloader = load_data(context)
 num_examples = len(trainloader.dataset)
 print(
     f"client {CLIENT}: {num_examples} train, "
@@ -146,8 +155,8 @@ print(
 )
 
 # %% [markdown]
-# - From its Context, not from the message. A real client would read its own disk here.
-#   This notebook has all the data on one, and `partition-id` picks.
+# - A real client would read its own disk here. This notebook has all the data on one,
+#   and `partition-id` picks.
 # - `scheme="linear"` makes sizes grow from client to client, as in lesson 02. The
 #   average will have to respect that.
 #
@@ -192,7 +201,8 @@ print(by_lines.metadata.message_type, list(by_lines.content))
 #
 # Complete `pack_reply`: steps 4 and 5, for any model. Reply to `message` with the arrays
 # of `state_dict`, and with the metrics `"train-loss"` and `"num-examples"`. The `loss` is
-# a number of NumPy's or PyTorch's. Name the records as step 4 does.
+# a number of NumPy's or PyTorch's. Name the records as step 4 does. (Where an exercise
+# names metrics, it means these and no others.)
 #
 # <details><summary>Hint 1</summary>
 #
@@ -242,7 +252,8 @@ check("3.1", pack_reply)
 # ## The function, and three ways to call it
 #
 # The same five steps as one function. `@client_app.train()` tells the ClientApp to call
-# it for messages of type `"train"`.
+# it for messages of type `"train"`. Written above `train`, it is short for
+# `train = client_app.train()(train)`.
 
 # %%
 client_app = ClientApp()
@@ -251,11 +262,7 @@ client_app = ClientApp()
 @client_app.train()
 def train(message: Message, context: Context) -> Message:
     config = message.content["config"]
-    trainloader, _ = load_partition(
-        context.node_config["partition-id"],
-        context.node_config["num-partitions"],
-        scheme="linear",
-    )
+    trainloader, _ = load_data(context)
     net = Net(image_shape())
     net.load_state_dict(message.content["arrays"].to_torch_state_dict())
     loss = model.train(
@@ -320,11 +327,7 @@ print("over a grid: the same reply")
 
 # %%
 def evaluate(message: Message, context: Context) -> Message:
-    _, testloader = load_partition(
-        context.node_config["partition-id"],
-        context.node_config["num-partitions"],
-        scheme="linear",
-    )
+    _, testloader = load_data(context)
     net = Net(image_shape())
     net.load_state_dict(message.content["arrays"].to_torch_state_dict())
     loss, accuracy = model.test(net, testloader)
@@ -361,7 +364,7 @@ print(outcome(client_app.train(), train))
 
 # %% [markdown]
 # Refused. So **make the app in the cell that registers its functions**, as the cell of
-# `train` did. A decorator is a call, so this registers both, as often as you run it:
+# `train` did. Here the app is new each time, so run this as often as you like:
 
 # %%
 client_app = ClientApp()
@@ -403,7 +406,6 @@ print(list(by_hand.content), list(by_hand.content["metrics"]))
 
 # %%
 from torch import nn
-from torch.utils.data import DataLoader
 
 
 def report(
@@ -446,8 +448,8 @@ counts = [reply.content["metrics"]["num-examples"] for reply in replies]
 print("num-examples:", counts)
 
 # %% [markdown]
-# `aggregate_train` is what Flower's `FedAvg` does with the replies of a round.
-# **Predict:** is it the average of lesson 00?
+# As in [lesson 01](01_messages_and_records.ipynb), `aggregate_train` is what Flower's
+# `FedAvg` does with the replies of a round. It is the average of lesson 00:
 
 # %%
 from flwr.serverapp.strategy import FedAvg
@@ -464,8 +466,8 @@ for name, values in average.to_torch_state_dict().items():
 print("the same average; metrics:", list(average_metrics))
 
 # %% [markdown]
-# It is, and the losses are averaged with the same weights. `num-examples` itself has
-# served, and is gone.
+# The losses are averaged with the same weights. `num-examples` itself has served, and is
+# gone.
 #
 # To see what goes wrong, replies of one number each are enough. As in lesson 00, one
 # client says 0 and rests on 1 example, the other says 8 and rests on 3:
@@ -474,9 +476,9 @@ print("the same average; metrics:", list(average_metrics))
 import numpy as np
 
 
-def small_reply(value: float, metrics: dict) -> Message:
+def small_reply(value: float, metrics: dict, name: str = "arrays") -> Message:
     arrays = ArrayRecord([np.array([value])])
-    content = RecordDict({"arrays": arrays, "metrics": MetricRecord(metrics)})
+    content = RecordDict({name: arrays, "metrics": MetricRecord(metrics)})
     return Message(content, reply_to=message)
 
 
@@ -495,8 +497,9 @@ print(flower_average({"num-examples": 1}, {"num-examples": 3}))
 print(outcome(flower_average, {"train-loss": 0.5}, {"train-loss": 0.7}))
 
 # %% [markdown]
-# It refuses, on the server, and the run ends there: every client has trained for
-# nothing. **Predict:** and when every client says the *same*, whatever it has?
+# It refuses, on the server, and the run ends there (as Flower 1.41's source has it):
+# every client has trained for nothing. **Predict:** and when every client says the
+# *same*, whatever it has?
 
 # %%
 plain_mean = flower_average({"num-examples": 1}, {"num-examples": 1})
@@ -515,38 +518,32 @@ assert len(trainloader) < len(trainloader.dataset)
 # %% [markdown]
 # ## Queries and named actions
 #
-# There is a third kind of message: a **query** asks for something without training or
-# testing. Here, how many examples a client has:
+# A **query** (lesson 01) neither trains nor tests. This one asks how many examples a
+# client has:
 
 
 # %%
 def query(message: Message, context: Context) -> Message:
-    trainloader, _ = load_partition(
-        context.node_config["partition-id"],
-        context.node_config["num-partitions"],
-        scheme="linear",
-    )
+    trainloader, _ = load_data(context)
     metrics = MetricRecord({"num-examples": len(trainloader.dataset)})
     return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
 
 # %% [markdown]
 # And an app can do several things of one kind, told apart by a name. This one trains the
-# last layer only, and sends only that back:
+# last layer only, and sends only that back, by its full names, so that the server can
+# see where it belongs:
 
 
 # %%
 def train_head(message: Message, context: Context) -> Message:
-    trainloader, _ = load_partition(
-        context.node_config["partition-id"],
-        context.node_config["num-partitions"],
-        scheme="linear",
-    )
+    trainloader, _ = load_data(context)
     net = Net(image_shape())
     net.load_state_dict(message.content["arrays"].to_torch_state_dict())
     net.body.requires_grad_(False)
     model.train(net, trainloader, lr=message.content["config"]["lr"])
-    arrays = ArrayRecord(net.head.state_dict())
+    weights = net.state_dict().items()
+    arrays = ArrayRecord({n: w for n, w in weights if n.startswith("head.")})
     metrics = MetricRecord({"num-examples": len(trainloader.dataset)})
     return Message(
         RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message
@@ -591,7 +588,7 @@ for message_type in ("train", "train.head"):
     record = reply.content["arrays"]
     size = record.count_bytes()
     print(f"{message_type:10} {len(record)} arrays, {size:,} bytes")
-assert list(reply.content["arrays"]) == ["weight", "bias"]
+assert list(reply.content["arrays"]) == ["head.weight", "head.bias"]
 
 # %% [markdown]
 # A strategy sends `"train"`, `"evaluate"` and nothing else. A ServerApp that wants a
@@ -600,10 +597,11 @@ assert list(reply.content["arrays"]) == ["weight", "bias"]
 # ## The mistakes everyone makes once
 #
 # **Predict**, for each: who notices? The record, the message, the app, the runtime, the
-# server, or nobody?
+# server, or nobody? (The app has noticed two already: a type without a function, and a
+# function registered twice.)
 #
-# **A record that is not there.** The server calls it `"arrays"`. A key missing in the
-# config looks the same.
+# **Reading a record that is not there.** The server calls it `"arrays"`. A key missing
+# in the config looks the same.
 
 
 # %%
@@ -616,19 +614,21 @@ def wrong_name(message: Message, context: Context) -> Message:
 print(outcome(wrong_name, message, context))
 
 # %% [markdown]
-# **A number of NumPy's** (or PyTorch's) as a metric. Write `float(...)`:
+# *The record notices*: here the RecordDict, on the client.
+#
+# **A number of NumPy's** (or PyTorch's) as a metric, and **a dictionary of NumPy arrays**
+# as arrays. The cures are [lesson 01's](01_messages_and_records.ipynb): `float(...)`; a
+# list, or an `Array` each.
 
 # %%
 print(outcome(MetricRecord, {"train-loss": np.float32(0.5)}))
-
-# %% [markdown]
-# **A dictionary of NumPy arrays** as arrays. Pass a list, or wrap each in an `Array`:
-
-# %%
 print(outcome(ArrayRecord, {"weight": np.zeros(3)}))
 
 # %% [markdown]
-# **No `reply_to`.** To Flower this is a message to nobody:
+# *The record notices*, in the line that makes it.
+#
+# **No `reply_to`**, which to Flower is a message to nobody, and on the server **a type
+# that does not exist**:
 
 
 # %%
@@ -637,15 +637,11 @@ def forgets_reply_to(message: Message, context: Context) -> Message:
 
 
 print(outcome(forgets_reply_to, message, context))
-
-# %% [markdown]
-# **A type that no function is registered for**, and one that does not exist:
-
-# %%
-print(outcome(client_app, instruction(node_id, "train.tail"), context))
 print(outcome(instruction, node_id, "training"))
 
 # %% [markdown]
+# *The message notices*, before it is sent.
+#
 # **No return**, or a dictionary returned. **Predict:** does the ClientApp check what its
 # function returns?
 
@@ -673,7 +669,7 @@ for function in (returns_nothing, returns_a_dictionary):
     print(app_that_trains_by(function)(message, context))
 
 # %% [markdown]
-# It does not. The in-process grid does:
+# It does not. *The runtime notices*, here the in-process grid:
 
 
 # %%
@@ -689,7 +685,8 @@ print(outcome(ask, returns_a_dictionary))
 
 # %% [markdown]
 # This kindness is the course's. On Flower's own runtimes there is no reply to deliver
-# then, so none is delivered, and the server waits. `FedAvg` gives up after an hour:
+# then, so none is delivered (as Flower 1.41's source has it), and the server waits.
+# `FedAvg` gives up after an hour:
 
 # %%
 from inspect import signature
@@ -697,17 +694,27 @@ from inspect import signature
 assert signature(FedAvg.start).parameters["timeout"].default == 60 * 60
 
 # %% [markdown]
-# **Other metrics than the other clients'.** One client reports something in addition,
-# say because it alone could measure it:
+# **Other metrics than the other clients'**, say one that this client alone could measure,
+# and **another record name than the other clients'**:
 
 # %%
 usual = {"train-loss": 0.5, "num-examples": 1}
 unusual = {"train-loss": 0.7, "num-examples": 3, "train-accuracy": 0.9}
 print(outcome(flower_average, usual, unusual))
 
+
+def average_by(*names: str) -> ArrayRecord:
+    replies = [small_reply(1.0, usual, name) for name in names]
+    return FedAvg().aggregate_train(server_round=1, replies=replies)[0]
+
+
+print(outcome(average_by, "arrays", "model"))
+print(outcome(average_by, "model", "model"))
+
 # %% [markdown]
-# As with a missing `num-examples`, only the server can notice, and the run ends. Report
-# the same keys from everywhere.
+# *The server notices*, as it does a missing `num-examples`, and the run ends. (In the
+# second reply it finds no array under the name that the first one uses.) Any name will
+# do if all clients use it.
 #
 # **Changing the arrays of the message.** Take tensors out of the record, change them, and
 # send the record back. **Predict:** what does the server get?
@@ -728,7 +735,7 @@ print(
 assert reply.content["arrays"] == message.content["arrays"]
 
 # %% [markdown]
-# Its own arrays, untouched, and nobody notices. A record is a snapshot, and
+# Its own arrays, untouched. *Nobody notices.* A record is a snapshot, and
 # `to_torch_state_dict` makes new tensors each time. What you trained goes into a **new**
 # `ArrayRecord`. The sign of this mistake is an accuracy that never moves.
 #
@@ -746,15 +753,15 @@ print(reply.has_content(), reply.error.reason)
 #
 # | who notices | mistake |
 # |---|---|
-# | the record | `np.float32` as a metric; a dictionary of ndarrays; a wrong record name |
+# | the record | a name read that is not there; `np.float32`; a dictionary of ndarrays |
 # | the message | no `reply_to`; a type that does not exist |
 # | the app | a type without a function; a function registered twice |
 # | the runtime | nothing returned, or no Message (on Flower's own: no reply, silence) |
-# | the server | no `num-examples`; metric keys that differ between clients |
+# | the server | no `num-examples`; record names or metric keys unlike other clients' |
 # | nobody | the old arrays sent back; batches counted instead of examples |
 #
-# The further down, the later and the dearer. So call your functions by hand first, and
-# look at the reply.
+# The further down, the later it is noticed, and the more it costs. So call your functions
+# by hand first, and look at the reply.
 
 # %% [markdown]
 # ### Exercise 3.3: clip what a client may change
@@ -774,8 +781,11 @@ print(reply.has_content(), reply.error.reason)
 # - train once by `train_fn(net, trainloader)`, which changes `net` in place,
 # - clip the update to a length of at most `max_norm`; one that is short enough stays as
 #   it is,
-# - reply with the *parameters* that the clipped update leads to, and with the metric
+# - reply with the *parameters* that the clipped update leads to, and with the one metric
 #   `"num-examples"`.
+#
+# For example, training takes weights (1, 2) and bias 3 to (7, 4) and 6. The update is
+# (6, 2) and 3, of length 7. If `max_norm` is 2.8, (3.4, 2.8) and 4.2 go back.
 #
 # <details><summary>Hint 1</summary>
 #

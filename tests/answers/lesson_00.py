@@ -5,7 +5,7 @@ import copy
 import numpy as np
 import torch
 
-from course_utils.model import weighted_average
+from course_utils.model import Net, weighted_average
 
 RIGHT = {}
 WRONG = {}
@@ -33,6 +33,7 @@ WRONG["0.1"] = [
     (lambda sizes: [n / max(sizes) for n in sizes], "not by the largest"),
     (lambda sizes: sizes, "divide each by their sum"),
     (lambda sizes: (n / sum(sizes) for n in sizes), "should return a list"),
+    (lambda sizes: [n // sum(sizes) for n in sizes], "// cuts off"),
 ]
 
 # -------------------------------------------------------------- 0.2 average_of_updates
@@ -81,6 +82,10 @@ def never_divides(start, states, num_examples):
     }
 
 
+def sums_updates(start, states, num_examples):
+    return {k: start[k] + sum(s[k] - start[k] for s in states) for k in start}
+
+
 RIGHT["0.2"] = [by_weighted_models, in_place_on_a_copy]
 WRONG["0.2"] = [
     (update_only, "add it to the start"),
@@ -88,6 +93,7 @@ WRONG["0.2"] = [
     (wrong_sign, "wrong sign"),
     (changes_start, "changed what it was given"),
     (never_divides, "only summed"),
+    (sums_updates, "this adds up the updates"),
 ]
 
 # -------------------------------------------------------------------- 0.3 fedavg_round
@@ -155,6 +161,42 @@ def by_batches(global_net, loaders, train_fn):
     return weighted_average(states, [len(loader) for loader in loaders])
 
 
+def always_a_net(global_net, loaders, train_fn):
+    states = []
+    for loader in loaders:
+        net = Net()
+        net.load_state_dict(global_net.state_dict())
+        train_fn(net, loader)
+        states.append(net.state_dict())
+    return weighted_average(states, [len(loader.dataset) for loader in loaders])
+
+
+def pairs_of_loaders(global_net, loaders, train_fn):
+    states = []
+    for loader, _ in loaders:
+        net = copy.deepcopy(global_net)
+        train_fn(net, loader)
+        states.append(net.state_dict())
+    return weighted_average(states, [len(loader.dataset) for loader, _ in loaders])
+
+
+def the_notebooks_numbers(global_net, loaders, train_fn):
+    states = []
+    for loader in loaders:
+        net = copy.deepcopy(global_net)
+        train_fn(net, loader)
+        states.append(net.state_dict())
+    return weighted_average(states, [400] * 10)
+
+
+def what_training_returns(global_net, loaders, train_fn):
+    states = []
+    for loader in loaders:
+        net = train_fn(copy.deepcopy(global_net), loader)
+        states.append(net.state_dict())
+    return weighted_average(states, [len(loader.dataset) for loader in loaders])
+
+
 RIGHT["0.3"] = [one_pass_without_helper, reloading_one_network]
 WRONG["0.3"] = [
     (chained, "must start from the global model"),
@@ -162,4 +204,8 @@ WRONG["0.3"] = [
     (trains_the_global_net, "changed what it was given"),
     (all_equal, "every client counts equally"),
     (by_batches, "not of batches"),
+    (always_a_net, "need not be a Net"),
+    (pairs_of_loaders, "loaders, not pairs"),
+    (the_notebooks_numbers, "count the examples of the loaders"),
+    (what_training_returns, "use net, not what train_fn returns"),
 ]

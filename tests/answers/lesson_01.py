@@ -202,6 +202,14 @@ def size_of_everything(shapes, number_size):
     return sum(number_size * (128 + len(n) + math.prod(s)) for n, s in shapes.items())
 
 
+def size_of_headers(shapes, number_size):
+    return sum(number_size * (math.prod(s) + 128) + len(n) for n, s in shapes.items())
+
+
+def size_of_names(shapes, number_size):
+    return sum(number_size * (math.prod(s) + len(n)) + 128 for n, s in shapes.items())
+
+
 def in_words(shapes, number_size):
     return f"{by_comprehension(shapes, number_size)} bytes"
 
@@ -218,6 +226,8 @@ WRONG["1.2"] = [
     (nothing_for_a_scalar, "the shape () is one number"),
     (one_byte_a_name, "a byte for each letter, not one in all"),
     (size_of_everything, "do not grow with number_size"),
+    (size_of_headers, "add the 128 after it"),
+    (size_of_names, "add len(name) after it"),
     (in_words, "should return a number"),
 ]
 

@@ -440,7 +440,7 @@ def by_numpy_in_a_loop(message, net, trainloader, train_fn, max_norm):
     names = list(message.content["arrays"])
     before = message.content["arrays"].to_numpy_ndarrays()
     loaded(message, net)
-    loss = train_fn(net, trainloader)
+    train_fn(net, trainloader)
     squares = 0.0
     for name, old in zip(names, before, strict=True):
         squares += float(((net.state_dict()[name].numpy() - old) ** 2).sum())
@@ -450,8 +450,8 @@ def by_numpy_in_a_loop(message, net, trainloader, train_fn, max_norm):
         if squares > max_norm**2:
             update = update * float(max_norm / squares**0.5)
         arrays[name] = Array(old + update)
-    metrics = {"num-examples": len(trainloader.dataset), "train-loss": loss}
-    content = RecordDict({"metrics": MetricRecord(metrics), "arrays": arrays})
+    metrics = MetricRecord({"num-examples": len(trainloader.dataset)})
+    content = RecordDict({"metrics": metrics, "arrays": arrays})
     return Message(content, reply_to=message)
 
 
@@ -663,6 +663,12 @@ def no_metrics(message, net, trainloader, train_fn, max_norm):
     return reply
 
 
+def the_loss_as_well(message, net, trainloader, train_fn, max_norm):
+    reply = as_one_vector(message, net, trainloader, train_fn, max_norm)
+    reply.content["metrics"]["train-loss"] = 0.5
+    return reply
+
+
 def clipped_for_nobody(message, net, trainloader, train_fn, max_norm):
     return Message(as_one_vector(message, net, trainloader, train_fn, max_norm).content)
 
@@ -696,5 +702,6 @@ WRONG["3.3"] = [
     (a_list_of_arrays, "have lost their names"),
     (batches_for_examples, "len(loader) counts batches"),
     (no_metrics, 'no record named "metrics"'),
+    (the_loss_as_well, "the metrics hold more than num-examples"),
     (clipped_for_nobody, "a reply takes reply_to=message"),
 ]

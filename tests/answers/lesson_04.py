@@ -301,6 +301,13 @@ def rounds(message, context):
     return counted(message, len(record))
 
 
+def by_the_first_word(message, context):
+    key, _, _ = kind_of(message).partition(".")
+    counter = context.state.setdefault(key, MetricRecord({"n": 0}))
+    counter["n"] += 1
+    return counted(message, counter["n"])
+
+
 def counts_twice(message, context):
     counter = context.state.setdefault(kind_of(message), MetricRecord({"n": 0}))
     counter["n"] += 1
@@ -371,6 +378,7 @@ WRONG["4.2"] = [
     (the_round, "this is the round"),
     (by_round, "this counts within a round"),
     (rounds, "this counts rounds"),
+    (by_the_first_word, "train.head does not count as train"),
     (counts_twice, "counted twice"),
     (appends_a_string, "context.state cannot be packed"),
     (num_examples_too, "num-examples should be 1"),

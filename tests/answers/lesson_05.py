@@ -518,6 +518,7 @@ WRONG["5.3"] = [
     (loop(extra_patience=-1), "too early"),
     (loop(extra_patience=99), "goes on to max_rounds"),
     (loop(resets=False), "sets their count back to 0"),
+    (loop(), "the first round is always a new best"),
     (loop(ties=True), "only equals the best"),
     (loop(by_last=True), "not with that of the round before"),
     (loop(first=0), "counts from 1"),
