@@ -19,7 +19,7 @@ bench: .venv/installed
 	$(BIN)/python tests/bench.py $(ARGS)
 
 lint: .venv/installed
-	$(BIN)/ruff check . && $(BIN)/ruff format --check course_utils tests notebooks/build.py
+	$(BIN)/ruff check . && $(BIN)/ruff format --check course_utils tests notebooks/build.py notebooks/conftest.py
 
 # Made once, and again only when the list of dependencies changes.
 .venv/installed: pyproject.toml requirements.txt

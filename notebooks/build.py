@@ -36,20 +36,20 @@ BADGE = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
     "(https://colab.research.google.com/github/{repo}/blob/main/notebooks/{path})"
 )
-SETUP = '''\
+SETUP = """\
 # Installs the course on Colab. Where it is installed, this does nothing.
 from importlib.util import find_spec
 
 if find_spec("course_utils") is None:
     {install}
-'''
+"""
 INSTALL = '%pip install --quiet "flower-course @ git+{address}"'
-NO_ADDRESS = '''\
+NO_ADDRESS = """\
 raise SystemExit(
         "The course is not installed here, and this copy does not know its "
         "public address: set Repository in pyproject.toml, then run "
         "`make notebooks`."
-    )'''
+    )"""
 
 
 def repository() -> str:
@@ -120,7 +120,8 @@ def tags(cell: NotebookNode) -> list[str]:
 
 def execute(notebook: NotebookNode) -> None:
     """Run a notebook where it will lie, and keep its outputs only."""
-    os.environ["TQDM_DISABLE"] = "1"  # a progress bar is never stored
+    # A progress bar is never stored: neither the runtime's nor that of datasets.
+    os.environ["TQDM_DISABLE"] = os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
     NotebookClient(
         notebook,
         timeout=300,

@@ -2,4 +2,4 @@
 
 import os
 
-os.environ["TQDM_DISABLE"] = "1"
+os.environ["TQDM_DISABLE"] = os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"

@@ -646,8 +646,9 @@ if dataset_name() == DEFAULT_DATASET:
 # order turns round:
 
 # %%
-many = Dataset.from_dict({"label": [*range(NUM_CLASSES)] * 6_000})
-many = many.cast_column("label", train_split.features["label"])
+labels = {"label": [*range(NUM_CLASSES)] * 6_000}
+features = train_split.select_columns("label").features
+many = Dataset.from_dict(labels, features=features)
 dirichlet = DirichletPartitioner(NUM_CLIENTS, "label", alpha=100, seed=42)
 means = []
 for partitioner in (IidPartitioner(NUM_CLIENTS), dirichlet):
