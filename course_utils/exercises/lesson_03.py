@@ -10,7 +10,14 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from course_utils.exercises import Attempt, Wrong, close, exercise
-from course_utils.exercises.messages import ask, instruction
+from course_utils.exercises.messages import (
+    ask,
+    instruction,
+    numpy_of,
+    require_keys,
+    require_only,
+    require_records,
+)
 from course_utils.partitions import make_loader
 
 State = dict[str, torch.Tensor]
@@ -79,59 +86,6 @@ def ask_plainly(
             if part in str(wrong):
                 raise Wrong(sentence, given=given) from None
         raise
-
-
-def require_records(
-    content: RecordDict, kinds: dict[str, type], extra: str, given: Any
-) -> None:
-    """Raise Wrong unless a reply holds the records that it should, and no others."""
-    got = {name: type(record).__name__ for name, record in content.items()}
-    for name, kind in kinds.items():
-        if name not in content:
-            raise Wrong(
-                f'the reply has no record named "{name}": all clients must use the '
-                "names that the lesson uses",
-                given=given,
-                got=got,
-            )
-        if not isinstance(content[name], kind):
-            raise Wrong(f'"{name}" should be a {kind.__name__}', given=given, got=got)
-    if set(content) - set(kinds):
-        raise Wrong(extra, given=given, got=got)
-
-
-def require_keys(metrics: MetricRecord, wanted: set[str], given: Any) -> None:
-    """Raise Wrong if metrics are missing, or are no single numbers."""
-    if missing := sorted(wanted - set(metrics)):
-        raise Wrong(
-            f"the metrics lack {' and '.join(missing)}: every client must use the same "
-            "keys, letter by letter",
-            given=given,
-            got=dict(metrics),
-        )
-    for key in wanted:
-        if isinstance(metrics[key], list):
-            raise Wrong(
-                f"{key} should be one number, not a list",
-                given=given,
-                got=dict(metrics),
-            )
-
-
-def require_only(metrics: MetricRecord, wanted: set[str], given: Any) -> None:
-    """Raise Wrong if there are more metrics than asked for."""
-    if set(metrics) - wanted:
-        raise Wrong(
-            f"the metrics hold more than {' and '.join(sorted(wanted))}: the task asks "
-            "for these and no others",
-            given=given,
-            got=dict(metrics),
-        )
-
-
-def numpy_of(record: ArrayRecord) -> Arrays:
-    """Return a record's arrays by name."""
-    return {name: array.numpy() for name, array in record.items()}
 
 
 def require_names(got: Arrays, expected: Arrays, given: Any) -> None:

@@ -19,13 +19,16 @@ from flwr.app import (
 )
 
 from course_utils.exercises import Attempt, Wrong, close, exercise, require_kind
-from course_utils.exercises.lesson_03 import (
+from course_utils.exercises.messages import (
+    Node,
+    context,
+    fresh_copies,
+    instruction,
     numpy_of,
     require_keys,
     require_only,
     require_records,
 )
-from course_utils.exercises.messages import Node, context, fresh_copies, instruction
 
 OUTSIDE = (
     "this is kept outside context.state, in a global, an attribute or a default value: "

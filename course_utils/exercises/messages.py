@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 from flwr.app import (
     ArrayRecord,
     ConfigRecord,
@@ -122,6 +123,59 @@ def require_reply(got: Any, message: Message, *, given: Any = None) -> RecordDic
     if not got.has_content() or not isinstance(got.content, RecordDict):
         raise Wrong("this reply has no RecordDict as its content", given=given)
     return got.content
+
+
+def require_records(
+    content: RecordDict, kinds: dict[str, type], extra: str, given: Any
+) -> None:
+    """Raise Wrong unless a reply holds the records that it should, and no others."""
+    got = {name: type(record).__name__ for name, record in content.items()}
+    for name, kind in kinds.items():
+        if name not in content:
+            raise Wrong(
+                f'the reply has no record named "{name}": all clients must use the '
+                "names that the lesson uses",
+                given=given,
+                got=got,
+            )
+        if not isinstance(content[name], kind):
+            raise Wrong(f'"{name}" should be a {kind.__name__}', given=given, got=got)
+    if set(content) - set(kinds):
+        raise Wrong(extra, given=given, got=got)
+
+
+def require_keys(metrics: MetricRecord, wanted: set[str], given: Any) -> None:
+    """Raise Wrong if metrics are missing, or are no single numbers."""
+    if missing := sorted(wanted - set(metrics)):
+        raise Wrong(
+            f"the metrics lack {' and '.join(missing)}: every client must use the same "
+            "keys, letter by letter",
+            given=given,
+            got=dict(metrics),
+        )
+    for key in wanted:
+        if isinstance(metrics[key], list):
+            raise Wrong(
+                f"{key} should be one number, not a list",
+                given=given,
+                got=dict(metrics),
+            )
+
+
+def require_only(metrics: MetricRecord, wanted: set[str], given: Any) -> None:
+    """Raise Wrong if there are more metrics than asked for."""
+    if set(metrics) - wanted:
+        raise Wrong(
+            f"the metrics hold more than {' and '.join(sorted(wanted))}: the task asks "
+            "for these and no others",
+            given=given,
+            got=dict(metrics),
+        )
+
+
+def numpy_of(record: ArrayRecord) -> dict[str, np.ndarray]:
+    """Return a record's arrays by name."""
+    return {name: array.numpy() for name, array in record.items()}
 
 
 def explain(sentence: str) -> str:
