@@ -753,7 +753,10 @@ def _seeded(seed: int | None) -> Iterator[None]:
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     random.seed(seed)
     np.random.seed(seed % 2**32)
-    torch.manual_seed(seed)
+    if torch.cuda.is_initialized():
+        torch.manual_seed(seed)
+    else:  # the same for the CPU, without a millisecond's search for other devices
+        torch.default_generator.manual_seed(seed)
     try:
         yield
     finally:
