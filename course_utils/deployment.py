@@ -1,0 +1,497 @@
+"""Flower's real processes: started, watched and ended from a notebook.
+
+A federation of real processes is a SuperLink, SuperNodes, and what these start
+themselves. Who starts them from a notebook must end them, whatever happens to it. A
+:class:`Deployment` does so, also after an exception, an interrupt or a restart of the
+kernel, and each of its waits is bounded and says what it waited for.
+"""
+
+import json
+import os
+import re
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import psutil
+import trustme
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+
+MARK = "FLOWER_COURSE_DEPLOYMENT"
+"""Environment variable by which a deployment knows its processes, and theirs."""
+
+GRACE = 5.0
+"""Seconds that a process has to end by itself before it is killed."""
+
+# Flower reads these: no telemetry, no question for updates, and apps run in the
+# environment that is here instead of one that is made for each of them.
+QUIET_AND_OFFLINE = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+}
+COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+class CommandFailed(RuntimeError):
+    """A process ended with an error, or before it did what was waited for."""
+
+
+class Process:
+    """A process of a deployment and its log. Made by :meth:`Deployment.start`.
+
+    Attributes
+    ----------
+    name : str
+        What the deployment calls it.
+    command : list[str]
+        What it runs.
+    log_path : Path
+        The file that gets what it prints.
+    """
+
+    def __init__(
+        self, name: str, command: list[str], log_path: Path, environment: dict[str, str]
+    ) -> None:
+        self.name, self.command, self.log_path = name, command, log_path
+        self._mark = environment[MARK]
+        with log_path.open("wb") as log:
+            try:
+                self._popen = subprocess.Popen(
+                    command,
+                    env=environment,
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    # An interrupt of the notebook is not meant for this process.
+                    start_new_session=True,
+                )
+            except FileNotFoundError:
+                raise FileNotFoundError(
+                    f"There is no command {command[0]!r}: install the course as its "
+                    "README says, and start the notebook in that environment."
+                ) from None
+
+    @property
+    def exit_code(self) -> int | None:
+        """None while it runs; otherwise its exit code, negative if it was killed."""
+        return self._popen.poll()
+
+    @property
+    def is_running(self) -> bool:
+        """Whether it has not ended yet."""
+        return self.exit_code is None
+
+    def log(self) -> str:
+        """Return all that it has printed, without colours."""
+        text = self.log_path.read_text(encoding="utf-8", errors="replace")
+        return COLOURS.sub("", text)
+
+    def tail(self, lines: int = 10) -> str:
+        """Return the last lines that it has printed, blank ones left out."""
+        return "\n".join([s for s in self.log().splitlines() if s.strip()][-lines:])
+
+    def wait_for(self, text: str, *, times: int = 1, timeout: float = 60) -> None:
+        """Wait until it has printed a text.
+
+        Parameters
+        ----------
+        text : str
+            What to wait for.
+        times : int
+            How often the text must have been printed.
+        timeout : float
+            Seconds to wait at most.
+
+        Raises
+        ------
+        CommandFailed
+            If it ends before.
+        TimeoutError
+            If time is up. It goes on running.
+        """
+
+        def printed() -> bool:
+            ended = not self.is_running  # asked first: its last words count
+            if self.log().count(text) >= times:
+                return True
+            if ended:
+                raise CommandFailed(
+                    f"{self.name} ended with exit code {self.exit_code} and did not "
+                    f"print {text!r}. Its last lines:\n{self.tail()}"
+                )
+            return False
+
+        self._wait(printed, f"print {text!r}", timeout)
+
+    def wait(self, timeout: float = 60) -> int:
+        """Wait until it has ended, and return its exit code.
+
+        Raises
+        ------
+        TimeoutError
+            If it has not ended after so many seconds. It goes on running.
+        """
+        self._wait(lambda: not self.is_running, "end", timeout)
+        return self._popen.wait()
+
+    def _wait(self, done: Callable[[], bool], what: str, timeout: float) -> None:
+        deadline = time.monotonic() + timeout
+        while not done():
+            if time.monotonic() > deadline:
+                raise TimeoutError(
+                    f"{self.name} did not {what} within {timeout:g} s. Its last "
+                    f"lines:\n{self.tail()}"
+                )
+            time.sleep(0.1)
+
+    def stop(self) -> None:
+        """Ask it to end, as Ctrl+C does; kill what is left after a few seconds."""
+        if self.is_running:
+            self._popen.terminate()
+            try:
+                self._popen.wait(GRACE)
+            except subprocess.TimeoutExpired:
+                pass
+        self.kill()
+
+    def kill(self) -> None:
+        """Kill it and all that it has started, at once: as when the power goes."""
+        kill_marked(self._mark)
+        self._popen.wait(GRACE)
+
+    def suspend(self) -> None:
+        """Freeze it and all that it has started, until :meth:`resume`."""
+        for process in find_marked(self._mark):
+            process.suspend()
+
+    def resume(self) -> None:
+        """Let it go on after :meth:`suspend`."""
+        for process in find_marked(self._mark):
+            process.resume()
+
+
+class Deployment:
+    """The processes of one federation on this machine.
+
+    Each gets a ``FLWR_HOME`` of its own, as it would have on a machine of its own; all
+    ``flwr`` commands share one.
+    ``with Deployment() as deployment:`` ends them when the block ends. Without
+    ``with``, call :meth:`stop`; if that never comes, they end with this process.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        Where logs, homes and keys lie. Default: a temporary folder, which is removed
+        at the end.
+
+    Attributes
+    ----------
+    folder : Path
+        The folder.
+    processes : dict[str, Process]
+        What was started, by name.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        temporary = folder is None
+        if temporary:
+            folder = Path(tempfile.mkdtemp(prefix="flower-course-"))
+        self.folder = folder.resolve()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.processes: dict[str, Process] = {}
+        self._id = uuid.uuid4().hex
+        # This pipe closes when this process ends, however it ends: then the guard
+        # cleans up. See guard() below.
+        self._guard = subprocess.Popen(
+            [sys.executable, "-m", __name__, self._id]
+            + ([str(self.folder)] if temporary else []),
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+        )
+
+    def __enter__(self) -> "Deployment":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def home(self, name: str) -> Path:
+        """Return the ``FLWR_HOME`` of the process with this name."""
+        return self.folder / "homes" / name
+
+    def start(
+        self,
+        name: str,
+        command: str | list[str],
+        *,
+        ready: str | None = None,
+        timeout: float = 60,
+    ) -> Process:
+        """Start a process, and wait until it is ready.
+
+        Parameters
+        ----------
+        name : str
+            What to call it. A process of that name which still runs is stopped first,
+            so that a cell can be run again.
+        command : str or list[str]
+            A command line, or its words.
+        ready : str, optional
+            What it prints when it is ready. Default: do not wait.
+        timeout : float
+            Seconds that it has until then.
+
+        Returns
+        -------
+        Process
+            The process.
+
+        Raises
+        ------
+        CommandFailed, TimeoutError
+            If it ends before it is ready, or is not ready in time. It is stopped.
+        """
+        if self._guard.poll() is not None:
+            raise RuntimeError("This deployment was stopped: make a new one.")
+        if name in self.processes:
+            self.processes[name].stop()
+        words = shlex.split(command) if isinstance(command, str) else list(command)
+        environment = {
+            **os.environ,
+            **QUIET_AND_OFFLINE,
+            "COLUMNS": "110",  # how wide flwr draws its tables
+            MARK: f"{self._id}/{name}",
+            "FLWR_HOME": str(self.home("flwr" if words[0] == "flwr" else name)),
+            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        }
+        log_path = self.folder / f"{name}.log"
+        process = self.processes[name] = Process(name, words, log_path, environment)
+        if ready is not None:
+            try:
+                process.wait_for(ready, timeout=timeout)
+            except BaseException:  # an interrupt of the notebook, too
+                process.stop()
+                raise
+        return process
+
+    def flwr(
+        self, command: str | list[str], *, show: bool = False, timeout: float = 300
+    ) -> str:
+        """Run one ``flwr`` command to its end.
+
+        Parameters
+        ----------
+        command : str or list[str]
+            What follows ``flwr``, such as ``"list"``.
+        show : bool
+            Whether to print its lines here as they come.
+        timeout : float
+            Seconds that it may take.
+
+        Returns
+        -------
+        str
+            What it printed.
+
+        Raises
+        ------
+        CommandFailed
+            If it ended with an error.
+        TimeoutError
+            If it took too long. It is stopped then, as it is after an interrupt.
+        """
+        words = shlex.split(command) if isinstance(command, str) else list(command)
+        process = self.start(f"flwr-{len(self.processes)}", ["flwr", *words])
+        try:
+            if show:
+                _print_until_end(process, timeout)
+            code = process.wait(timeout)
+        except BaseException:  # an interrupt of the notebook, too
+            process.stop()
+            raise
+        if code != 0:
+            raise CommandFailed(
+                f"flwr {words[0]} ended with exit code {code}:\n{process.tail(20)}"
+            )
+        return process.log()
+
+    def connect(
+        self, address: str, root_certificates: Path | None = None, name: str = "course"
+    ) -> Path:
+        """Tell ``flwr`` where the SuperLink is, by a file in its ``FLWR_HOME``.
+
+        Parameters
+        ----------
+        address : str
+            Host and port of the SuperLink.
+        root_certificates : Path, optional
+            The CA certificate to check it by. Default: a connection without TLS.
+        name : str
+            The connection's name, for ``flwr run APP NAME``. It is the default too.
+
+        Returns
+        -------
+        Path
+            The file.
+        """
+        trust = "insecure = true"
+        if root_certificates is not None:
+            trust = f"root-certificates = {json.dumps(str(root_certificates))}"
+        path = self.home("flwr") / "config.toml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(
+            f'[superlink]\ndefault = "{name}"\n\n'
+            f'[superlink.{name}]\naddress = "{address}"\n{trust}\n',
+            encoding="utf-8",
+        )
+        return path
+
+    def stop(self) -> None:
+        """End all processes, the last one started first, and all that they started."""
+        for process in reversed(self.processes.values()):
+            process.stop()
+        self._guard.stdin.close()
+        self._guard.wait(4 * GRACE)
+
+
+def _print_until_end(process: Process, timeout: float) -> None:
+    """Print a process's lines as they come."""
+    deadline = time.monotonic() + timeout
+    shown = 0
+    while True:
+        ended = not process.is_running
+        text = process.log()
+        end = len(text) if ended else text.rfind("\n") + 1
+        print(text[shown:end], end="", flush=True)
+        shown = max(shown, end)
+        if ended or time.monotonic() > deadline:
+            return
+        time.sleep(0.2)
+
+
+# ------------------------------------------------------------------- keeping it tidy
+
+
+def find_marked(mark: str) -> list[psutil.Process]:
+    """Find all processes whose mark is, or starts with, the given one."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            value = process.environ().get(MARK, "")
+        except psutil.Error:
+            continue  # another user's, or gone meanwhile
+        if value == mark or value.startswith(f"{mark}/"):
+            found.append(process)
+    return found
+
+
+def kill_marked(mark: str) -> None:
+    """Kill all processes with a mark; again, for those that started meanwhile."""
+    for _ in range(10):
+        processes = [p for p in find_marked(mark) if p.status() != "zombie"]
+        if not processes:
+            return
+        for process in processes:
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue
+        psutil.wait_procs(processes, timeout=GRACE)
+
+
+def guard(deployment_id: str, folder: str | None = None) -> None:
+    """Wait until whoever made the deployment is gone or done; then clean up.
+
+    Runs as a process of its own, so that it outlives a kernel that is killed.
+    """
+    sys.stdin.buffer.read()  # ends when the other end is closed
+    kill_marked(deployment_id)
+    if folder is not None:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# ----------------------------------------------------------- ports, certificates, keys
+
+
+def free_port() -> int:
+    """Return a TCP port of 127.0.0.1 that nobody listens on now."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return server.getsockname()[1]
+
+
+def make_certificates(
+    folder: Path, hosts: Iterable[str] = (), *, days: float = 7
+) -> dict[str, Path]:
+    """Make a certificate authority, and a server certificate that it has signed.
+
+    Parameters
+    ----------
+    folder : Path
+        Where to write them.
+    hosts : Iterable[str]
+        Names and IP addresses by which the server is called. 127.0.0.1 and localhost
+        are always among them: the SuperLink calls itself so.
+    days : float
+        How long the server certificate is valid; below 0, it has expired already.
+
+    Returns
+    -------
+    dict[str, Path]
+        ``"ca"``, the authority's certificate, which everyone may have; ``"cert"`` and
+        ``"key"``, for the server alone. (The authority's own key is kept nowhere.)
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names = dict.fromkeys(["127.0.0.1", "localhost", *hosts])
+    end = datetime.now(UTC) + timedelta(days=days)
+    authority = trustme.CA(organization_name="Flower course")
+    server = authority.issue_cert(
+        *names, not_before=end - timedelta(days=abs(days) + 1), not_after=end
+    )
+    paths = {name: folder / f"{name}.pem" for name in ("ca", "cert", "key")}
+    authority.cert_pem.write_to_path(paths["ca"])
+    server.cert_chain_pems[0].write_to_path(paths["cert"])
+    paths["key"].touch(mode=0o600)
+    server.private_key_pem.write_to_path(paths["key"])
+    return paths
+
+
+def make_supernode_key(path: Path) -> tuple[Path, Path]:
+    """Make a SuperNode's key pair, as ``ssh-keygen -t ecdsa -b 384`` does.
+
+    Returns
+    -------
+    tuple[Path, Path]
+        The private key at ``path``, for the SuperNode alone; the public key beside it
+        in ``path.pub``, to be registered with the SuperLink.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    key = ec.generate_private_key(ec.SECP384R1())
+    path.touch(mode=0o600)
+    path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.OpenSSH,
+            serialization.NoEncryption(),
+        )
+    )
+    public = path.with_name(f"{path.name}.pub")
+    public.write_bytes(
+        key.public_key().public_bytes(
+            serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH
+        )
+    )
+    return path, public
+
+
+if __name__ == "__main__":
+    guard(*sys.argv[1:])

@@ -1,0 +1,1 @@
+"""Federated Averaging of a small CNN on 5,000 MNIST digits."""
