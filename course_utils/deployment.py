@@ -6,6 +6,7 @@ themselves. Who starts them from a notebook must end them, whatever happens to i
 kernel, and each of its waits is bounded and says what it waited for.
 """
 
+import contextlib
 import json
 import os
 import re
@@ -158,10 +159,8 @@ class Process:
         """Ask it to end, as Ctrl+C does; kill what is left after a few seconds."""
         if self.is_running:
             self._popen.terminate()
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self._popen.wait(GRACE)
-            except subprocess.TimeoutExpired:
-                pass
         self.kill()
 
     def kill(self) -> None:
