@@ -6,7 +6,6 @@ themselves. Who starts them from a notebook must end them, whatever happens to i
 kernel, and each of its waits is bounded and says what it waited for.
 """
 
-import contextlib
 import json
 import os
 import re
@@ -19,6 +18,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 MARK = "FLOWER_COURSE_DEPLOYMENT"
 """Environment variable by which a deployment knows its processes, and theirs."""
 
-GRACE = 5.0
+GRACE = 10.0
 """Seconds that a process has to end by itself before it is killed."""
 
 # Flower reads these: no telemetry, no question for updates, and apps run in the
@@ -40,6 +40,9 @@ QUIET_AND_OFFLINE = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
 }
+SCRIPTS = Path(sys.executable).parent
+"""Where the commands of this environment lie."""
+
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -145,6 +148,20 @@ class Process:
         self._wait(lambda: not self.is_running, "end", timeout)
         return self._popen.wait()
 
+    def show(self, timeout: float) -> None:
+        """Print its lines as they come, until it has ended or time is up."""
+        deadline = time.monotonic() + timeout
+        shown = 0
+        while True:
+            ended = not self.is_running  # asked first: its last words count
+            text = self.log()
+            end = len(text) if ended else text.rfind("\n") + 1
+            print(text[shown:end], end="", flush=True)
+            shown = max(shown, end)
+            if ended or time.monotonic() > deadline:
+                return
+            time.sleep(0.2)
+
     def _wait(self, done: Callable[[], bool], what: str, timeout: float) -> None:
         deadline = time.monotonic() + timeout
         while not done():
@@ -159,7 +176,7 @@ class Process:
         """Ask it to end, as Ctrl+C does; kill what is left after a few seconds."""
         if self.is_running:
             self._popen.terminate()
-            with contextlib.suppress(subprocess.TimeoutExpired):
+            with suppress(subprocess.TimeoutExpired):
                 self._popen.wait(GRACE)
         self.kill()
 
@@ -208,6 +225,7 @@ class Deployment:
         self.folder = folder.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.processes: dict[str, Process] = {}
+        self._commands = 0
         self._id = uuid.uuid4().hex
         # This pipe closes when this process ends, however it ends: then the guard
         # cleans up. See guard() below.
@@ -270,8 +288,8 @@ class Deployment:
             **QUIET_AND_OFFLINE,
             "COLUMNS": "110",  # how wide flwr draws its tables
             MARK: f"{self._id}/{name}",
-            "FLWR_HOME": str(self.home("flwr" if words[0] == "flwr" else name)),
-            "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+            "FLWR_HOME": str(self.home("flwr" if "flwr" in words else name)),
+            "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
         }
         log_path = self.folder / f"{name}.log"
         process = self.processes[name] = Process(name, words, log_path, environment)
@@ -310,19 +328,23 @@ class Deployment:
             If it took too long. It is stopped then, as it is after an interrupt.
         """
         words = shlex.split(command) if isinstance(command, str) else list(command)
-        process = self.start(f"flwr-{len(self.processes)}", ["flwr", *words])
+        self._commands += 1
+        process = self.start(f"flwr-{self._commands}", ["flwr", *words])
         try:
             if show:
-                _print_until_end(process, timeout)
+                process.show(timeout)
             code = process.wait(timeout)
         except BaseException:  # an interrupt of the notebook, too
             process.stop()
             raise
+        del self.processes[process.name]
         if code != 0:
             raise CommandFailed(
                 f"flwr {words[0]} ended with exit code {code}:\n{process.tail(20)}"
             )
-        return process.log()
+        printed = process.log()
+        process.log_path.unlink()
+        return printed
 
     def connect(
         self, address: str, root_certificates: Path | None = None, name: str = "course"
@@ -363,21 +385,6 @@ class Deployment:
         self._guard.wait(4 * GRACE)
 
 
-def _print_until_end(process: Process, timeout: float) -> None:
-    """Print a process's lines as they come."""
-    deadline = time.monotonic() + timeout
-    shown = 0
-    while True:
-        ended = not process.is_running
-        text = process.log()
-        end = len(text) if ended else text.rfind("\n") + 1
-        print(text[shown:end], end="", flush=True)
-        shown = max(shown, end)
-        if ended or time.monotonic() > deadline:
-            return
-        time.sleep(0.2)
-
-
 # ------------------------------------------------------------------- keeping it tidy
 
 
@@ -387,6 +394,8 @@ def find_marked(mark: str) -> list[psutil.Process]:
     for process in psutil.process_iter():
         try:
             value = process.environ().get(MARK, "")
+            if process.status() == psutil.STATUS_ZOMBIE:
+                continue  # ended, and only not asked for its exit code yet
         except psutil.Error:
             continue  # another user's, or gone meanwhile
         if value == mark or value.startswith(f"{mark}/"):
@@ -397,14 +406,12 @@ def find_marked(mark: str) -> list[psutil.Process]:
 def kill_marked(mark: str) -> None:
     """Kill all processes with a mark; again, for those that started meanwhile."""
     for _ in range(10):
-        processes = [p for p in find_marked(mark) if p.status() != "zombie"]
+        processes = find_marked(mark)
         if not processes:
             return
         for process in processes:
-            try:
+            with suppress(psutil.NoSuchProcess):
                 process.kill()
-            except psutil.NoSuchProcess:
-                continue
         psutil.wait_procs(processes, timeout=GRACE)
 
 
@@ -414,6 +421,11 @@ def guard(deployment_id: str, folder: str | None = None) -> None:
     Runs as a process of its own, so that it outlives a kernel that is killed.
     """
     sys.stdin.buffer.read()  # ends when the other end is closed
+    processes = find_marked(deployment_id)
+    for process in processes:  # a SuperNode that is asked to end says goodbye
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    psutil.wait_procs(processes, timeout=GRACE)
     kill_marked(deployment_id)
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,295 @@
+"""A federation of a whole room: one SuperLink, and a SuperNode on every laptop.
+
+``python -m course_utils.classroom superlink`` is for the teacher, ``… supernode LINE``
+for a participant, and ``… run`` starts a run. How to use them: notebooks/classroom.md.
+"""
+
+import argparse
+import base64
+import json
+import shlex
+import socket
+import sys
+import time
+import zlib
+from pathlib import Path
+
+from course_utils.deployment import (
+    CommandFailed,
+    Deployment,
+    Process,
+    free_port,
+    make_certificates,
+    make_supernode_key,
+)
+
+APP = Path(__file__).parents[1] / "notebooks" / "flower_app"
+POLL = 5.0
+"""Seconds between two looks at who is online, and between two tries to join."""
+
+
+def own_address() -> str:
+    """Return this machine's address on the network that its traffic takes."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        # Connecting a UDP socket sends nothing: it only picks the interface. The
+        # address is one of those that RFC 5737 keeps for documentation.
+        try:
+            probe.connect(("192.0.2.1", 9))
+        except OSError:
+            return "127.0.0.1"  # no network at all
+        return probe.getsockname()[0]
+
+
+# ---------------------------------------------------------------------- the join line
+
+
+def pack(ticket: dict) -> str:
+    """Pack what a participant needs into one line without blanks."""
+    return base64.urlsafe_b64encode(zlib.compress(json.dumps(ticket).encode())).decode()
+
+
+def unpack(line: str) -> dict:
+    """Unpack a join line.
+
+    Raises
+    ------
+    ValueError
+        If the line is not whole.
+    """
+    try:
+        return json.loads(zlib.decompress(base64.urlsafe_b64decode(line.strip())))
+    except (ValueError, zlib.error):
+        raise ValueError(
+            "This join line is not whole: copy all of it, from the first to the last "
+            "character, without line breaks."
+        ) from None
+
+
+# ------------------------------------------------------------------------ the teacher
+
+
+def prepare(folder: Path, address: str, participants: int) -> list[dict]:
+    """Make the room's certificates, keys and tickets, or find those made before.
+
+    Parameters
+    ----------
+    folder : Path
+        Where they are kept, so that a SuperLink that is started again still knows
+        everyone and every join line stays good.
+    address : str
+        Host and port by which the participants reach this machine.
+    participants : int
+        How many there are.
+
+    Returns
+    -------
+    list[dict]
+        A ticket for each participant: ``superlink``, ``ca``, ``key``,
+        ``partition-id`` and ``num-partitions``.
+
+    Raises
+    ------
+    ValueError
+        If the folder was made for another address or number of participants.
+    """
+    path = folder / "tickets.json"
+    if path.exists():
+        tickets = json.loads(path.read_text())
+        if len(tickets) != participants or tickets[0]["superlink"] != address:
+            raise ValueError(
+                f"{folder} was made for {len(tickets)} participants at "
+                f"{tickets[0]['superlink']}, not for {participants} at {address}: "
+                "delete it, or choose another --folder. Join lines must be handed out "
+                "anew then."
+            )
+        return tickets
+    ca = make_certificates(folder / "tls", [address.rpartition(":")[0]], days=30)["ca"]
+    tickets = []
+    for partition_id in range(participants):
+        key, _ = make_supernode_key(folder / "keys" / f"participant-{partition_id}")
+        tickets.append(
+            {
+                "superlink": address,
+                "ca": ca.read_text(),
+                "key": key.read_text(),
+                "partition-id": partition_id,
+                "num-partitions": participants,
+            }
+        )
+        key.unlink()  # from here on it is in the ticket only
+    path.touch(mode=0o600)
+    path.write_text(json.dumps(tickets))
+    return tickets
+
+
+def start_superlink(deployment: Deployment, address: str) -> Process:
+    """Start the room's SuperLink: TLS, known SuperNodes only, a state database."""
+    tls = deployment.folder / "tls"
+    port = address.rpartition(":")[2]
+    words = ["flower-superlink", "--host", "0.0.0.0", "--port", port]
+    words += ["--ssl-ca-certfile", str(tls / "ca.pem")]
+    words += ["--ssl-certfile", str(tls / "cert.pem")]
+    words += ["--ssl-keyfile", str(tls / "key.pem")]
+    words += ["--enable-supernode-auth"]
+    words += ["--database", str(deployment.folder / "state.db")]
+    print(shlex.join(words), flush=True)
+    process = deployment.start("superlink", words, ready="Application startup complete")
+    deployment.connect(f"127.0.0.1:{port}", tls / "ca.pem")
+    return process
+
+
+def register(deployment: Deployment, participants: int) -> dict[str, int]:
+    """Register every participant's public key, once.
+
+    Returns
+    -------
+    dict[str, int]
+        Each node id and the participant it belongs to.
+    """
+    path = deployment.folder / "nodes.json"
+    nodes = json.loads(path.read_text()) if path.exists() else {}
+    for number in range(len(nodes), participants):
+        public = deployment.folder / "keys" / f"participant-{number}.pub"
+        answer = deployment.flwr(
+            ["supernode", "register", str(public), "course", "--format", "json"]
+        )
+        nodes[str(json.loads(answer)["node-id"])] = number
+        path.write_text(json.dumps(nodes))
+        print(f"\rregistered {len(nodes)} of {participants} keys", end="", flush=True)
+    print()
+    return nodes
+
+
+def watch(deployment: Deployment, superlink: Process, nodes: dict[str, int]) -> None:
+    """Print who is online whenever that changes, until the SuperLink ends."""
+    shown = None
+    while superlink.is_running:
+        listed = json.loads(
+            deployment.flwr(["supernode", "list", "course", "--format", "json"])
+        )["nodes"]
+        online = sorted(
+            nodes[node["node-id"]] for node in listed if node["status"] == "online"
+        )
+        if online != shown:
+            who = " ".join(map(str, online)) or "nobody yet"
+            now = time.strftime("%H:%M:%S")
+            print(f"{now}  {len(online)} of {len(nodes)} online: {who}", flush=True)
+            shown = online
+        time.sleep(POLL)
+    raise CommandFailed(f"The SuperLink ended:\n{superlink.tail()}")
+
+
+def superlink_command(arguments: argparse.Namespace) -> None:
+    """Serve a room until Ctrl+C."""
+    address = f"{arguments.address or own_address()}:{arguments.port}"
+    folder = arguments.folder.resolve()
+    tickets = prepare(folder, address, arguments.participants)
+    with Deployment(folder) as deployment:
+        superlink = start_superlink(deployment, address)
+        nodes = register(deployment, arguments.participants)
+        lines = folder / "join-lines.txt"
+        lines.touch(mode=0o600)
+        lines.write_text(
+            "".join(f"make supernode JOIN={pack(ticket)}\n" for ticket in tickets)
+        )
+        print(f"\nA line for each participant, also in {lines}:\n")
+        print(lines.read_text())
+        if arguments.here:
+            for ticket in tickets:
+                start_supernode(deployment, ticket)
+        print("Start a run from another terminal: make run. End with Ctrl+C.\n")
+        watch(deployment, superlink, nodes)
+
+
+def run_command(arguments: argparse.Namespace) -> None:
+    """Run the app on the room's SuperLink, and show each round."""
+    folder = arguments.folder.resolve()
+    if not (folder / "tickets.json").exists():
+        raise ValueError(f"No SuperLink was started in {folder}: make superlink first.")
+    address = json.loads((folder / "tickets.json").read_text())[0]["superlink"]
+    with Deployment() as deployment:
+        port = address.rpartition(":")[2]
+        deployment.connect(f"127.0.0.1:{port}", folder / "tls" / "ca.pem")
+        config = f"results-dir={json.dumps(str(folder / 'results'))} {arguments.config}"
+        command = ["run", str(APP), "course", "--stream", "--run-config", config]
+        deployment.flwr(command, show=True, timeout=arguments.timeout)
+
+
+# -------------------------------------------------------------------- the participants
+
+
+def start_supernode(deployment: Deployment, ticket: dict) -> Process:
+    """Start a participant's SuperNode."""
+    name = f"supernode-{ticket['partition-id']}"
+    ca, key = (deployment.folder / f"{name}.{part}" for part in ("ca", "key"))
+    for path, text in ((ca, ticket["ca"]), (key, ticket["key"])):
+        path.touch(mode=0o600)
+        path.write_text(text)
+    config = " ".join(f"{k}={ticket[k]}" for k in ("partition-id", "num-partitions"))
+    words = ["flower-supernode", "--superlink", ticket["superlink"]]
+    words += ["--root-certificates", str(ca)]
+    words += ["--auth-supernode-private-key", str(key)]
+    words += ["--port", str(free_port()), "--node-config", config]
+    print(shlex.join(words), flush=True)
+    return deployment.start(name, words)
+
+
+def supernode_command(arguments: argparse.Namespace) -> None:
+    """Take part until Ctrl+C: start the SuperNode, and again whenever it ends."""
+    ticket = unpack(arguments.line)
+    with Deployment() as deployment:
+        while True:
+            supernode = start_supernode(deployment, ticket)
+            supernode.show(timeout=float("inf"))
+            # After a power cut the SuperLink refuses the node for a minute, until it
+            # has noticed that its old self is gone.
+            print(f"The SuperNode ended. Next try in {POLL:g} s (Ctrl+C ends this).")
+            time.sleep(POLL)
+
+
+def main() -> None:
+    """Do what the command line says."""
+    parser = argparse.ArgumentParser(prog="course_utils.classroom", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="superlink|supernode|run")
+    superlink = commands.add_parser("superlink", help="serve a room (the teacher)")
+    superlink.set_defaults(command=superlink_command)
+    superlink.add_argument(
+        "--participants", type=int, default=30, help="how many join lines to make"
+    )
+    superlink.add_argument(
+        "--address", help="name or IP address by which the room reaches this machine"
+    )
+    superlink.add_argument("--port", type=int, default=9091)
+    superlink.add_argument(
+        "--here",
+        action="store_true",
+        help="start all SuperNodes on this machine: for a room without a network",
+    )
+    supernode = commands.add_parser("supernode", help="take part (a participant)")
+    supernode.set_defaults(command=supernode_command)
+    supernode.add_argument("line", help="what the teacher handed out")
+    run = commands.add_parser("run", help="start a run, and show its rounds")
+    run.set_defaults(command=run_command)
+    run.add_argument(
+        "--config",
+        default="",
+        help="settings of the app, such as 'num-server-rounds=5 lr=0.05'",
+    )
+    run.add_argument(
+        "--timeout", type=float, default=3600.0, help="seconds (%(default)g)"
+    )
+    for each in (superlink, run):
+        each.add_argument(
+            "--folder", type=Path, default=Path("classroom"), help="(%(default)s)"
+        )
+    arguments = parser.parse_args()
+    try:
+        arguments.command(arguments)
+    except KeyboardInterrupt:
+        print("\nEnded.")
+    except (ValueError, CommandFailed, TimeoutError) as error:
+        sys.exit(str(error))
+
+
+if __name__ == "__main__":
+    main()

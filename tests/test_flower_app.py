@@ -1,0 +1,237 @@
+"""The stand-alone Flower App: it needs no course, and no runtime changes its model."""
+
+import ast
+import json
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+import pytest
+import torch
+from federation import (
+    APP,
+    DEFAULTS,
+    NODES,
+    QUICK,
+    ROUNDS,
+    Federation,
+    distance,
+    reference,
+    run_command,
+    train_here,
+)
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.serverapp.strategy import Result
+
+from course_utils import deployment, model
+from course_utils.deployment import Deployment, free_port
+from course_utils.runtime import InProcessGrid, run_in_process
+
+TOLERANCE = 1e-5
+"""Replies are summed in the order in which they come, and sums of floats depend on
+their order: that is all that may differ. Seen: below 1e-6."""
+
+
+# ------------------------------------------------------------------- what it is made of
+
+
+def test_its_settings_are_those_that_the_lessons_use() -> None:
+    expected = {"num-server-rounds": 3, "fraction-train": 0.5, "local-epochs": 1}
+    assert DEFAULTS | expected | {"lr": 0.01} == DEFAULTS
+
+
+def test_it_imports_nothing_of_the_course() -> None:
+    imported = set()
+    for path in APP.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {name.name.split(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(node.module.split(".")[0])
+    installed = {"flwr", "mlxtend", "numpy", "torch"}
+    assert imported - set(sys.stdlib_module_names) - {"federated_digits"} <= installed
+
+
+def definition(path: Path, name: str) -> str:
+    """Return a definition without its docstrings, as its syntax tree."""
+    (node,) = [
+        node
+        for node in ast.parse(path.read_text(encoding="utf-8")).body
+        if getattr(node, "name", None) == name
+    ]
+    for inner in ast.walk(node):
+        if isinstance(inner, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
+            inner
+        ):
+            inner.body = inner.body[1:]
+    return ast.dump(node)
+
+
+@pytest.mark.parametrize("name", ["Net", "train", "test"])
+def test_what_it_shares_with_the_course_is_the_same(name) -> None:
+    task = APP / "federated_digits" / "task.py"
+    assert definition(task, name) == definition(Path(model.__file__), name)
+
+
+# ------------------------------------------------------------------------ its functions
+
+
+def test_its_partitions_share_out_all_digits() -> None:
+    from federated_digits import task
+
+    train, test = task.load_digits()
+    assert train.tensors[0].shape == (4000, 1, 28, 28) and len(test) == 1000
+    assert train.tensors[0].min() == -1 and train.tensors[0].max() == 1
+    for split, whole in ((0, train), (1, test)):
+        parts = [task.load_partition(i, 7)[split].dataset.tensors[1] for i in range(7)]
+        counts = torch.cat(parts).bincount()
+        assert torch.equal(counts, whole.tensors[1].bincount())
+        assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+def test_a_partition_that_is_not_there_is_refused() -> None:
+    from federated_digits import task
+
+    for partition_id in (-1, 3):
+        with pytest.raises(ValueError, match="there are 3, numbered from 0"):
+            task.load_partition(partition_id, 3)
+
+
+def updates(seed: int, server_round: int) -> list[dict[str, torch.Tensor]]:
+    """Let two fresh grids, with other seeds of their own, make every node's update."""
+    from federated_digits import client_app, task
+
+    task.set_seed(0)
+    arrays = ArrayRecord(task.Net().state_dict())
+    settings = {"local-epochs": 1, "lr": 0.01}
+    config = settings | {"seed": seed, "server-round": server_round}
+    made = []
+    for grid_seed in (1, 2):
+        grid = InProcessGrid(client_app.app, 2, run_config=DEFAULTS, seed=grid_seed)
+        content = RecordDict({"arrays": arrays, "config": ConfigRecord(config)})
+        nodes = list(grid.get_node_ids())
+        if grid_seed == 2:
+            nodes = nodes[::-1]  # whoever is asked first makes no difference
+        messages = [Message(content, node, "train") for node in nodes]
+        replies = grid.send_and_receive(messages)
+        if grid_seed == 2:
+            replies = replies[::-1]
+        made += [reply.content["arrays"].to_torch_state_dict() for reply in replies]
+    return made
+
+
+def same(a: dict[str, torch.Tensor], b: dict[str, torch.Tensor]) -> bool:
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_an_update_depends_on_seed_round_and_partition_alone() -> None:
+    first = updates(seed=0, server_round=1)
+    assert same(first[0], first[2]) and same(first[1], first[3])
+    assert not same(first[0], first[1])  # another partition
+    assert not same(first[0], updates(seed=1, server_round=1)[0])
+    assert not same(first[0], updates(seed=0, server_round=2)[0])
+
+
+def test_a_supernode_without_a_partition_says_how_to_start_it() -> None:
+    from federated_digits import client_app
+    from flwr.app import Context
+
+    context = Context(1, 2, {}, RecordDict(), DEFAULTS)
+    with pytest.raises(ValueError, match="start it with --node-config"):
+        client_app.load_data(context)
+
+
+def test_a_run_without_a_single_model_fails_and_saves_nothing(tmp_path) -> None:
+    from federated_digits import server_app
+    from flwr.clientapp import ClientApp
+
+    broken = ClientApp()
+
+    @broken.train()
+    def train(message, context):
+        raise ValueError("no data today")
+
+    with pytest.raises(RuntimeError, match="No client sent a model back"):
+        run_in_process(
+            server_app.app,
+            broken,
+            num_supernodes=NODES,
+            run_config=DEFAULTS | QUICK | {"results-dir": str(tmp_path / "results")},
+            client_errors="reply",
+            progress=False,
+        )
+    assert not (tmp_path / "results").exists()
+
+
+def test_the_metrics_of_every_round_are_saved(tmp_path) -> None:
+    train_here(tmp_path)
+    saved = json.loads((tmp_path / "metrics.json").read_text())
+    rounds = [str(number) for number in range(1, ROUNDS + 1)]
+    assert list(saved["train-by-clients"]) == rounds
+    assert saved["evaluate-by-clients"] == {}  # QUICK asks for none
+    assert list(saved["evaluate-by-server"]) == ["0", *rounds]
+    first, last = (saved["evaluate-by-server"][r]["eval-accuracy"] for r in ("0", "2"))
+    assert last > first + 0.5
+
+
+def test_saving_nothing_but_a_model_works(tmp_path) -> None:
+    from federated_digits import server_app, task
+
+    result = Result(arrays=ArrayRecord(task.Net().state_dict()))
+    server_app.save(result, tmp_path / "a" / "b")
+    assert (tmp_path / "a" / "b" / "final_model.pt").exists()
+
+
+# ---------------------------------------------------------------- its three runtimes
+
+
+@pytest.fixture
+def without_the_course(tmp_path, monkeypatch) -> Path:
+    """Make an environment with all that is installed here, but not the course.
+
+    It looks for packages where this one does. The course is missing, since it is
+    installed by a file that Python reads in an environment's own folder only.
+    """
+    folder = tmp_path / "environment"
+    venv.create(folder, symlinks=True)
+    bin_folder = folder / "bin"
+    (site,) = (folder / "lib").glob("python3*/site-packages")
+    packages = next(p for p in map(Path, sys.path) if p.name == "site-packages")
+    (site / "all.pth").write_text(f"{packages}\n")
+    for script in deployment.SCRIPTS.glob("fl*"):
+        _, _, body = script.read_text().partition("\n")
+        copy = bin_folder / script.name
+        copy.write_text(f"#!{bin_folder}/python\n{body}")
+        copy.chmod(0o755)
+    monkeypatch.setattr(deployment, "SCRIPTS", bin_folder)
+    return bin_folder / "python"
+
+
+def test_it_runs_on_the_simulation_runtime_without_the_course(
+    tmp_path, without_the_course, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # where no folder course_utils lies
+    done = subprocess.run(
+        [without_the_course, "-c", "import flwr, torch; import course_utils"],
+        capture_output=True,
+        text=True,
+    )
+    assert "No module named 'course_utils'" in done.stderr
+    monkeypatch.setenv("FLWR_LOCAL_SUPERLINK_HTTP_API_PORT", str(free_port()))
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    results = tmp_path / "results"
+    command = run_command(results)[1:]
+    command += ["--federation-config", f"num-supernodes={NODES}"]
+    with Deployment(tmp_path / "deployment") as simulation:
+        log = simulation.flwr(command)
+    assert log.count(f"Received {NODES} results and 0 failures") == ROUNDS
+    assert distance(results, reference()) <= TOLERANCE
+
+
+def test_it_runs_on_superlink_and_supernodes(tmp_path) -> None:
+    with Federation(tmp_path / "deployment").start_all() as federation:
+        run = federation.submit()
+        assert run.wait(240) == 0
+        assert run.log().count(f"Received {NODES} results and 0 failures") == ROUNDS
+        assert distance(federation.results, reference()) <= TOLERANCE
