@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: lab test notebooks bench lint
+.PHONY: lab test notebooks bench lint superlink supernode run
 
 lab: .venv/installed
 	$(BIN)/jupyter lab $(ARGS) notebooks/00_why_federated_learning.ipynb
@@ -17,6 +17,16 @@ notebooks: .venv/installed
 
 bench: .venv/installed
 	$(BIN)/python tests/bench.py $(ARGS)
+
+# A federation of a whole room: notebooks/classroom.md
+superlink: .venv/installed
+	$(BIN)/python -m course_utils.classroom superlink $(ARGS)
+
+supernode: .venv/installed
+	$(BIN)/python -m course_utils.classroom supernode $(JOIN)
+
+run: .venv/installed
+	$(BIN)/python -m course_utils.classroom run $(ARGS)
 
 lint: .venv/installed
 	$(BIN)/ruff check . && $(BIN)/ruff format --check course_utils tests notebooks/build.py notebooks/conftest.py

@@ -40,8 +40,14 @@ QUIET_AND_OFFLINE = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
 }
+# Ray's agents rename themselves, over the place where their environment stood. With
+# this they leave it alone, so that MARK can still be read there.
+KEEP_THE_MARK = {"SPT_NOENV": "1"}
 SCRIPTS = Path(sys.executable).parent
 """Where the commands of this environment lie."""
+
+SLOW_START = "Failed to start local SuperLink within"
+"""What ``flwr`` says when a busy machine starts the local SuperLink too slowly."""
 
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -286,11 +292,15 @@ class Deployment:
         environment = {
             **os.environ,
             **QUIET_AND_OFFLINE,
+            **KEEP_THE_MARK,
             "COLUMNS": "110",  # how wide flwr draws its tables
             MARK: f"{self._id}/{name}",
             "FLWR_HOME": str(self.home("flwr" if "flwr" in words else name)),
             "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
         }
+        # Ray's files go with the rest, if its sockets' paths do not get too long.
+        if len(str(self.folder)) <= 36:
+            environment["RAY_TMPDIR"] = str(self.folder)
         log_path = self.folder / f"{name}.log"
         process = self.processes[name] = Process(name, words, log_path, environment)
         if ready is not None:
@@ -328,16 +338,21 @@ class Deployment:
             If it took too long. It is stopped then, as it is after an interrupt.
         """
         words = shlex.split(command) if isinstance(command, str) else list(command)
-        self._commands += 1
-        process = self.start(f"flwr-{self._commands}", ["flwr", *words])
-        try:
-            if show:
-                process.show(timeout)
-            code = process.wait(timeout)
-        except BaseException:  # an interrupt of the notebook, too
-            process.stop()
-            raise
-        del self.processes[process.name]
+        # Flower gives the local SuperLink 15 seconds to start, and a busy machine may
+        # need more. Nothing has happened then, so the command is tried again.
+        for attempts_left in (2, 1, 0):
+            self._commands += 1
+            process = self.start(f"flwr-{self._commands}", ["flwr", *words])
+            try:
+                if show:
+                    process.show(timeout)
+                code = process.wait(timeout)
+            except BaseException:  # an interrupt of the notebook, too
+                process.stop()
+                raise
+            del self.processes[process.name]
+            if SLOW_START not in process.log() or not attempts_left:
+                break
         if code != 0:
             raise CommandFailed(
                 f"flwr {words[0]} ended with exit code {code}:\n{process.tail(20)}"

@@ -8,10 +8,7 @@ import argparse
 import inspect
 import io
 import os
-import shutil
-import socket
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -22,6 +19,7 @@ from pathlib import Path
 import nbformat
 import psutil
 import torch
+from federation import DEFAULTS, NODES, QUICK, Federation, run_command
 from flwr.app import (
     ArrayRecord,
     ConfigRecord,
@@ -36,8 +34,12 @@ from flwr.serverapp.strategy import FedAvg
 from nbclient import NotebookClient
 
 from course_utils import model
+from course_utils.deployment import Deployment, free_port
 from course_utils.partitions import load_partition
 from course_utils.runtime import FLOWER_LOGGER, run_in_process
+
+from federated_digits import client_app as client_module  # isort: skip
+from federated_digits import server_app as server_module  # isort: skip
 
 ROOT = Path(__file__).parents[1]
 CLIENTS, ROUNDS = 10, 15
@@ -126,181 +128,46 @@ def bench_against_bare_loop() -> None:
     )
 
 
-# ------------------------------------------------- the runtime against flwr run
-
-PYPROJECT = """\
-[build-system]
-requires = ["hatchling"]
-build-backend = "hatchling.build"
-
-[project]
-name = "bench-app"
-version = "1.0.0"
-license = "Apache-2.0"
-dependencies = ["flwr"]
-
-[tool.hatch.build.targets.wheel]
-packages = ["."]
-
-[tool.flwr.app]
-publisher = "course"
-
-[tool.flwr.app.components]
-serverapp = "bench_app.server_app:app"
-clientapp = "bench_app.client_app:app"
-
-[tool.flwr.app.config]
-num-server-rounds = 3
-fraction-train = 0.5
-local-epochs = 1
-lr = 0.01
-"""
-CLIENT_APP = '''\
-"""A ClientApp that trains and evaluates the course's model."""
-
-from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
-from flwr.clientapp import ClientApp
-
-from course_utils import model
-from course_utils.partitions import load_partition
-
-app = ClientApp()
+# --------------------------------------------------- the runtime against Flower's own
 
 
-def prepare(message, context):
-    net = model.Net()
-    net.load_state_dict(message.content["arrays"].to_torch_state_dict())
-    config = context.node_config
-    return net, load_partition(config["partition-id"], config["num-partitions"])
-
-
-@app.train()
-def train(message: Message, context: Context) -> Message:
-    net, (loader, _) = prepare(message, context)
-    epochs, lr = context.run_config["local-epochs"], context.run_config["lr"]
-    loss = model.train(net, loader, epochs=epochs, lr=lr)
-    metrics = {"num-examples": len(loader.dataset), "train-loss": loss}
-    content = {
-        "arrays": ArrayRecord(net.state_dict()),
-        "metrics": MetricRecord(metrics),
-    }
-    return Message(RecordDict(content), reply_to=message)
-
-
-@app.evaluate()
-def evaluate(message: Message, context: Context) -> Message:
-    net, (_, loader) = prepare(message, context)
-    loss, accuracy = model.test(net, loader)
-    metrics = {"num-examples": len(loader.dataset), "eval-accuracy": accuracy}
-    content = RecordDict({"metrics": MetricRecord(metrics)})
-    return Message(content, reply_to=message)
-'''
-SERVER_APP = '''\
-"""A ServerApp that runs FedAvg."""
-
-from flwr.app import ArrayRecord, Context
-from flwr.serverapp import Grid, ServerApp
-from flwr.serverapp.strategy import FedAvg
-
-from course_utils import model
-
-app = ServerApp()
-
-
-@app.main()
-def main(grid: Grid, context: Context) -> None:
-    config = context.run_config
-    strategy = FedAvg(fraction_train=config["fraction-train"])
-    arrays = ArrayRecord(model.Net().state_dict())
-    result = strategy.start(grid, arrays, num_rounds=config["num-server-rounds"])
-    assert sorted(result.train_metrics_clientapp) == [1, 2, 3]
-    print("THE RUN ENDED WELL")
-'''
-
-
-def write_app(folder: Path) -> None:
-    """Write the app's folder as `flwr run` takes it."""
-    package = folder / "bench_app"
-    package.mkdir(parents=True)
-    (folder / "pyproject.toml").write_text(PYPROJECT, encoding="utf-8")
-    (package / "__init__.py").touch()
-    (package / "client_app.py").write_text(CLIENT_APP, encoding="utf-8")
-    (package / "server_app.py").write_text(SERVER_APP, encoding="utf-8")
-
-
-def flwr_run(folder: Path, home: Path) -> float:
-    """Run the app on Flower's Simulation Runtime; end the SuperLink it starts."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
-    environment = {
-        **os.environ,
-        "FLWR_HOME": str(home),
-        "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(port),
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
-    }
-    command = ["flwr", "run", str(folder), "--stream"]
-    command += ["--federation-config", f"num-supernodes={CLIENTS}"]
-    try:
+def here(nodes: int, settings: dict) -> float:
+    """Run the course's Flower App in this process; return seconds."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = DEFAULTS | settings | {"results-dir": folder}
         start = time.perf_counter()
-        done = subprocess.run(
-            command, env=environment, capture_output=True, text=True, timeout=600
-        )
-        took = time.perf_counter() - start
-    finally:
-        end_processes_with(str(home))
-    if "THE RUN ENDED WELL" not in done.stdout + done.stderr:
-        raise RuntimeError(
-            f"flwr run failed:\n{done.stdout[-3000:]}{done.stderr[-3000:]}"
-        )
-    return took
+        with redirect_stdout(io.StringIO()):
+            run_in_process(
+                server_module.app,
+                client_module.app,
+                num_supernodes=nodes,
+                run_config=config,
+                progress=False,
+            )
+        return time.perf_counter() - start
 
 
-def end_processes_with(home: str) -> None:
-    """End every process whose FLWR_HOME is ours."""
-    ours = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("FLWR_HOME") == home:
-                ours.append(process)
-        except psutil.Error:
-            continue  # another user's, or gone already
-    for process in ours:
-        process.kill()
-    psutil.wait_procs(ours, timeout=10)
+class Simulation(Deployment):
+    """The same on the Simulation Runtime, by ``flwr run``."""
+
+    def __enter__(self) -> "Simulation":
+        os.environ["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"] = str(free_port())
+        self.flwr("list")  # starts the local SuperLink, which is not counted
+        return self
+
+    def seconds(self, nodes: int, settings: dict) -> float:
+        """Run the app to its end; return seconds."""
+        command = run_command(self.folder / "results", settings)[1:]
+        command += ["--federation-config", f"num-supernodes={nodes}"]
+        return seconds(lambda: self.flwr(command))
 
 
 def bench_against_flwr_run() -> None:
     """Run one unmodified app on both runtimes."""
-    with tempfile.TemporaryDirectory() as folder:
-        app, home = Path(folder, "app"), Path(folder, "home")
-        write_app(app)
-        sys.path.insert(0, str(app))
-        from bench_app import client_app, server_app
-
-        load_partition(0, CLIENTS)
-        config = {
-            "num-server-rounds": 3,
-            "fraction-train": 0.5,
-            "local-epochs": 1,
-            "lr": 0.01,
-        }
-
-        def in_this_process() -> None:
-            with redirect_stdout(io.StringIO()):
-                run_in_process(
-                    server_app.app,
-                    client_app.app,
-                    num_supernodes=CLIENTS,
-                    run_config=config,
-                    progress=False,
-                )
-
-        ours = statistics.median(seconds(in_this_process) for _ in range(3))
-        theirs = flwr_run(app, home)
-        shutil.rmtree(home, ignore_errors=True)
+    here(CLIENTS, {})  # warm up
+    ours = statistics.median(here(CLIENTS, {}) for _ in range(3))
+    with Simulation() as simulation:
+        theirs = simulation.seconds(CLIENTS, {})
     report(
         "`flwr run` (Simulation Runtime) / in-process runtime",
         f"{theirs / ours:.0f}×",
@@ -308,6 +175,42 @@ def bench_against_flwr_run() -> None:
         f"one app, 10 SuperNodes, 3 rounds, half sampled: "
         f"{theirs:.1f} s / {ours:.2f} s",
     )
+
+
+def bench_three_runtimes() -> None:
+    """Run the app with three nodes on each runtime, and once more with other rounds.
+
+    What the further rounds take is the time of a message: the start is in both.
+    """
+
+    def rounds(number: int) -> dict:
+        return QUICK | {"num-server-rounds": number}
+
+    here(NODES, rounds(1))  # warm up
+    times = {"in-process": {n: here(NODES, rounds(n)) for n in (3, 15)}}
+    with Simulation() as simulation:
+        times["Simulation Runtime"] = {
+            n: simulation.seconds(NODES, rounds(n)) for n in (3, 15)
+        }
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        Federation(Path(folder)).start_all() as federation,
+    ):
+        results = federation.results
+        times["SuperLink and SuperNodes"] = {
+            n: seconds(lambda n=n: federation.flwr(run_command(results, rounds(n))[1:]))
+            for n in (1, 3)
+        }
+    for name, took in times.items():
+        (few, short), (many, long) = took.items()
+        message = (long - short) / ((many - few) * NODES)
+        report(
+            f"the same run: {name}",
+            f"{took[3]:.1f} s, {message:.2f} s a message",
+            "–",
+            f"{NODES} nodes, 3 rounds: {took[3] / times['in-process'][3]:.0f}× the "
+            "first; a message with its reply and the training",
+        )
 
 
 # ------------------------------------------------------------------- many clients
@@ -405,6 +308,7 @@ def main() -> None:
     benches = {
         "loop": bench_against_bare_loop,
         "flwr": bench_against_flwr_run,
+        "runtimes": bench_three_runtimes,
         "many": bench_many_clients,
     }
     parser.add_argument("rows", nargs="*", help=f"{', '.join(benches)}, lessons")

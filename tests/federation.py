@@ -62,10 +62,9 @@ def distance(folder: Path, state: dict[str, torch.Tensor]) -> float:
     return max((saved[name] - state[name]).abs().max().item() for name in state)
 
 
-def run_command(results: Path, **settings: object) -> list[str]:
+def run_command(results: Path, settings: dict) -> list[str]:
     """Return the command that runs the app, streaming its log."""
-    config = QUICK | {key.replace("_", "-"): value for key, value in settings.items()}
-    text = " ".join(f"{key}={value}" for key, value in config.items())
+    text = " ".join(f"{key}={value}" for key, value in settings.items())
     text += f" results-dir='{results}'"
     return ["flwr", "run", str(APP), "--stream", "--run-config", text]
 
@@ -151,5 +150,6 @@ class Federation(Deployment):
 
     def submit(self, **settings: object) -> Process:
         """Submit a run, and wait until its first round has begun."""
-        command = self._on(-1, shlex.join(run_command(self.results, **settings)))
+        config = QUICK | {k.replace("_", "-"): v for k, v in settings.items()}
+        command = self._on(-1, shlex.join(run_command(self.results, config)))
         return self.start("run", command, ready="[ROUND 1/")

@@ -394,11 +394,18 @@ def test_a_killed_superlink_remembers_but_its_run_is_lost(tmp_path) -> None:
 # ----------------------------------------------------------------------- the classroom
 
 
-def start_classroom(folder: Path, name: str, *words: str) -> Process:
-    """Start a part of the classroom as in a terminal of its own."""
+class Terminal(Process):
+    """A part of the classroom, as in a terminal of its own."""
+
+    def press_control_c(self) -> None:
+        self._popen.send_signal(signal.SIGINT)
+        assert self.wait() == 0 and self.tail(1) == "Ended."
+
+
+def start_classroom(folder: Path, name: str, *words: str) -> Terminal:
     command = [sys.executable, "-m", "course_utils.classroom", *words]
     environment = {**os.environ, "FLOWER_COURSE_DEPLOYMENT": f"{folder.name}/{name}"}
-    return Process(name, command, folder / f"{name}.txt", environment)
+    return Terminal(name, command, folder / f"{name}.txt", environment)
 
 
 def test_a_room_joins_by_one_line_each(tmp_path) -> None:
@@ -423,11 +430,12 @@ def test_a_room_joins_by_one_line_each(tmp_path) -> None:
         parts.append(run)
         assert run.wait(240) == 0, run.tail()
         assert "[ROUND 1/1]" in run.log() and "Received 2 results" in run.log()
-        parts[1].stop()  # one goes home
-        teacher.wait_for("1 of 2 online: 1", timeout=90)
+        parts[1].press_control_c()  # one goes home
+        teacher.wait_for("1 of 2 online: 1")
     finally:
         for part in reversed(parts):
-            part.stop()
+            if part.is_running:
+                part.press_control_c()
 
 
 def test_a_room_that_is_started_again_keeps_its_lines(tmp_path) -> None:

@@ -221,7 +221,7 @@ def test_it_runs_on_the_simulation_runtime_without_the_course(
     monkeypatch.setenv("FLWR_LOCAL_SUPERLINK_HTTP_API_PORT", str(free_port()))
     monkeypatch.delenv("PYTHONPATH", raising=False)
     results = tmp_path / "results"
-    command = run_command(results)[1:]
+    command = run_command(results, QUICK)[1:]
     command += ["--federation-config", f"num-supernodes={NODES}"]
     with Deployment(tmp_path / "deployment") as simulation:
         log = simulation.flwr(command)

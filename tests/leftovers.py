@@ -1,0 +1,77 @@
+"""After the tests nothing is left: no process, no host, no file outside temporary ones.
+
+The hooks here belong to pytest; the conftest.py of tests and of notebooks import them.
+"""
+
+import os
+import time
+import uuid
+from pathlib import Path
+
+import psutil
+import pytest
+
+MARK = "FLOWER_COURSE_TESTS"
+"""Environment variable that every process inherits from the tests that started it."""
+
+ROOT = Path(__file__).parents[1]
+# What tools keep for their next run, and the course's own installation.
+TOOLS = {".git", ".venv", ".hypothesis", ".pytest_cache", ".ruff_cache", "__pycache__"}
+PATIENCE = 20.0
+"""Seconds that processes have to end, which the last tests have asked to."""
+
+
+def files() -> set[Path]:
+    """Return the files of the repository, and those that Flower keeps at home."""
+    found = set()
+    for top in (ROOT, Path.home() / ".flwr"):
+        for folder, names, inside in os.walk(top):
+            names[:] = [name for name in names if name not in TOOLS]
+            found |= {Path(folder, name) for name in inside}
+    return found
+
+
+def hosts() -> set[str]:
+    """Return the network namespaces that tests/hosts.py has made."""
+    return {path.name for path in Path("/run/netns").glob("course-*")}
+
+
+def processes() -> list[psutil.Process]:
+    """Return the processes that these tests have started and that still run."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            ours = process.environ().get(MARK) == os.environ[MARK]
+            if ours and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except psutil.Error:
+            continue  # another user's, or gone meanwhile
+    return [process for process in found if process.pid != os.getpid()]
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this is one of the processes that pytest-xdist starts."""
+    return hasattr(config, "workerinput")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Mark all that is started from here on, and remember what is there."""
+    os.environ.setdefault(MARK, uuid.uuid4().hex)
+    if not is_worker(config):
+        config.files_before = files()
+
+
+@pytest.hookimpl(trylast=True)  # when the workers of pytest-xdist have ended
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Fail if anything is left."""
+    if is_worker(session.config):
+        return
+    deadline = time.monotonic() + PATIENCE
+    while processes() and time.monotonic() < deadline:
+        time.sleep(0.2)
+    left = [f"process {process.pid}: {process.cmdline()}" for process in processes()]
+    left += [f"host {name}" for name in sorted(hosts())]
+    left += [f"file {path}" for path in sorted(files() - session.config.files_before)]
+    if left:
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+        print("\nThe tests left behind:", *left, sep="\n  ")
