@@ -288,7 +288,7 @@ class Deployment:
             raise RuntimeError("This deployment was stopped: make a new one.")
         if name in self.processes:
             self.processes[name].stop()
-        words = shlex.split(command) if isinstance(command, str) else list(command)
+        words = split_command(command)
         environment = {
             **os.environ,
             **QUIET_AND_OFFLINE,
@@ -337,7 +337,7 @@ class Deployment:
         TimeoutError
             If it took too long. It is stopped then, as it is after an interrupt.
         """
-        words = shlex.split(command) if isinstance(command, str) else list(command)
+        words = split_command(command)
         # Flower gives the local SuperLink 15 seconds to start, and a busy machine may
         # need more. Nothing has happened then, so the command is tried again.
         for attempts_left in (2, 1, 0):
@@ -444,6 +444,14 @@ def guard(deployment_id: str, folder: str | None = None) -> None:
     kill_marked(deployment_id)
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def split_command(command: str | list[str]) -> list[str]:
+    """Split a command line into its words, as a terminal would."""
+    if not isinstance(command, str):
+        return list(command)
+    # The backslashes of a path on Windows are no escapes; slashes serve there, too.
+    return shlex.split(command.replace("\\", "/") if os.name == "nt" else command)
 
 
 # ----------------------------------------------------------- ports, certificates, keys

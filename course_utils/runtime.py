@@ -49,6 +49,7 @@ from flwr.app import (
 )
 from flwr.app.message import make_message
 from flwr.clientapp import ClientApp
+from flwr.common.config import validate_config
 from flwr.common.constant import (
     NUM_PARTITIONS_KEY,
     PARTITION_ID_KEY,
@@ -701,6 +702,30 @@ class _AppUnpickler(pickle.Unpickler):
 
     def persistent_load(self, index: int) -> Any:
         return self._shared[index]
+
+
+# ------------------------------------------------------------- an app's pyproject.toml
+
+
+def find_app_errors(settings: dict[str, Any]) -> list[str]:
+    """Return what Flower misses or refuses in an app's settings, before it runs it.
+
+    Parameters
+    ----------
+    settings : dict[str, Any]
+        What stands in the app's ``pyproject.toml``, parsed.
+
+    Returns
+    -------
+    list[str]
+        Flower's own words; empty if it takes the app.
+    """
+    try:
+        # Whether the modules exist is not asked: the file may be checked on its own.
+        _, errors, _ = validate_config(settings, check_module=False)
+    except ValueError as error:  # a setting of a type that a run config does not take
+        return [str(error)]
+    return errors
 
 
 # ------------------------------------------------------------- settings of the process

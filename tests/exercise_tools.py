@@ -17,6 +17,7 @@ import jupytext
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "notebooks"))
+sys.path.append(str(ROOT / "notebooks" / "flower_app"))  # what lesson 06 imports
 import build  # noqa: E402
 
 from course_utils.exercises import verdict  # noqa: E402

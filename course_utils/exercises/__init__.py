@@ -27,7 +27,17 @@ _exercises: dict[str, "Exercise"] = {}
 
 
 class Wrong(Exception):
-    """What is wrong with an answer: one sentence, and what it was seen on."""
+    """What is wrong with an answer: one sentence, and what it was seen on.
+
+    Attributes
+    ----------
+    details : list[str]
+        What it was seen on.
+    raised : BaseException or None
+        What the answer raised, if that is what is wrong.
+    """
+
+    raised: BaseException | None = None
 
     def __init__(
         self, sentence: str, *, given: Any = None, expected: Any = None, got: Any = None
@@ -79,10 +89,12 @@ class Attempt:
             raise _NotAttempted from None
         except BaseException as error:
             # Whatever an answer raises, SystemExit too, is said in a sentence.
-            raise Wrong(
+            wrong = Wrong(
                 f"your function raised {type(error).__name__}: {_text(error)}",
                 given=args,
-            ) from None
+            )
+            wrong.raised = error
+            raise wrong from None
         if not may_change and _snapshot(copies) != before:
             raise Wrong(
                 "your function changed what it was given: work on a copy", given=args

