@@ -9,13 +9,14 @@
 #   of a notebook,
 # - run it with `flwr run`, change its settings for one run, and say which changes are
 #   refused,
-# - say where a run's seconds go, and why its model is the notebook's,
+# - say where a run's seconds go, and why it ends with the same model as the
+#   notebook's run,
 # - list, read and stop runs, and find and stop the SuperLink that is behind them,
 # - say what a run ships and installs, and read older Flower code.
 #
-# **You need:** lessons 00 to 05, and [Ray](https://www.ray.io), which the course
-# installs (not on Windows with Python 3.13 and later: read along there). **Time:** 60
-# minutes, 25 of them for the exercises.
+# **You need:** lessons 00 to 05, a clone of the course, and
+# [Ray](https://www.ray.io), which the course installs (not on Windows with Python 3.13
+# and later: read along there). **Time:** 60 minutes, 25 of them for the exercises.
 #
 # This lesson starts real processes. All of it takes about two minutes to run.
 
@@ -40,12 +41,14 @@ for path in paths:
 # %% [markdown]
 # | file | holds | you know it from |
 # |---|---|---|
-# | `task.py` | model and data, without a word of Flower | lessons 00 and 02 |
+# | `task.py` | model, data, training and test | lessons 00 and 02 |
 # | `client_app.py` | the ClientApp | lessons 03 and 04 |
 # | `server_app.py` | the ServerApp | lesson 05 |
 # | `pyproject.toml` | the app's name, what it needs, how it is set | lesson 04 |
 #
-# `pyproject.toml` must be called so. The other names are what everyone calls them.
+# The name `pyproject.toml` is fixed. The other three are a convention. (The fifth,
+# `__init__.py`, only makes the folder a package. A `.gitignore` is there, too: see
+# "What a run ships".)
 #
 # The folder stands alone: whoever has it needs nothing of this course. **Predict:**
 # which of its modules import Flower?
@@ -119,9 +122,9 @@ show(load_data, train, task.set_seed)
 #
 # | lesson 05 | `client_app.py` | why |
 # |---|---|---|
-# | `client_app = ClientApp()` | `app = ClientApp()` | the file's name says the rest |
+# | `client_app = ClientApp()` | `app = ClientApp()` | the file's name says which app it is |
 # | `client_app.train()(train)` | `@app.train()` | a file is loaded once, a cell again and again |
-# | `local-epochs` from the run config | from the message | all that shapes an update comes in one record |
+# | `local-epochs` from the run config | from the message | the server may change it from round to round (`batch-size` stays in the run config) |
 # | no seed | `task.set_seed(...)` | see "The seed" |
 # | a missing `partition-id` is a `KeyError` | an error that says what to do | see "The node config" |
 #
@@ -130,9 +133,7 @@ show(load_data, train, task.set_seed)
 # a setting of the run, and the server sends it with each message.
 #
 # `set_seed` mixes three numbers. With the seed alone, all clients would shuffle with
-# the same random numbers, in every round. With the round and the partition mixed in, an
-# update depends on **seed, round and partition alone**: not on the process, on what it
-# did before, or on who else trains.
+# the same random numbers, in every round.
 #
 # **Predict:** this grid has no `seed`. The same client gets the same message twice. Are
 # the two models equal?
@@ -165,7 +166,9 @@ assert next_round != first and other_seed != first
 print("same seed, round and partition: the same bits")
 
 # %% [markdown]
-# They are, to the last bit. That will let us compare runtimes.
+# They are, to the last bit. With the same model and settings, an update then depends on
+# **seed, round and partition alone**: not on the process, on what it did before, or on
+# who else trains. That will let us compare runtimes.
 #
 # **The node config.** Whoever starts a SuperNode says which data it has. Whoever
 # forgets it should learn so from the client's own words, since the traceback will stand
@@ -206,9 +209,10 @@ show(server_module.main)
 # - **`save`.** Nobody is there to be handed a result, so it is written to files. We
 #   read it below.
 #
-# > The seed does not fix *who* is drawn. FedAvg draws node ids. These are random
-# > numbers, in a simulation new ones for each run, and come in any order. So runs can
-# > be compared only with `fraction-train=1.0`, where all are drawn.
+# > The first of the three fixes the *places* in the list of node ids that are drawn.
+# > Which client stands at a place changes from run to run: in a simulation, the ids are
+# > random, and in any order. So compare runs only with `fraction-train=1.0`, where all
+# > are drawn.
 
 # %% [markdown]
 # ### pyproject.toml
@@ -251,8 +255,8 @@ print(run_config)
 # ## In this process
 #
 # The package is new, the apps are what they were. So the runtime of this course runs
-# them, as ever. The results shall go into a temporary folder. `Deployment`, the
-# course's helper for real processes, brings one:
+# them, as ever. The results go into a temporary folder. `Deployment`, the course's
+# helper for real processes, brings one:
 
 # %%
 from course_utils.deployment import Deployment
@@ -262,7 +266,7 @@ if earlier := globals().get("deployment"):  # this cell was run before
 deployment = Deployment()
 
 # %% [markdown]
-# For this run, two settings differ from the defaults, and the place of the results:
+# This run changes two settings and the results folder.
 
 # %% tags=["nbval-ignore-output"]
 import time
@@ -280,13 +284,20 @@ run = run_in_process(
     run_config=run_config | OVERRIDES | {"results-dir": str(HERE)},
 )
 seconds_here = time.monotonic() - start
+print(f"\n{seconds_here:.1f} seconds")
 
 # %% [markdown]
 # Note that it got no `seed`: the app has its own.
 #
 # ## flwr run
 #
-# Now without the notebook. In a terminal, in the course's environment, you would type
+# Now without the notebook. A **SuperLink** is a server that takes in runs, and keeps
+# their state and logs. `flwr` only talks to it. Unless told otherwise, a run is
+# *simulated*, by Flower's **Simulation Runtime**: virtual SuperNodes take turns in
+# worker processes on this machine, which Ray starts and feeds.
+#
+# In a terminal, in the course's environment, you would type (these and all commands
+# below are for the shells of Linux and macOS)
 #
 # ```bash
 # export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1
@@ -300,12 +311,14 @@ seconds_here = time.monotonic() - start
 #   once, and the run goes on.
 # - `--federation-config` asks for ten virtual SuperNodes. The default is 2.
 # - `--run-config` overrides settings, for this run only.
-# - The variable is explained in "What a run installs". On Windows, it is
-#   `set FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1`.
+# - The variable is explained in "What a run installs". Set it before your very first
+#   `flwr` command.
 #
-# From here, `Deployment` does the same, and sets the variable. Two things differ from
-# your terminal, so that this lesson does not meddle with your own runs: Flower's own
-# folder, the `FLWR_HOME`, is a temporary one, and the port is one that is free.
+# From here, `Deployment` does the same, and sets the variable. (Its name is from lesson
+# 07. Here it runs `flwr` for us: `deployment.flwr("list")` is `flwr list`.) Three things
+# differ from your terminal, so that this lesson does not meddle with your own runs:
+# Flower's own folder, the `FLWR_HOME`, is a temporary one, as is the results folder, and
+# the port is one that is free.
 
 # %%
 import json
@@ -314,10 +327,11 @@ import os
 from course_utils.deployment import free_port
 
 os.environ["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"] = str(free_port())
+FLWR_HOME = deployment.home("flwr")
 
 
-def flwr_run(overrides: dict, *options: str) -> list[str]:
-    """Make the command that runs the app on ten virtual SuperNodes."""
+def run_arguments(overrides: dict, *options: str) -> list[str]:
+    """Return what follows flwr to run the app on ten virtual SuperNodes."""
     pairs = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
     command = ["run", str(APP), "--run-config", " ".join(pairs)]
     return [*command, "--federation-config", "num-supernodes=10", *options]
@@ -334,13 +348,13 @@ print(deployment.flwr("list"))
 # It has started one, in the background, and that one has had no runs yet. (We shall
 # look at it below.) Now the run.
 #
-# **Predict:** in this process, the two rounds took a second or three. How many will the
-# same two rounds take now?
+# **Predict:** under the table of the run in this process stands how long its two rounds
+# took. How long will the same two take now?
 #
 # To see where they go, note when each step shows up in the log. `wait_for` waits until
 # a text was printed, and gives up when time is up:
 
-# %% tags=["nbval-ignore-output"]
+# %%
 STEPS = [
     ("the run is submitted", "Successfully started run", 1),
     ("its process has started", "Starting Flower Simulation", 1),
@@ -350,10 +364,11 @@ STEPS = [
     ("the model is saved", "Saved in", 1),
 ]
 THERE = deployment.folder / "simulation"
-options = flwr_run(OVERRIDES | {"results-dir": str(THERE)}, "--stream")
+arguments = run_arguments(OVERRIDES | {"results-dir": str(THERE)}, "--stream")
 
+# %%
 start = time.monotonic()
-process = deployment.start("run", ["flwr", *options])
+process = deployment.start("run", ["flwr", *arguments])
 reached = {}
 for step, line, times in STEPS:
     process.wait_for(line, times=times, timeout=120)
@@ -394,9 +409,14 @@ assert difference <= 1e-5
 print("the same model, to a hundred-thousandth")
 
 # %% [markdown]
-# The largest difference is below 0.00001, usually a few ten-millionths, and rarely 0.
-# What remains? Each client's update is the same. But the server adds them up in the
-# order in which the replies come in, and the addition of floats depends on the order:
+# Rarely is the difference 0:
+
+# %% tags=["nbval-ignore-output"]
+print(f"largest difference: {difference:.0e}")
+
+# %% [markdown]
+# What surely differs is the order of adding up: the server adds the updates as the
+# replies come in, and the sum of floats depends on the order:
 
 # %%
 assert (0.1 + 0.2) + 0.3 != 0.1 + (0.2 + 0.3)
@@ -418,23 +438,27 @@ assert in_all > 3 * seconds_here
 assert reached["round 1: ten replies"] > in_all / 2
 round_2 = reached["round 2: ten replies"] - reached["round 1: ten replies"]
 assert round_2 < in_all / 4
-print("more than half of it is gone when the first ten replies are there")
+print("when the first ten replies are there,", end=" ")
+print("more than half of the time has passed")
 
 # %% [markdown]
-# More than three times as long as here, often more than ten times. Nearly each line of
-# the first table is somebody who starts:
+# More than three times as long as here, often more than ten times. Nearly every line
+# above is something starting up:
 #
 # 1. `flwr` packs the app, and sends it to the SuperLink.
-# 2. The SuperLink has a helper, the SuperExec, which asks it every second for work. For
-#    each run it starts a process, `flwr-simulation`, which imports Flower.
+# 2. The SuperLink has a helper, the SuperExec. It asks the SuperLink every second for
+#    work. For each run it starts a process, `flwr-simulation`, which imports Flower.
 # 3. That process unpacks the app and imports it, and with it PyTorch.
 # 4. It starts Ray, which starts half a dozen processes. Then come the workers that run
 #    the clients, and each of them imports PyTorch again. This is the largest part.
-# 5. Once all is up, a round is quick: a second or less, as in this process.
+# 5. Once all is up, a round takes a second or two at most, about as long as in this
+#    process.
 # 6. At the end Ray is shut down.
 #
 # So these seconds are **paid once for each run**, and not for each round or message.
-# Does a message pass through the SuperLink? **Predict** how many bytes did.
+#
+# **Predict:** the table of the run in this process counts some MB for each round. How
+# much of that has gone through the SuperLink in this run: all of it, or less?
 
 
 # %%
@@ -446,20 +470,18 @@ def runs() -> list[dict]:
 finished = runs()[0]
 print(finished["status"], finished["network-traffic"])
 assert finished["network-traffic"]["total-bytes"] == 0
-work = finished["compute-time"]["clientapp-seconds"]
-assert 0 < work < in_all
 
 # %% [markdown]
-# Not one. In a simulation the ServerApp lives in `flwr-simulation`, hands its messages
-# to Ray's workers, and looks for replies ten times a second. The SuperLink only hears
-# how the run goes, and keeps its log. With real SuperNodes every message does pass
+# Not one byte. In a simulation the ServerApp lives in `flwr-simulation`, hands its
+# messages to Ray's workers, and looks for replies ten times a second. The SuperLink only
+# hears how the run goes, and keeps its log. With real SuperNodes every message does pass
 # through it: lesson 07.
 #
 # | runtime | takes | good for |
 # |---|---|---|
 # | in-process (this course's) | no time to start | writing and debugging apps, a few clients |
 # | `flwr run`, simulated | half a minute to start | many clients, on all cores of a machine, many rounds |
-# | `flwr run`, deployed | some seconds for each message | data that may not be in one place |
+# | `flwr run`, deployed | some seconds for each message (lesson 07) | data that must stay where they are |
 
 # %% [markdown]
 # ## Overrides, and what is refused
@@ -484,20 +506,20 @@ def answer_of(command: str | list[str]) -> str:
 
 
 # %% tags=["nbval-ignore-output"]
-answer = answer_of(flwr_run({"learning-rate": 0.1}))
+answer = answer_of(run_arguments({"learning-rate": 0.1}))
 print(answer)
 
 # %%
 assert "Invalid run configuration." in answer
-superlink_home = deployment.home("flwr") / "local-superlink"
-log = (superlink_home / "superlink.log").read_text(encoding="utf-8")
-(reason,) = {s.split(": ")[-1] for s in log.splitlines() if "learning" in s}
-print(reason)
+path = FLWR_HOME / "local-superlink" / "superlink.log"
+log = path.read_text(encoding="utf-8")
+reason = next(s for s in log.splitlines() if "learning" in s)
+print(reason.split(": ")[-1])
 
 # %% [markdown]
 # - **Unknown keys are refused**, before anything runs. (It should have been `lr`.)
 #   Which key it was stands only in the SuperLink's log, the file that the cell has
-#   read.
+#   read. Its "main dictionary" is `[tool.flwr.app.config]`.
 # - **A string needs quotes within the quotes**: `--run-config "results-dir='/tmp/a'"`.
 #   Without them: "The provided configuration string is in an invalid format."
 # - Many overrides fit better into a file: `--run-config overrides.toml`.
@@ -512,7 +534,7 @@ print(reason)
 # %% tags=["nbval-ignore-output"]
 def submit(overrides: dict) -> str:
     """Submit a run, and return its id."""
-    answer = deployment.flwr(flwr_run(overrides))
+    answer = deployment.flwr(run_arguments(overrides))
     print(answer)
     return answer.split("Successfully started run ")[1].split()[0]
 
@@ -533,9 +555,12 @@ bad_run = submit({"num-server-rounds": 2.5})
 # `[tool.flwr.app.config]` holds, `overrides` what `--run-config` says, both as
 # dictionaries.
 #
-# - A table among the defaults, `{"optimizer": {"lr": 0.5}}`, is flattened: its key is
-#   `"optimizer.lr"` then. (There are no tables in tables here.) Overrides are flat.
-# - An override of a key that the app does not have is refused by a `ValueError`.
+# - Flower flattens the defaults: `[tool.flwr.app.config.optimizer]` with `lr = 0.5`,
+#   which is `{"optimizer": {"lr": 0.5}}` here, becomes the setting `"optimizer.lr"`.
+#   (There are no tables in tables here.) Overrides are flat.
+# - An override of a key that the app does not have is refused by a `ValueError`. After
+#   flattening, `"optimizer"` itself is such a key.
+# - Do not change `defaults`.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -544,6 +569,11 @@ bad_run = submit({"num-server-rounds": 2.5})
 # <details><summary>Hint 2</summary>
 #
 # `defaults | overrides` makes a new dictionary, in which the right-hand side wins.
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# If `settings` are the flattened defaults, `overrides.keys() - settings.keys()` are the
+# unknown keys.
 # </details>
 
 # %%
@@ -579,11 +609,9 @@ check("6.1", run_settings)
 # ## What a run leaves behind
 #
 # After the run in this process, `run` holds the model, all metrics, and both sides'
-# Contexts. **Predict:** what is left of the other run? Its process has ended, and
-# Flower empties the ServerApp's state.
-#
-# What `main` has written to files, and its log. That is why `save` is its last line.
-# Write it yourself, before you read the app's.
+# Contexts. Of the other run less is left: its process has ended, and Flower has emptied
+# the ServerApp's state. There is its log, and what `main` has written to files. That is
+# why `save` is its last line. Write it yourself, before you read the app's.
 
 # %% [markdown]
 # ### Exercise 6.2: what a run leaves behind
@@ -655,7 +683,8 @@ check("6.2", save)
 # there.
 
 # %% [markdown]
-# That of the app:
+# The app's own leaves the check for an empty result to `main`, and prints where it
+# saved, since the log is all that you will see:
 
 # %%
 show(server_module.save)
@@ -697,7 +726,8 @@ long_run = submit({"num-server-rounds": 50})
 print(deployment.flwr("list"))
 
 # %% [markdown]
-# Three runs, the newest above. A run is `pending` until somebody takes it up,
+# Three runs (the refused one is none), the newest above. Leave the column *Federation*
+# for later. A run is `pending` until somebody takes it up,
 # `starting`, `running`, and then one of `finished:completed`, `finished:failed` and
 # `finished:stopped`. To wait for a status, ask again until it is there:
 
@@ -737,7 +767,7 @@ print(wait_for_status(long_run, "finished:stopped")["status"])
 # - With `--stream`, Ctrl+C ends the *stream*, and not the run. `flwr log RUN-ID`
 #   follows it again.
 #
-# **Predict:** `flwr stop` once more, for the same run.
+# **Predict:** what does a second `flwr stop` for the same run say?
 
 # %% tags=["nbval-ignore-output"]
 answer = answer_of(f"stop {long_run}")
@@ -758,16 +788,20 @@ assert "Run is already finished." in answer
 failed = wait_for_status(bad_run, "finished:failed")
 print(failed["status"])
 print(failed["status-details"])
+
+# %% tags=["nbval-ignore-output"]
 log = deployment.flwr(f"log {bad_run} --show")
-for line in log.splitlines():
-    if "in main" in line or "TypeError" in line:
-        print(line.split("/")[-1])
+lines = log.replace(str(FLWR_HOME), "FLWR_HOME").splitlines()
+error = next(s for s in lines if "TypeError" in s)
+place = next(s for s in lines if "in main" in s)
+print(place.strip(), error.strip(), sep="\n")
+assert '"FLWR_HOME' in place and "apps" in place
 
 # %% [markdown]
 # - The log has the whole traceback. Here we print two lines of it: the place in the
 #   app, and the error.
-# - The traceback's path leads into the `FLWR_HOME`, not into your folder. **A run runs
-#   a copy**, made when it was submitted. What you edit in the meantime is not in it.
+# - The place is in the `FLWR_HOME`, and not in your folder. **A run runs a copy**, made
+#   when it was submitted. What you edit in the meantime is not in it.
 # - `--show` prints what there is and returns. `--stream`, the default, goes on until
 #   the run ends.
 
@@ -778,34 +812,34 @@ for line in log.splitlines():
 # have ended. What is still running?
 #
 # ```bash
-# pgrep -af flower
+# pgrep -af "flower-super|flwr-simulation"  # on macOS: pgrep -fl
 # ```
 
 # %%
 import psutil
 
 
-def running() -> dict[int, str]:
+def processes_here() -> dict[int, str]:
     """Find all processes with this lesson's FLWR_HOME: their ids and names."""
     found = {}
-    for process in psutil.process_iter():
+    for one in psutil.process_iter():
         try:
-            home = process.environ().get("FLWR_HOME")
-            program, *words = process.cmdline()
+            home = one.environ().get("FLWR_HOME")
+            program, *words = one.cmdline()
         except (psutil.Error, ValueError):
             continue  # another user's, or gone meanwhile
-        if home == str(deployment.home("flwr")):
+        if home == str(FLWR_HOME):
             script = words[0] if "python" in program else program
-            found[process.pid] = Path(script).name
+            found[one.pid] = Path(script).name
     return found
 
 
 # %% tags=["nbval-ignore-output"]
-for pid, name in running().items():
+for pid, name in processes_here().items():
     print(pid, name)
 
 # %%
-pids = {name: pid for pid, name in running().items()}
+pids = {name: pid for pid, name in processes_here().items()}
 parent = psutil.Process(pids["flower-superexec"]).ppid()
 assert parent == pids["flower-superlink"]
 
@@ -815,14 +849,18 @@ assert parent == pids["flower-superlink"]
 # - **`flower-superexec`** is its helper, and starts a process for each run. (If you
 #   also see `flwr-simulation` and Ray, the run that you stopped is just ending.)
 #
-# All that they write is in the `FLWR_HOME`, which is `~/.flwr` unless the environment
-# variable says otherwise:
+# Their own files are in the `FLWR_HOME`, which is `~/.flwr` unless the environment
+# variable says otherwise (a run's results are not):
 
 # %%
-home = deployment.home("flwr")
-for name in ("config.toml", "local-superlink", "apps"):
-    assert (home / name).exists()
-print(sorted(path.name for path in superlink_home.glob("*.*[bg]")))
+for name in (
+    "config.toml",
+    "local-superlink/state.db",
+    "local-superlink/superlink.log",
+    "apps",
+):
+    assert (FLWR_HOME / name).exists()
+    print(name)
 
 # %% [markdown]
 # | in `FLWR_HOME` | what it is |
@@ -838,7 +876,7 @@ print(sorted(path.name for path in superlink_home.glob("*.*[bg]")))
 # %%
 ending = {
     name: psutil.Process(pid)
-    for pid, name in running().items()
+    for pid, name in processes_here().items()
     if name.startswith("flower-")
 }
 if superlink := ending.get("flower-superlink"):
@@ -856,37 +894,39 @@ print(deployment.flwr("list"))
 
 # %%
 assert {long_run, bad_run} <= {entry["run-id"] for entry in runs()}
-assert "flower-superlink" in running().values()
+assert "flower-superlink" in processes_here().values()
 
 # %% [markdown]
 # It starts another, as every `flwr` command does that needs one. The new one opens the
 # same database, so it knows the runs, and their logs can still be read. Whoever wants
-# to forget them deletes the folder `local-superlink`.
+# to forget them stops the SuperLink, and then deletes the folder `local-superlink`.
 
 # %% [markdown]
 # ## What a run installs
 #
 # **Predict:** the app needs PyTorch, and says so in `pyproject.toml`. Here PyTorch is
-# installed. What would `flwr run` have done *without* the variable
-# `FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION`?
+# installed. Into which environment would `flwr run` install PyTorch without the
+# variable: this one, or another?
 
 # %%
 dependencies = tomllib.loads(text)["project"]["dependencies"]
 print([name for name in dependencies if not name.startswith("flwr")])
-assert not (deployment.home("flwr") / "runtime-envs").exists()
+assert not (FLWR_HOME / "runtime-envs").exists()
 
 # %% [markdown]
-# It would have installed all of these once more, into an environment of the run's own.
+# Into another: it would have installed all of these once more, into an environment of
+# the run's own. We do not try it here.
 #
 # - **Why:** one SuperLink serves many apps, and they may need different versions of one
-#   package. So it calls `uv sync` in the app's copy (without Flower itself, which it
-#   has), uses the new environment, `FLWR_HOME/runtime-envs/RUN-ID`, for this run, and
-#   deletes it afterwards. The code is in
-#   `flwr/supercore/superexec/dependency_installer.py`.
+#   package. So it calls `uv sync` in the app's copy (`uv` is an installer, like `pip`;
+#   Flower itself is left out, since it is there), uses the new environment,
+#   `FLWR_HOME/runtime-envs/RUN-ID`, for this run, and deletes it afterwards. The code is
+#   in `flwr/supercore/superexec/dependency_installer.py`.
 # - **The price:** with PyTorch, gigabytes, and without a network a run that fails.
-# - **To keep a run in the SuperLink's environment**, set the variable to `1` where *the
-#   SuperLink is started*. For the one in the background, that is your first `flwr`
-#   command. One that is running already does not notice: stop it first.
+# - **To keep a run in the SuperLink's environment**, set the variable
+#   `FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION` to `1` where *the SuperLink is
+#   started*. For the one in the background, that is your first `flwr` command. One that
+#   is running already does not notice: stop it first.
 # - **A SuperNode** never installs, unless its owner starts it with
 #   `--allow-runtime-dependency-installation`. Whoever owns the machine decides.
 #
@@ -894,49 +934,58 @@ assert not (deployment.home("flwr") / "runtime-envs").exists()
 
 
 # %%
-def help_of(command: str) -> str:
-    process = deployment.start("help", [command, "--help"])
-    process.wait(timeout=60)
-    return " ".join(process.log().split())
+def sentence_of_help(command: str, beginning: str) -> str:
+    """Return the sentence of a command's help that begins so."""
+    helping = deployment.start("help", [command, "--help"])
+    helping.wait(timeout=60)
+    text = " ".join(helping.log().split())
+    return text[text.index(beginning) :].split(".")[0]
 
 
-of_superlink, of_supernode = map(
-    help_of, ("flower-superlink", "flower-supernode")
-)
-assert "runtime dependency installation is disabled." in of_superlink
-assert "--disable-runtime-dependency-installation" not in of_supernode
-assert "--allow-runtime-dependency-installation" in of_supernode
-print("SuperLink: off, as the variable says. SuperNode: off unless allowed")
+beginning = "By default, runtime dependency installation"
+print(sentence_of_help("flower-superlink", beginning))
+
+# %% [markdown]
+# Without the variable, the last word of that is "enabled". The SuperNode's:
+
+# %%
+beginning = "--allow-runtime-dependency-installation Allow"
+print(sentence_of_help("flower-supernode", beginning))
 
 # %% [markdown]
 # ## What a run ships
 #
 # `flwr run` packs the app's folder into one file, and sends it to the SuperLink. From
 # there, each SuperNode gets it: this is how your code reaches a hospital's machine.
-# `flwr build` makes the same file for you to look into, a **Flower App Bundle**:
+# `flwr build` makes the same file for you to look into, a **Flower App Bundle** (FAB).
+#
+# The app's folder has a `.gitignore`, of one line: `results/`. To see what it is good
+# for, take a copy of the app in which somebody has run it and left the results, and
+# remove the `.gitignore` there:
 #
 # ```bash
 # cp -r . /tmp/flower-app
+# rm /tmp/flower-app/.gitignore
 # flwr build --app /tmp/flower-app
 # ```
 #
-# To see what gets in, take a copy of the app, in which somebody has run it and left the
-# results. The copy is called `flower-app`: `flwr build` refuses a folder with an
-# underscore in its name. (`flwr run` takes it.)
+# The copy is called `flower-app`: `flwr build` refuses a folder with an underscore in
+# its name. (`flwr run` takes it.)
 
 # %%
 import shutil
 
 copied = deployment.folder / "flower-app"
-ignore = shutil.ignore_patterns("__pycache__", ".gitignore")
+ignore = shutil.ignore_patterns("__pycache__", "results")
 shutil.copytree(APP, copied, dirs_exist_ok=True, ignore=ignore)
-(copied / ".gitignore").unlink(missing_ok=True)
+(copied / ".gitignore").unlink()
 shutil.copytree(THERE, copied / "results", dirs_exist_ok=True)
 print(sorted(path.name for path in copied.iterdir()))
 
 # %% [markdown]
 # `flwr build` writes into the current folder, so we go there for a moment. **Predict:**
-# the bundle is a zip file. Which files are in it?
+# the bundle is a zip file. Which of the results are in it: the metrics, the model,
+# both, or neither?
 
 # %%
 import contextlib
@@ -963,21 +1012,30 @@ print(*contents(careless), sep="\n")
 #   model's `.pt` is none of these.)
 # - `.info/CONTENT` lists each file with its SHA-256 hash.
 #
-# What `.gitignore` names stays out. It must be the one in the app's own folder:
+# What `.gitignore` names stays out. It must be the one in the app's own folder, so put
+# it back there:
 
 # %%
-(copied / ".gitignore").write_text("results/\n", encoding="utf-8")
+shutil.copy(APP / ".gitignore", copied)
 careful = build()
 left_out = set(contents(careless)) - set(contents(careful))
 print("left out:", left_out)
 assert left_out == {"results/metrics.json"}
 
 # %% [markdown]
-# **Predict:** the name of a bundle ends in eight characters. Will they change when one
-# letter of the code does? When it is built again?
+# **Predict:** before `.fab`, the name of a bundle has eight characters. Will they change
+# when one letter of the code does? And when the same folder is built again?
 
 # %% tags=["nbval-ignore-output"]
-print(careless.name, careful.name, sep="\n")
+task_file = copied / "federated_digits" / "task.py"
+code = task_file.read_bytes()
+task_file.write_bytes(code.replace(b"# The model is", b"# The model was"))
+edited = build()
+task_file.write_bytes(code)
+rebuilt = build()
+print("as it was:    ", careful.name)
+print("one word else:", edited.name)
+print("built again:  ", rebuilt.name)
 
 # %%
 import hashlib
@@ -985,8 +1043,9 @@ import hashlib
 digest = hashlib.sha256(careful.read_bytes()).hexdigest()
 prefix = "flower-course.federated-digits.1-0-0"
 assert careful.name == f"{prefix}.{digest[:8]}.fab"
-assert build() == careful
-assert careless != careful
+assert rebuilt == careful
+assert careful not in (edited, careless)
+print("built again: the same name; a changed comment: another")
 
 # %% [markdown]
 # They are the hash of the bundle: another content, another name, and the same content
@@ -1004,13 +1063,14 @@ print("the first run has run exactly this code")
 #
 # | difficulty | minutes | why it matters |
 # |---|---|---|
-# | 3 of 3, build | 12 | this file is all that Flower knows about an app |
+# | 3 of 3, build | 12 | this file is where Flower looks first |
 #
 # Complete `make_pyproject`: return the text of a `pyproject.toml` that `flwr run` takes.
 # The app is called `name`. Its ServerApp and its ClientApp are both called `app`, in
 # the files `server_app.py` and `client_app.py` of the package `module`. `config` has its
-# default settings: str, int, float or bool, each to arrive as what it is. Choose the
-# version and the publisher yourself.
+# default settings: str, int, float or bool, each to arrive as what it is. Keys are like
+# those of the app above. Choose the version and the publisher yourself. Leave out the
+# dependencies and the build system: the check does not look for them.
 #
 # The check lets Flower look at the file, and says what Flower misses.
 #
@@ -1021,8 +1081,9 @@ print("the first run has run exactly this code")
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# `json.dumps(value)` writes all four kinds of values as TOML does: it puts quotes around
-# a text, escapes those inside it, and writes `true` for `True`.
+# `json.dumps(value)` writes all values of this exercise as TOML does: it puts quotes
+# around a text, escapes those inside it, and writes `true` for `True`. (For a text with
+# emoji in it, add `ensure_ascii=False`.)
 # </details>
 # <details><summary>Hint 3</summary>
 #
@@ -1064,11 +1125,11 @@ check("6.3", make_pyproject)
 # ## Leave nothing running
 #
 # In your terminal, stop the SuperLink in the background, as above. Here, `Deployment`
-# ends all that it has started, and deletes its folder. **Predict** what is left.
+# ends all that it has started, and deletes its folder.
 
 # %%
 deployment.stop()
-assert running() == {}
+assert processes_here() == {}
 assert not deployment.folder.exists()
 print("no process, no folder")
 
@@ -1111,7 +1172,7 @@ print("no process, no folder")
 # | `--auth-list-public-keys keys.csv` | `flower-superlink --enable-supernode-auth`, and `flwr supernode register` for each key |
 # | **the client** | |
 # | `Client`, `NumPyClient`, `.to_client()` | functions of a Message and a Context, in a `ClientApp()` |
-# | `client_fn(context)`, `ClientApp(client_fn=...)` | gone: the function itself reads the `Context` |
+# | `client_fn(context)`, `ClientApp(client_fn=...)` | not needed: the function itself reads the `Context` |
 # | `client_fn(cid: str)` | `Context(..., node_config=...)` has a partition-id |
 # | `fit(parameters, config)` | a function under `ClientApp().train()` |
 # | `evaluate(parameters, config)` | a function under `ClientApp().evaluate()` |
@@ -1187,8 +1248,8 @@ print("no process, no folder")
 # <details><summary>3. Two runs with the same seed, <code>fraction-train=0.5</code>, on
 # the Simulation Runtime. Is it the same model?</summary>
 #
-# No. The node ids are new in each run, so other partitions are drawn. What the seed
-# fixes is each client's update, if it is drawn.
+# No. The seed fixes which places in the list of node ids are drawn, and each drawn
+# client's update, but which client stands at a place changes from run to run.
 # </details>
 #
 # <details><summary>4. <code>flwr run</code> without <code>--stream</code> prints
