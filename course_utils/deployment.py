@@ -178,10 +178,14 @@ class Process:
                 )
             time.sleep(0.1)
 
+    def ask_to_end(self) -> None:
+        """Ask it to end, as Ctrl+C does, and do not wait until it has."""
+        self._popen.terminate()  # does nothing if it has ended
+
     def stop(self) -> None:
-        """Ask it to end, as Ctrl+C does; kill what is left after a few seconds."""
+        """Ask it to end; kill what is left after a few seconds."""
         if self.is_running:
-            self._popen.terminate()
+            self.ask_to_end()
             with suppress(subprocess.TimeoutExpired):
                 self._popen.wait(GRACE)
         self.kill()
@@ -194,12 +198,14 @@ class Process:
     def suspend(self) -> None:
         """Freeze it and all that it has started, until :meth:`resume`."""
         for process in find_marked(self._mark):
-            process.suspend()
+            with suppress(psutil.NoSuchProcess):  # a short one has ended meanwhile
+                process.suspend()
 
     def resume(self) -> None:
         """Let it go on after :meth:`suspend`."""
         for process in find_marked(self._mark):
-            process.resume()
+            with suppress(psutil.NoSuchProcess):
+                process.resume()
 
 
 class Deployment:
@@ -393,7 +399,9 @@ class Deployment:
         return path
 
     def stop(self) -> None:
-        """End all processes, the last one started first, and all that they started."""
+        """End all processes, and all that they started."""
+        for process in reversed(self.processes.values()):
+            process.ask_to_end()
         for process in reversed(self.processes.values()):
             process.stop()
         self._guard.stdin.close()

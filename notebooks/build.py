@@ -17,6 +17,7 @@ cell ids and metadata. Running this twice changes nothing.
 
 import argparse
 import os
+import re
 import tomllib
 from pathlib import Path
 
@@ -81,6 +82,11 @@ def make_notebook(source: Path, *, solved: bool = False) -> NotebookNode:
             enforce_metadata=False,
         ).preprocess(notebook, {})
         notebook = blank
+    else:
+        # Seen from the folder of the solutions, a page lies one folder up.
+        for cell in notebook.cells:
+            if cell.cell_type == "markdown":
+                cell.source = re.sub(r"\]\((\w+\.md)", r"](../\1", cell.source)
     path = f"solutions/{source.stem}.ipynb" if solved else f"{source.stem}.ipynb"
     add_opening(notebook, path)
     for number, cell in enumerate(notebook.cells):

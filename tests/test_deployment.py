@@ -27,6 +27,9 @@ from course_utils.deployment import (
     make_supernode_key,
 )
 
+# One federation at a time: each of them has the machine to itself.
+pytestmark = pytest.mark.xdist_group("processes")
+
 SLEEP = [
     sys.executable,
     "-c",

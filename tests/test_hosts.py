@@ -6,6 +6,9 @@ import pytest
 from federation import NODES, ROUNDS, Federation, distance, reference
 from hosts import Hosts, why_not
 
+# One federation at a time: each of them has the machine to itself.
+pytestmark = pytest.mark.xdist_group("processes")
+
 REASON = why_not()
 needs_root = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 

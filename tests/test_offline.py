@@ -13,7 +13,11 @@ from run_offline import NO_NETWORK, offline_command
 from course_utils.data import load_dataset
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9]*.ipynb"))
-every_notebook = pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda p: p.stem)
+# From lesson 06 on, they start real processes, and have the data of the Flower App.
+FIRST_ON_RUNTIMES = 6
+in_process = pytest.mark.parametrize(
+    "notebook", NOTEBOOKS[:FIRST_ON_RUNTIMES], ids=lambda p: p.stem
+)
 
 
 def run_offline(notebook: Path, times: int, **variables: str) -> None:
@@ -23,15 +27,23 @@ def run_offline(notebook: Path, times: int, **variables: str) -> None:
         env={**environment, **variables},
         capture_output=True,
         text=True,
-        timeout=1500,
+        timeout=800,
     )
     assert done.returncode == 0, done.stderr[-4000:]
 
 
-@pytest.mark.timeout(1800)  # twice all the waiting for real processes
-@every_notebook
+@in_process
 def test_each_cell_runs_twice_without_a_network(notebook) -> None:
     run_offline(notebook, times=2)
+
+
+# Once only: most of their time they wait for processes.
+@pytest.mark.xdist_group("processes")
+@pytest.mark.parametrize(
+    "notebook", NOTEBOOKS[FIRST_ON_RUNTIMES:], ids=lambda p: p.stem
+)
+def test_lessons_on_flowers_runtimes_need_no_network(notebook) -> None:
+    run_offline(notebook, times=1)
 
 
 @pytest.fixture(scope="session")
@@ -49,10 +61,7 @@ def colour_dataset(tmp_path_factory) -> str:
     return str(folder)
 
 
-# From lesson 06 on, the data are those of the Flower App.
-@pytest.mark.parametrize(
-    "notebook", [n for n in NOTEBOOKS if n.stem < "06"], ids=lambda p: p.stem
-)
+@in_process
 def test_each_lesson_runs_on_another_dataset(notebook, colour_dataset) -> None:
     run_offline(notebook, times=1, COURSE_DATASET=colour_dataset)
 

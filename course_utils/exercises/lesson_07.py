@@ -1,0 +1,676 @@
+"""Judges of lesson 07's exercises."""
+
+import argparse
+import random
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, NoReturn
+
+from course_utils.exercises import Attempt, Wrong, close, exercise, require_kind
+
+# ----------------------------------------------------------------- 7.1 supernode_words
+
+CA, KEY = "ca.pem", "keys/supernode-0"
+COMMANDS = (
+    ("127.0.0.1:9092", 0, 3, 9095, None, None),
+    ("superlink.example.org:9092", 2, 30, 9101, None, None),
+    ("192.168.0.7:9092", 0, 3, 9095, CA, None),
+    ("192.168.0.7:9092", 1, 3, 9096, CA, KEY),
+    ("192.168.0.7:9092", 1, 3, 9096, "the course/ca.pem", "the course/key 1"),
+)
+NAMES = ("superlink", "partition_id", "num_partitions", "port", "CA", "key")
+
+
+class Words(argparse.ArgumentParser):
+    """Reads the options of flower-supernode, and says what it cannot read."""
+
+    def __init__(self) -> None:
+        super().__init__(add_help=False)
+        self.add_argument("--insecure", action="store_true")
+        for option in (
+            "--superlink",
+            "--port",
+            "--node-config",
+            "--root-certificates",
+            "--auth-supernode-private-key",
+            "--max-retries",  # not asked for, and no harm
+            "--max-wait-time",
+        ):
+            self.add_argument(option)
+
+    def error(self, message: str) -> NoReturn:
+        """Raise in place of ending the program."""
+        raise Wrong(f"flower-supernode would not understand this: {message}")
+
+
+@exercise("7.1", "any machine can join your federation by this command.")
+def judge_supernode_words(answer: Attempt, rng: random.Random) -> None:
+    """Read the words as flower-supernode does, and compare what they say."""
+    for case in (*COMMANDS, *(random_command(rng) for _ in range(4))):
+        given = dict(zip(NAMES, case, strict=True))
+        try:
+            got = answer(*case)
+        except Wrong as wrong:
+            raise Wrong(why_no_command(wrong), given=given) from None
+        try:
+            require_words(got)
+            require_meaning(got, case)
+        except Wrong as wrong:
+            raise Wrong(str(wrong), given=given, got=got) from None
+    require_key_refused(answer)
+
+
+def random_command(rng: random.Random) -> tuple:
+    """Draw what to say in a command."""
+    parts = rng.randint(2, 400)
+    trust = rng.choice([(None, None), (f"ca-{parts}.pem", None), (CA, f"key-{parts}")])
+    host = f"10.{rng.randrange(256)}.{rng.randrange(256)}.{rng.randrange(1, 255)}"
+    own = rng.randint(1024, 65535)
+    return (f"{host}:{9092}", rng.randrange(parts), parts, own, *trust)
+
+
+def why_no_command(wrong: Wrong) -> str:
+    """Say what an answer to 7.1 that raises has not thought of."""
+    if isinstance(wrong.raised, ValueError):
+        return (
+            "nothing is amiss here, so there is no ValueError: only a key without a CA "
+            "is refused"
+        )
+    parts = ("must be str, not int", "expected str instance, int", 'str (not "int")')
+    if any(part in str(wrong) for part in parts):
+        return "words are str: an f-string or str(...) makes one of a number"
+    return str(wrong)
+
+
+def require_words(got: Any) -> None:
+    """Raise Wrong, by name, unless these are the words of a command."""
+    if isinstance(got, str):
+        raise Wrong(
+            "this is one str: return a list of words, as no shell will take it apart "
+            "(shlex.split does)"
+        )
+    require_kind(got, [])
+    if not isinstance(got, list | tuple):
+        raise Wrong("return a list of words")
+    for word in got:
+        if isinstance(word, list | tuple):
+            raise Wrong("there is a list in the list: join them by +, or unpack by *")
+        if isinstance(word, int | float):
+            raise Wrong(f"{word} is a number, and words are str: str({word})")
+        if word is None:
+            raise Wrong("None is no word: leave out the options that are not used")
+        if not isinstance(word, str):
+            raise Wrong(f"words are str, and a {type(word).__name__} is none")
+        if word.startswith("--") and " " in word.split("=")[0]:
+            raise Wrong(
+                f"an option and its value are two words (or one, joined by =), and "
+                f"{word!r} is one with a space in it"
+            )
+        if "'" in word or '"' in word:
+            raise Wrong(
+                "there are quotes inside a word: they are for a shell, which removes "
+                "them, and no shell reads this list"
+            )
+    if not got or got[0] != "flower-supernode":
+        raise Wrong("the first word is the program's name, flower-supernode")
+
+
+def require_meaning(got: list[str], case: tuple) -> None:
+    """Raise Wrong, by name, unless the words say what they should."""
+    superlink, partition_id, num_partitions, port, ca, key = case
+    said, extra = Words().parse_known_args(list(got[1:]))
+    if extra:
+        raise Wrong(name_extra(extra, case))
+    require_address(said, superlink, port)
+    require_node_config(said.node_config, partition_id, num_partitions)
+    if said.root_certificates and said.insecure:
+        raise Wrong(
+            "--insecure says without TLS, --root-certificates says with it: Flower "
+            "refuses both together"
+        )
+    if ca is None and said.root_certificates:
+        raise Wrong("no CA is given here, so there is no --root-certificates")
+    if ca is None and not said.insecure:
+        raise Wrong("without a CA the SuperNode must be told so: --insecure")
+    if ca is not None and said.root_certificates != ca:
+        raise Wrong(f"--root-certificates {ca!r} is missing, or names another file")
+    if key is None and said.auth_supernode_private_key:
+        raise Wrong("no key is given here, so there is no --auth-supernode-private-key")
+    if key is not None and said.auth_supernode_private_key != key:
+        raise Wrong(
+            f"--auth-supernode-private-key {key!r} is missing, or names another file"
+        )
+
+
+def name_extra(extra: list[str], case: tuple) -> str:
+    """Name a mistake that leaves words over."""
+    if any(word.startswith(("num-partitions", "partition-id")) for word in extra):
+        return (
+            "--node-config takes one word with a space in it, and here are two: "
+            f'"partition-id={case[1]} num-partitions={case[2]}"'
+        )
+    pieces = [piece for path in case[4:] if path for piece in path.split()[1:]]
+    if set(pieces) & set(extra):
+        return (
+            "a file's name may hold spaces, and was split at one: put it into the "
+            "list as it is"
+        )
+    return f"flower-supernode does not know {extra[0]!r}"
+
+
+def require_address(said: argparse.Namespace, superlink: str, port: int) -> None:
+    """Raise Wrong, by name, if one of the two addresses is wrong."""
+    host, _, other = superlink.rpartition(":")
+    if said.superlink != superlink:
+        raise Wrong(
+            {
+                None: "--superlink is missing: which SuperLink is it to join?",
+                f"http://{superlink}": "Flower wants host:port, without http://",
+                f"https://{superlink}": "Flower wants host:port, without https://",
+                host: "--superlink takes host:port, and the port is gone",
+                f"{host}:{port}": "this is the SuperNode's own port, in --superlink",
+            }.get(said.superlink, "--superlink has another address than was given")
+        )
+    if said.port != str(port):
+        raise Wrong(
+            {
+                None: "--port is missing: without it, all SuperNodes of a machine want "
+                "the same one",
+                other: "--port is the SuperNode's own, not that of the SuperLink",
+            }.get(said.port, "--port has another number than was given")
+        )
+
+
+def require_node_config(text: str | None, partition_id: int, num: int) -> None:
+    """Raise Wrong, by name, unless the node config says which data are a node's."""
+    if text is None:
+        raise Wrong("--node-config is missing: the ClientApp reads its data's number")
+    expected = {"partition-id": f"{partition_id}", "num-partitions": f"{num}"}
+    if "," in text or ";" in text:
+        raise Wrong("a space stands between the two settings, and nothing else")
+    found = dict(part.split("=", 1) for part in text.split() if "=" in part)
+    if found == expected and len(text.split()) == 2:
+        return
+    if set(found) == set(expected):
+        swapped = list(found.values()) == list(reversed(list(expected.values())))
+        raise Wrong(
+            "partition-id and num-partitions are mixed up"
+            if swapped
+            else "--node-config has another number than was given"
+        )
+    if "partition_id" in text or "num_partitions" in text:
+        raise Wrong("the settings have hyphens: partition-id and num-partitions")
+    raise Wrong("--node-config should be like partition-id=0 num-partitions=3")
+
+
+def require_key_refused(answer: Attempt) -> None:
+    """Raise Wrong unless a key without TLS is refused."""
+    case = ("192.168.0.7:9092", 1, 3, 9096, None, KEY)
+    given = dict(zip(NAMES, case, strict=True))
+    try:
+        got = answer(*case)
+    except Wrong as wrong:
+        if isinstance(wrong.raised, ValueError):
+            return
+        if wrong.raised is None:
+            raise
+        raise Wrong(
+            f"refuse it by a ValueError, not by a {type(wrong.raised).__name__}",
+            given=given,
+        ) from None
+    raise Wrong(
+        "a key proves nothing without TLS, and the SuperNode would end at once: raise "
+        "a ValueError",
+        given=given,
+        got=got,
+    )
+
+
+# ------------------------------------------------------------------------- 7.2 diagnose
+
+CAUSES = (
+    "wrong CA",
+    "expired certificate",
+    "no TLS",
+    "unregistered key",
+    "no key",
+    "nothing",
+)
+
+
+def start(option: str = "", port: int = 9095) -> list[str]:
+    """Return what a SuperNode prints first, started with an option."""
+    return [
+        "INFO :      Starting Flower SuperNode",
+        *{
+            "--insecure": [
+                "WARNING :   Option `--insecure` was set. Starting insecure channel to "
+                "127.0.0.1:9092."
+            ],
+            "no CA": ["INFO :      Using system certificates for TLS connection"],
+        }.get(option, []),
+        "INFO:     Started server process [4711]",
+        "INFO:     Application startup complete.",
+        f"INFO:     Uvicorn running on http://127.0.0.1:{port} (Press CTRL+C to quit)",
+    ]
+
+
+def refusal(reason: str) -> list[str]:
+    """Return what a SuperNode prints when it gives up."""
+    handshake = ["ERROR :     SSL/TLS handshake error detected."]
+    return [
+        *(handshake if "SSL" in reason else []),
+        "ERROR :     Exit Code: 305",
+        "Failed to initialize the connection to the SuperLink.",
+        reason,
+        "The SuperNode could not establish a connection to the SuperLink.",
+        "INFO:     Application shutdown complete.",
+    ]
+
+
+VERIFY = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: "
+WRONG_CA = refusal(f"{VERIFY}unable to get local issuer certificate (_ssl.c:1006)")
+EXPIRED = refusal(f"{VERIFY}certificate has expired (_ssl.c:1006)")
+UNREGISTERED = refusal("[code: 2004] Failed to activate SuperNode.")
+NO_KEY = refusal(
+    "[code: 2001] SuperNode authentication is enabled. All SuperNodes must be "
+    "registered via the CLI."
+)
+DISCONNECTED = [
+    "WARNING :   Giving up reconnection after 2.43 seconds and 3 tries.",
+    *refusal("Server disconnected without sending a response."),
+]
+RETRIES = [
+    f"WARNING :   Connection attempt failed, retrying in {seconds} seconds"
+    for seconds in ("0.61", "0.44", "3.02")
+]
+CONNECTED = ["INFO :      Connection successful after 9.67 seconds and 5 tries."]
+LET_IN = [
+    "INFO :      SuperNode ID: 17344450183926050190",
+    "INFO :      Starting Flower SuperExec",
+]
+
+INSECURE_ALONE = (
+    "--insecure is no fault by itself: look for attempts that failed, too, and for a "
+    "SuperNode ID"
+)
+ONCE_IN = (
+    "this SuperNode was let in, once at least: its log says SuperNode ID, and what "
+    "else it says is over or will pass"
+)
+PLAIN = (
+    "it was started with --insecure, and its attempts fail: that is all a SuperNode "
+    "says that speaks plain HTTP to TLS, for ever if there are no --max-retries"
+)
+ONLY_CODE = (
+    "a port may have the digits of a code in it: look for all of [code: 2001] and "
+    "[code: 2004]"
+)
+
+# What happened to the SuperNode, its log, its cause, and what to look at.
+LOGS: tuple[tuple[str, list[str], str, str], ...] = (
+    ("trusts another CA", start() + WRONG_CA, "wrong CA", ""),
+    ("was given no CA", start("no CA") + WRONG_CA, "wrong CA", ""),
+    ("meets an expired certificate", start() + EXPIRED, "expired certificate", ""),
+    (
+        "has a key that nobody registered",
+        start(port=42001) + UNREGISTERED,
+        "unregistered key",
+        ONLY_CODE,
+    ),
+    ("shows no key", start(port=42004) + NO_KEY, "no key", ONLY_CODE),
+    (
+        "speaks plain HTTP to a SuperLink with TLS",
+        start("--insecure") + RETRIES,
+        "no TLS",
+        PLAIN,
+    ),
+    (
+        "speaks plain HTTP to a SuperLink with TLS, and gives up",
+        start("--insecure") + RETRIES[:2] + DISCONNECTED,
+        "no TLS",
+        PLAIN,
+    ),
+    ("was let in", start(port=42004) + LET_IN, "nothing", ONCE_IN),
+    (
+        "has just been started without TLS",
+        start("--insecure"),
+        "nothing",
+        INSECURE_ALONE,
+    ),
+    (
+        "was let in without TLS, as the SuperLink has none",
+        start("--insecure") + LET_IN,
+        "nothing",
+        INSECURE_ALONE,
+    ),
+    (
+        "waits for a SuperLink that is not there yet",
+        start() + RETRIES,
+        "nothing",
+        "attempts that failed are no refusal by themselves: the SuperLink may not be "
+        "there yet, and only --insecure says that there is no TLS",
+    ),
+    (
+        "was let in at the fifth try",
+        start("--insecure") + RETRIES + CONNECTED + LET_IN,
+        "nothing",
+        ONCE_IN,
+    ),
+    (
+        "has lost its SuperLink",
+        start("--insecure") + LET_IN + RETRIES,
+        "nothing",
+        ONCE_IN,
+    ),
+    (
+        "was refused, registered, and started again",
+        start() + UNREGISTERED + start() + LET_IN,
+        "nothing",
+        ONCE_IN,
+    ),
+    (
+        "was killed, and started again too soon",
+        start() + LET_IN + start() + UNREGISTERED,
+        "nothing",
+        ONCE_IN,
+    ),
+)
+
+
+@exercise("7.2", "you can say why a SuperNode stays out, from its log alone.")
+def judge_diagnose(answer: Attempt, rng: random.Random) -> None:
+    """Hand over logs of SuperNodes whose fate is known."""
+    for what, lines, cause, look_at in LOGS:
+        judge_diagnosis(answer, what, lines, cause, look_at)
+    for what, lines, cause, look_at in rng.sample(LOGS, 5):
+        drawn = [with_other_numbers(line, rng) for line in lines]
+        judge_diagnosis(answer, what, drawn, cause, look_at)
+
+
+def with_other_numbers(line: str, rng: random.Random) -> str:
+    """Return a line of a log with its ids, ports and times drawn anew."""
+    for old in ("17344450183926050190", "4711", "9095", "9.67", "0.61", "3.02"):
+        digits = str(rng.randrange(10 ** (len(old) - 1), 10 ** len(old)))
+        line = line.replace(old, f"{digits[0]}.{digits[1:3]}" if "." in old else digits)
+    return line
+
+
+def judge_diagnosis(
+    answer: Attempt, what: str, lines: list[str], cause: str, look_at: str
+) -> None:
+    """Raise Wrong, by name, unless an answer finds what is wrong with a SuperNode."""
+    marks = ("[code", "[SSL", "SuperNode ID", "attempt failed", "--insecure")
+    telling = next((line for m in marks for line in lines if m in line), lines[-1])
+    given = {f"log of a SuperNode that {what}": telling}
+    try:
+        got = answer("\n".join(lines) + "\n")
+    except Wrong as wrong:
+        raise Wrong(str(wrong), given=given) from None
+    if isinstance(got, str) and got == cause:
+        return
+    if not isinstance(got, str) or got not in CAUSES:
+        require_kind(got, "")
+        spelled = isinstance(got, str) and got.strip().casefold() == cause.casefold()
+        sentence = (
+            "say it letter by letter as the task does"
+            if spelled
+            else f"your function should return one of {', '.join(map(repr, CAUSES))}"
+        )
+    elif {got, cause} == {"wrong CA", "expired certificate"}:
+        sentence = (
+            "both logs say CERTIFICATE_VERIFY_FAILED: what follows says whether the CA "
+            "is not trusted or the certificate has expired"
+        )
+    elif look_at is ONLY_CODE and {got, cause} != {"no key", "unregistered key"}:
+        sentence = "the code in the log says what is wrong"
+    else:
+        sentence = look_at or "the line below says what is wrong"
+    raise Wrong(sentence, given=given, expected=cause, got=got)
+
+
+# ---------------------------------------------------------------------- 7.3 read_rounds
+
+KEYS = ("round", "sampled", "results", "failures", "missing")
+
+
+@dataclass(frozen=True)
+class Round:
+    """What became of a round, as far as it came.
+
+    Attributes
+    ----------
+    sampled, nodes : int or None
+        How many nodes were drawn out of how many. None if it still waits for them.
+    results, failures : int or None
+        How many replied. None if the round broke off, or nobody has replied.
+    evaluated : int
+        How many were drawn to evaluate, of which one fails; 0 if nobody was asked.
+    """
+
+    sampled: int | None
+    nodes: int | None
+    results: int | None = None
+    failures: int | None = None
+    evaluated: int = 0
+
+    def lines(self, number: int, rounds: int) -> list[str]:
+        """Return what ``flwr run --stream`` prints of it."""
+        lines = ["", f"[ROUND {number}/{rounds}]"]
+        if self.sampled is None:
+            waiting = "1 connected (minimum required: 3)"
+            return [*lines, f"Waiting for nodes to connect: {waiting}."]
+        lines += [
+            f"configure_train: Sampled {self.sampled} nodes (out of {self.nodes})"
+        ]
+        if self.results is not None:
+            lines += [
+                f"aggregate_train: Received {self.results} results and "
+                f"{self.failures} failures",
+                *[
+                    f"\t> Received error in reply from node 33877378672321349{i:02}: "
+                    "<class 'ValueError'>:<'No partition 7: there are 3, numbered "
+                    "from 0.'>"
+                    for i in range(self.failures)
+                ],
+                "\t└──> Aggregated MetricRecord: {'train-loss': 1.3238706059075045}",
+            ]
+        if self.evaluated:
+            lines += [
+                f"configure_evaluate: Sampled {self.evaluated} nodes "
+                f"(out of {self.nodes})",
+                f"aggregate_evaluate: Received {self.evaluated - 1} results and "
+                "1 failures",
+            ]
+        return lines
+
+    def row(self, number: int, **changes: Any) -> dict[str, Any]:
+        """Return what should be read from it, but for changes."""
+        known = self.results is not None
+        missing = self.sampled - self.results - self.failures if known else None
+        values = (number, self.sampled, self.results, self.failures, missing)
+        return dict(zip(KEYS, values, strict=True)) | changes
+
+
+HEAD = [
+    "Start `flwr-serverapp` process",
+    "Starting FedAvg strategy:",
+    "\t├── Number of rounds: 2",
+    "\t├──> Sampling:",
+    "\t│\t├──Minimum nodes: train (2) | evaluate (0)",
+    "\t│\t└──Minimum available nodes: 3",
+    "",
+    "Initial global evaluation results: {'eval-loss': 2.3011, 'eval-accuracy': 0.1}",
+]
+CUT = (
+    "│ Connection to the SuperLink is unavailable. Please check your network connection"
+)
+
+RUNS: tuple[list[Round], ...] = (
+    [Round(3, 3, 3, 0)],
+    [Round(3, 3, 2, 1), Round(3, 3, 3, 0)],
+    [Round(3, 3, 2, 0), Round(3, 3, 3, 0)],
+    [Round(5, 10, 3, 1), Round(5, 10, 4, 1)],
+    [Round(4, 5, 4, 0, evaluated=3), Round(4, 5, 2, 1, evaluated=5)],
+    [Round(128, 250, 97, 14)],
+    [Round(2, 4, 2, 0)] * 11,
+    [Round(3, 3, 2, 0), Round(3, 3)],
+    [Round(3, 3, 3, 0), Round(None, None)],
+    [Round(4, 4), Round(4, 4, 4, 0)],
+    [],
+)
+
+
+def log_of(run: list[Round]) -> str:
+    """Return what ``flwr run --stream`` prints of a run."""
+    lines = list(HEAD)
+    for number, part in enumerate(run, start=1):
+        lines += part.lines(number, len(run))
+    broken = not run or run[-1].results is None
+    if not broken:
+        lines += ["", "Strategy execution finished in 42.23s"]
+    text = "\n".join(f"INFO :      {line}" for line in lines)
+    return f"{text}\n{CUT}\n" if broken else f"{text}\n"
+
+
+@exercise(
+    "7.3", "your log says of each round who has not answered, which Flower's does not."
+)
+def judge_read_rounds(answer: Attempt, rng: random.Random) -> None:
+    """Hand over logs of known runs."""
+    for run in (*RUNS, *(random_run(rng) for _ in range(4))):
+        judge_reading(answer, run)
+
+
+def random_run(rng: random.Random) -> list[Round]:
+    """Draw a run, of which the last round may break off."""
+    run = []
+    for _ in range(rng.randint(2, 12)):
+        nodes = rng.randint(3, 300)
+        sampled = rng.randint(2, nodes)
+        failures = rng.randint(0, min(3, sampled))
+        results = rng.randint(0, sampled - failures)
+        evaluated = rng.choice([0, rng.randint(1, nodes)])
+        run.append(Round(sampled, nodes, results, failures, evaluated))
+    if rng.random() < 0.5:
+        run[-1] = Round(run[-1].sampled, run[-1].nodes)
+    return run
+
+
+def judge_reading(answer: Attempt, run: list[Round]) -> None:
+    """Raise Wrong, by name, unless an answer reads the log of a run."""
+    expected = [part.row(i) for i, part in enumerate(run, start=1)]
+    last = range(1, len(run) + 1)[-2:]
+    try:
+        got = answer(log_of(run))
+    except Wrong as wrong:
+        sentence = why_not_read(str(wrong), run)
+        raise Wrong(sentence, given=excerpt(run, last)) from None
+    if close(got, expected) and isinstance(got, list | tuple):
+        return
+    require_kind(got, expected)
+    if not isinstance(got, list | tuple):
+        raise Wrong("your function should return a list", got=got)
+    if sentence := name_misread(got, expected, run):
+        raise Wrong(sentence, given=excerpt(run, last), expected=expected, got=got)
+    for own, right, part in zip(got, expected, run, strict=True):
+        if not close(own, right):
+            raise Wrong(
+                name_wrong_row(own, right, part),
+                given=excerpt(run, [right["round"]]),
+                expected=right,
+                got=own,
+            )
+
+
+def excerpt(run: list[Round], numbers: Iterable[int]) -> dict:
+    """Return the lines that tell of some rounds."""
+    if not run:
+        return {"log": "of a run that ended before its first round"}
+    telling = ("configure", "aggregate", "Waiting")
+    return {
+        f"round {number}": [
+            line
+            for line in run[number - 1].lines(number, len(run))
+            if line.startswith(telling)
+        ]
+        for number in numbers
+    }
+
+
+def why_not_read(sentence: str, run: list[Round]) -> str:
+    """Say what an answer to 7.3 that raises has not thought of."""
+    if not run:
+        return f"this run ended before its first round, so there are none: {sentence}"
+    if any(part.results is None for part in run):
+        return (
+            "here a round has no line on its results, or not even one on its nodes: "
+            f"None stands for what the log does not say ({sentence})"
+        )
+    return sentence
+
+
+def name_misread(got: list, expected: list[dict], run: list[Round]) -> str:
+    """Name what is wrong with the list as a whole, if anything is."""
+    if not all(isinstance(row, Mapping) for row in got):
+        return "your function should return a list of dictionaries, one for each round"
+    for row in got:
+        if set(row) != set(KEYS):
+            return f"each round should have the keys {', '.join(KEYS)}, and no others"
+    if len(got) == len(expected):
+        return ""
+    finished = [row for row in expected if row["results"] is not None]
+    if close(got, finished):
+        return "a round that has no line on its results is missing: it began, all right"
+    if any(part.evaluated for part in run) and len(got) == 2 * len(expected):
+        return "there is one entry for each round: leave the evaluation out"
+    return f"this log has {len(expected)} round(s), and the result {len(got)}"
+
+
+def name_wrong_row(got: Mapping, expected: dict, part: Round) -> str:
+    """Name what is wrong with one round."""
+    number = expected["round"]
+    if any(isinstance(value, str) for value in got.values()):
+        return "these are texts: int(...) makes numbers of them"
+    if close(got, expected | {"round": number - 1}):
+        return "rounds are numbered from 1, as in the log"
+    if part.results is None:
+        return (
+            "the log does not say how many replied here, so nobody knows: None, also "
+            "for missing, and not 0 or what was read before"
+        )
+    answered = part.results + part.failures
+    sampled, results, failures = (
+        int(str(count)[0]) for count in (part.sampled, part.results, part.failures)
+    )
+    named = {
+        "a failure is an answer, too: missing is who sent neither": part.row(
+            number, missing=part.sampled - part.results
+        ),
+        "missing counts from the nodes that were sampled, not from all": part.row(
+            number, missing=part.nodes - answered
+        ),
+        "these are all nodes: sampled is the number before (out of ...)": part.row(
+            number, sampled=part.nodes, missing=part.nodes - answered
+        ),
+        "results and failures are mixed up": part.row(
+            number, results=part.failures, failures=part.results
+        ),
+        "a number may have more than one digit: \\d+ finds them all": part.row(
+            number,
+            sampled=sampled,
+            results=results,
+            failures=failures,
+            missing=sampled - results - failures,
+        ),
+    }
+    for sentence, made in named.items():
+        if not close(made, expected) and close(got, made):
+            return sentence
+    if part.evaluated and part.evaluated in (
+        got["sampled"],
+        (got["results"] or 0) + 1,
+    ):
+        return "these numbers are of the evaluation: read the lines of training only"
+    wrong = [key for key in KEYS if not close(got[key], expected[key])]
+    return f"this should be another number: {', '.join(wrong)}"

@@ -1,0 +1,1259 @@
+# %% [markdown]
+# # 07 · Deployment
+#
+# **The same app on real machines, of which one crashes, one hangs and one is a
+# stranger: does it still end with a model, and how would you know?**
+#
+# After this lesson you can
+#
+# - start a SuperLink and SuperNodes, run an app on them, and say which process does
+#   what,
+# - encrypt a federation with TLS, admit SuperNodes by their keys, and say who may have
+#   which file,
+# - tell from a log what was refused, and why,
+# - predict what a run does when a client raises, hangs or dies, or when the SuperLink
+#   does, and find out how many are silently missing,
+# - move the same commands to many machines.
+#
+# **You need:** lessons 00 to 06. **Time:** 75 minutes, 30 of them for the exercises.
+
+# %% [markdown]
+# ## The parts
+#
+# In lesson 06, `flwr run` started a SuperLink in the background, and the clients were
+# virtual. Now you start every part yourself:
+
+# %%
+from course_utils.plots import draw_apps
+
+draw_apps()
+
+# %% [markdown]
+# - In this lesson all of them run on your machine. Each gets a `FLWR_HOME` of its own,
+#   as it would have on a machine of its own, and they talk over the network as always.
+# - Every command here is one that you could type in a terminal. This notebook starts
+#   them with `Deployment`, which waits until each is ready, keeps each one's log in a
+#   file, and ends them all at the end, or when the kernel is restarted. A name that is
+#   started again ends its earlier process first.
+# - The whole notebook takes about four minutes to run.
+
+# %%
+from course_utils.deployment import (
+    CommandFailed,
+    Deployment,
+    Process,
+    free_port,
+    make_certificates,
+    make_supernode_key,
+)
+
+if old := globals().get("deployment"):  # this cell was run before
+    old.stop()
+deployment = Deployment()
+
+# %% [markdown]
+# ### The SuperLink
+#
+# In a terminal, in the environment of the course, its command is
+#
+# ```bash
+# export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION=1
+# flower-superlink --insecure --host 127.0.0.1 --port 9091 --database state.db
+# ```
+#
+# The variable is that of lesson 06: it keeps apps in this environment. (`Deployment`
+# sets it.) `--database` is where the SuperLink writes down all that it has to know
+# tomorrow: nodes, runs, messages. Without it, they are in its memory only.
+#
+# The cell below does the same, on a port that is free:
+
+# %%
+READY = "Application startup complete"  # what it prints then
+
+address = f"127.0.0.1:{free_port()}"
+superlink = deployment.start(
+    "superlink",
+    f"""flower-superlink --insecure
+        --host 127.0.0.1 --port {address.split(":")[1]}
+        --database {deployment.folder}/state.db""",
+    ready=READY,
+)
+
+# %% [markdown]
+# What does it say? Of each log in this lesson we read the lines that matter:
+
+
+# %%
+def show(process: Process, *words: str) -> None:
+    """Print those lines of a log that contain one of the words."""
+    for line in process.log().splitlines():
+        if any(word in line for word in words):
+            print(line.replace(str(deployment.folder), "…"))
+
+
+# %% tags=["nbval-ignore-output"]
+show(superlink, "WARNING", "Starting the SuperLink")
+
+# %% [markdown]
+# - Two warnings, and both are right: nothing is encrypted, and whoever calls is let in.
+#   Section "Encrypted" mends the one, section "By key" the other.
+# - Three interfaces (APIs) on one port: **Fleet** is for SuperNodes, **Control** for the
+#   command `flwr`, **Runtime** for the process that runs your ServerApp.
+#
+# ### The SuperNodes
+#
+# ```bash
+# flower-supernode --insecure --superlink 127.0.0.1:9091 --port 9094 \
+#     --node-config "partition-id=0 num-partitions=3"
+# ```
+#
+# `--node-config` says which data the machine has: the ClientApp finds it in
+# `context.node_config` (lesson 04). `--port` is only for this SuperNode's own helpers.
+# Three SuperNodes on one machine need three; on a machine of its own, leave it out.
+
+
+# %%
+def start_supernode(i: int) -> Process:
+    return deployment.start(
+        f"supernode-{i}",
+        f"""flower-supernode --insecure
+            --superlink {address} --port {free_port()}
+            --node-config "partition-id={i} num-partitions=3" """,
+        ready="SuperNode ID",
+    )
+
+
+node = start_supernode(0)
+
+# %% tags=["nbval-ignore-output"]
+show(node, "SuperNode")
+
+# %% [markdown]
+# It has called the SuperLink, which gave it an id. From now on it asks every three
+# seconds whether there is a message for it. The other two:
+
+# %%
+for i in (1, 2):
+    start_supernode(i)
+
+# %% [markdown]
+# ### The command `flwr`
+#
+# It is a third party: it may run on any machine that reaches the SuperLink, and finds
+# its address in `config.toml` in its `FLWR_HOME` (`~/.flwr`, in your terminal):
+
+# %% tags=["nbval-ignore-output"]
+config_file = deployment.connect(address, name="course")
+print(config_file.read_text())
+
+# %% [markdown]
+# `course` is the name that we give this connection. Who is there?
+#
+# ```bash
+# flwr supernode list course
+# ```
+
+# %% tags=["nbval-ignore-output"]
+nodes = deployment.flwr("supernode list course")
+print(nodes)
+assert nodes.count("online") == 3
+
+# %% [markdown]
+# ## One app, three runtimes, one model
+#
+# The app is that of lesson 06, in the folder `flower_app`, and not a line of it changes.
+# In a terminal:
+#
+# ```bash
+# flwr run flower_app course --stream --run-config \
+#   "num-server-rounds=2 fraction-train=1.0 fraction-evaluate=0.0 min-available-nodes=3"
+# ```
+#
+# All three train in both rounds, and nobody evaluates: that saves time here. More runs
+# will follow, so settings and command go into functions. Each run saves its model in a
+# folder of its own:
+
+# %%
+from pathlib import Path
+
+import course_utils
+
+APP = Path(course_utils.__file__).parents[1] / "notebooks" / "flower_app"
+assert APP.is_dir(), "This lesson needs a clone of the course's repository."
+RUN_CONFIG = {
+    "num-server-rounds": 2,
+    "fraction-train": 1.0,
+    "fraction-evaluate": 0.0,
+    "min-available-nodes": 3,
+}
+
+
+def run_config(name: str, settings: dict[str, float]) -> dict:
+    """Return a run's settings, with a results folder of its own."""
+    changed = {key.replace("_", "-"): value for key, value in settings.items()}
+    results = {"results-dir": str(deployment.folder / "results" / name)}
+    return RUN_CONFIG | changed | results
+
+
+# %%
+import json
+
+
+def submit(name: str, **settings: float) -> Process:
+    """Submit the app, and return `flwr run`, which prints the log."""
+    config = run_config(name, settings)
+    pairs = [f"{key}={json.dumps(value)}" for key, value in config.items()]
+    words = ["flwr", "run", str(APP), "course", "--stream"]
+    words += ["--run-config", " ".join(pairs)]
+    return deployment.start(name, words, ready="Successfully started run")
+
+
+# %% [markdown]
+# We want to look at the processes while a client trains. Every ClientApp that starts
+# says so in its SuperNode's log, and that can be waited for:
+
+# %%
+START = "Start `flwr-clientapp` process"
+
+
+def submit_and_wait_for(
+    node: Process, name: str, **settings: float
+) -> Process:
+    """Submit the app, and wait until a SuperNode's ClientApp has started."""
+    earlier = node.log().count(START)
+    run = submit(name, **settings)
+    node.wait_for(START, times=earlier + 1, timeout=120)
+    return run
+
+
+# %% [markdown]
+# **Predict:** the SuperLink and the three SuperNodes are four processes. Which others are
+# there in the middle of a round, and which of all run *your* code? (You will miss one
+# kind.)
+
+# %%
+from collections import Counter
+
+import psutil
+
+
+def tree(process: psutil.Process, depth: int = 0) -> list[str]:
+    """List a process and all that it started, each below its parent."""
+    try:
+        program = Path(process.cmdline()[1]).name
+        children = process.children()
+    except psutil.NoSuchProcess:  # it has just ended
+        return []
+    below = [line for child in children for line in tree(child, depth + 1)]
+    return ["    " * depth + program, *below]
+
+
+# %% tags=["nbval-ignore-output"]
+node = deployment.processes["supernode-0"]
+run = submit_and_wait_for(node, "first-run")
+lines = [s for child in psutil.Process().children() for s in tree(child)]
+processes = [line for line in lines if line.lstrip().startswith("fl")]
+print("\n".join(processes))
+
+# %%
+programs = Counter(line.strip() for line in processes)
+assert programs["flower-superlink"] == 1 and programs["flower-supernode"] == 3
+assert programs["flower-superexec"] == 4
+assert programs["flwr-serverapp"] >= 1 and programs["flwr-clientapp"] >= 1
+
+# %% [markdown]
+# | process | where | it | lives |
+# |---|---|---|---|
+# | `flower-superlink` | server | keeps the state, passes messages on | until stopped |
+# | `flower-superexec` | server | starts a process for each run | until stopped |
+# | `flwr-serverapp` | server | **runs your ServerApp** | one run |
+# | `flower-supernode` | client | fetches messages, sends replies | until stopped |
+# | `flower-superexec` | client | starts a process for each message | until stopped |
+# | `flwr-clientapp` | client | **runs your ClientApp** | one message |
+# | `flwr` | anywhere | submits the app, then prints the run's log | one command |
+#
+# Thirteen at most. Eight are there all the time, and do not know your app. Your code runs
+# in processes that come and go. (You may see fewer than three ClientApps: each SuperNode
+# asks for its message at a time of its own.)
+#
+# Wait until the run is over, and read its rounds. Of the log of a run we keep what says
+# who took part:
+
+# %%
+import re
+import textwrap
+from itertools import groupby
+
+PARTS = ("[ROUND", "Waiting for", "configure_train", "aggregate_", "error in")
+
+
+def show_rounds(run: Process) -> None:
+    """Print the lines of a run's log that say who took part."""
+    lines = [re.sub(r"^INFO :[\s>]*", "", s) for s in run.log().splitlines()]
+    lines = [s for s in lines if any(part in s for part in PARTS)]
+    for line, _ in groupby(lines):  # what is repeated is printed once
+        print(textwrap.fill(line, 80, subsequent_indent="    "))
+
+
+# %% tags=["nbval-ignore-output"]
+run.wait(timeout=150)
+show_rounds(run)
+
+# %% [markdown]
+# And was it a new process for each message? SuperNode 0 had two messages:
+
+# %%
+log = node.log()
+print("received:", log.count("Receiving: train"), "started:", log.count(START))
+assert log.count(START) == log.count("Receiving: train") >= 2
+
+# %% [markdown]
+# So a global variable of the ClientApp has no second round in which to be found: that is
+# why lesson 04 kept state in `context.state`. And here a message costs seconds: up to
+# three until the SuperNode asks, then a new Python that imports PyTorch.
+#
+# One line in its log says where the code came from:
+
+# %% tags=["nbval-ignore-output"]
+show(node, "Successfully installed")
+
+# %% [markdown]
+# The **app travels**: the SuperNode has unpacked it into its own `FLWR_HOME`. What the
+# app imports does not: PyTorch has to be installed on the SuperNode's machine.
+#
+# **Predict:** the same app in this notebook's own process, as in lesson 05, with the same
+# settings. How far is its model from that of all these processes?
+
+# %%
+import logging
+import sys
+import tomllib
+
+sys.path.insert(0, str(APP))
+from federated_digits import client_app, server_app
+
+PYPROJECT = tomllib.loads((APP / "pyproject.toml").read_text())
+DEFAULTS = PYPROJECT["tool"]["flwr"]["app"]["config"]
+# Flower's log stays off, even its warning that nobody evaluates:
+logging.getLogger("flwr").setLevel(logging.ERROR)
+
+# %% tags=["nbval-ignore-output"]
+from course_utils.runtime import run_in_process
+
+
+def run_here(name: str, **settings: float) -> None:
+    """Run the app in this process, with the settings of `submit`."""
+    run_in_process(
+        server_app.app,
+        client_app.app,
+        num_supernodes=3,
+        run_config=DEFAULTS | run_config(name, settings),
+        progress=False,
+    )
+
+
+run_here("here")
+
+# %%
+import torch
+
+
+def load_model(name: str) -> dict[str, torch.Tensor]:
+    folder = deployment.folder / "results" / name
+    return torch.load(folder / "final_model.pt")
+
+
+def largest_difference(a: dict, b: dict) -> float:
+    return max((a[name] - b[name]).abs().max().item() for name in a)
+
+
+# %% tags=["nbval-ignore-output"]
+apart = largest_difference(load_model("first-run"), load_model("here"))
+print(f"largest difference of two weights: {apart:.1e}")
+assert apart <= 1e-5
+
+# %% [markdown]
+# Next to nothing, and lesson 06 found the same for the Simulation Runtime: **one app,
+# three runtimes, one model.**
+#
+# - It is no accident. The app seeds each client's batches by the run's seed, the round
+#   and the partition (`set_seed` in `task.py`), so that it does not matter in which
+#   process, or on which machine, a client trains.
+# - What remains: the server adds up the replies in the order in which they arrive, and
+#   a sum of floats depends on its order, in its last digits. (On machines with other
+#   processors, these add rounding of their own.)
+#
+# That the check means something: one round fewer is another model.
+
+# %% tags=["nbval-ignore-output"]
+run_here("here-1-round", num_server_rounds=1)
+one_round = load_model("here-1-round")
+assert largest_difference(one_round, load_model("here")) > 1e-3
+
+# %% [markdown]
+# ## Encrypted
+#
+# This federation has done its work. The next one is to be safe:
+
+# %%
+deployment.stop()
+deployment = Deployment()
+
+# %% [markdown]
+# **TLS** is what a browser does with `https`. It encrypts, and it proves to the caller
+# that the server is the one that was called. The proof is a **certificate**: a file that
+# says "this public key belongs to the server with these names", signed by a
+# **certificate authority (CA)** that the caller trusts. A federation can be its own CA:
+
+# %%
+TLS = make_certificates(deployment.folder / "tls")
+for name, path in TLS.items():
+    print(f"{name:5} {path.name}")
+
+# %% [markdown]
+# | file | what it is | who may have it |
+# |---|---|---|
+# | `ca.pem` | the CA's certificate, to check signatures by | everyone |
+# | `cert.pem` | the server's certificate | everyone |
+# | `key.pem` | the server's private key | **the server alone** |
+#
+# - Each SuperNode and each `flwr` needs `ca.pem`. The server shows `cert.pem` to each
+#   caller. Who has `key.pem` can pretend to be the server.
+# - A fourth one is missing with intent: the CA's own private key, which signed. Who has
+#   it can make certificates that everyone here believes. `make_certificates` forgets it.
+#
+# **Predict:** the certificate was made for "the server with these names". Which names
+# does it need, if everyone calls `127.0.0.1`?
+
+# %%
+import stat
+
+from cryptography import x509
+
+
+def read_certificate(name: str) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(TLS[name].read_bytes())
+
+
+ca, cert = read_certificate("ca"), read_certificate("cert")
+cert.verify_directly_issued_by(ca)  # raises an error if it was not
+names = cert.extensions.get_extension_for_class(x509.SubjectAlternativeName)
+print("made for:", [str(name.value) for name in names.value])
+assert stat.S_IMODE(TLS["key"].stat().st_mode) == 0o600  # for its owner only
+
+# %% [markdown]
+# It needs the address *by which it is called*, letter for letter. Names and addresses of
+# a certificate are its **SAN** (subject alternative names). 127.0.0.1 must always be
+# among them, because the SuperLink's own SuperExec calls it so: `make_certificates` adds
+# it, and `localhost`, to whatever you ask for.
+#
+# A certificate has an end, too. This one is valid for a week. Then all three files are
+# made anew, and everyone needs the new `ca.pem`.
+#
+# ## By key
+#
+# TLS says who the server is. It does not say who calls: whoever has `ca.pem`, and that
+# is everyone, could join as a SuperNode and send any model. So each SuperNode gets a
+# **key pair**, and the SuperLink admits those whose public key was registered.
+#
+# ```bash
+# ssh-keygen -t ecdsa -b 384 -N "" -f key-0   # makes key-0 and key-0.pub
+# ```
+#
+# | file | who may have it |
+# |---|---|
+# | `key-0` | **this SuperNode alone.** It is made there, and never leaves |
+# | `key-0.pub` | everyone. Whoever runs the SuperLink registers it |
+#
+# First the SuperLink, with four options more, and `--insecure` gone:
+#
+# ```bash
+# flower-superlink --host 127.0.0.1 --port 9091 --database state.db \
+#     --ssl-ca-certfile ca.pem --ssl-certfile cert.pem --ssl-keyfile key.pem \
+#     --enable-supernode-auth
+# ```
+
+
+# %%
+def superlink_command(address: str, tls: dict[str, Path]) -> str:
+    return f"""flower-superlink --host 127.0.0.1 --port {address.split(":")[1]}
+        --ssl-ca-certfile {tls["ca"]} --ssl-certfile {tls["cert"]}
+        --ssl-keyfile {tls["key"]} --enable-supernode-auth"""
+
+
+address = f"127.0.0.1:{free_port()}"
+SUPERLINK = f"""{superlink_command(address, TLS)}
+    --database {deployment.folder}/state.db"""
+superlink = deployment.start("superlink", SUPERLINK, ready=READY)
+assert "WARNING" not in superlink.log()
+
+# %% [markdown]
+# Both warnings are gone. `flwr` gets the CA in place of `insecure = true`:
+
+# %% tags=["nbval-ignore-output"]
+print(deployment.connect(address, TLS["ca"]).read_text())
+
+# %% [markdown]
+# Three keys, made and registered. (`make_supernode_key` does what the command
+# `ssh-keygen` above does.)
+#
+# ```bash
+# flwr supernode register key-0.pub course
+# ```
+
+# %% tags=["nbval-ignore-output"]
+KEYS = []
+for i in range(3):
+    path = deployment.folder / "keys" / f"key-{i}"
+    key, public_key = make_supernode_key(path)
+    print(deployment.flwr(f"supernode register {public_key} course"))
+    KEYS.append(key)
+
+# %% [markdown]
+# And a SuperNode has two options more: by `ca.pem` it knows the server, by its private
+# key the server knows it.
+#
+# ```bash
+# flower-supernode --superlink 127.0.0.1:9091 --root-certificates ca.pem \
+#     --auth-supernode-private-key key-0 --node-config "partition-id=0 num-partitions=3"
+# ```
+
+
+# %%
+def supernode_command(
+    address: str, key: Path, ca: Path, partition_id: int = 0
+) -> str:
+    return f"""flower-supernode --superlink {address} --port {free_port()}
+        --root-certificates {ca} --auth-supernode-private-key {key}
+        --node-config "partition-id={partition_id} num-partitions=3" """
+
+
+def start_supernode(i: int, partition_id: int | None = None) -> Process:
+    partition_id = i if partition_id is None else partition_id
+    command = supernode_command(address, KEYS[i], TLS["ca"], partition_id)
+    return deployment.start(f"supernode-{i}", command, ready="SuperNode ID")
+
+
+for i in range(3):
+    start_supernode(i)
+
+# %% [markdown]
+# **Predict:** the same app over encrypted connections, with clients that prove who they
+# are, one round. Which model will it be?
+
+# %% tags=["nbval-ignore-output"]
+run = submit("secure-run", num_server_rounds=1)
+run.wait(timeout=150)
+show_rounds(run)
+
+# %%
+secure = load_model("secure-run")
+assert largest_difference(secure, one_round) <= 1e-5
+print("the same model as in this process, after one round")
+
+# %% [markdown]
+# The same. TLS and keys decide who may talk, and change nothing of what is said.
+#
+# > **What this does not protect.** Flower, as you have installed it, has no passwords:
+# > whoever reaches the SuperLink's port and has `ca.pem` can register a key, or submit
+# > an app, which then runs on every SuperNode. You have just done both. So a key tells
+# > *who* sends, and keeps out only those who do not register one themselves. To keep
+# > strangers out, let only the participants' addresses through the server's firewall. And
+# > a SuperNode with a key may still send a wrong model: a key says *who*, not *what*.
+
+# %% [markdown]
+# ### Exercise 7.1: the command of a SuperNode
+#
+# | difficulty | minutes | why it matters |
+# |---|---|---|
+# | 1 of 3, recall | 4 | whoever joins your federation types this command |
+#
+# Complete `supernode_words`: return the words of the command that starts a SuperNode,
+# as a list of str, like `words` in `submit`; the order of the options is free.
+# `superlink` is the SuperLink's address, `port` the
+# SuperNode's own port. Without `root_certificates` there is no TLS. A `private_key`
+# without TLS is refused by Flower: raise a `ValueError` then.
+#
+# <details><summary>Hint 1</summary>
+#
+# The words of `program --option value` are `["program", "--option", "value"]`, and all
+# of them are str.
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# In a terminal, quotes keep `"partition-id=0 num-partitions=3"` together. In a list it
+# is one word anyway, and quotes would be a part of it.
+# </details>
+
+# %%
+from course_utils.exercises import check
+
+
+def supernode_words(
+    superlink: str,
+    partition_id: int,
+    num_partitions: int,
+    port: int,
+    root_certificates: str | None = None,
+    private_key: str | None = None,
+) -> list[str]:
+    """Return the words of the command that starts a SuperNode."""
+    ### BEGIN SOLUTION
+    if private_key and not root_certificates:
+        raise ValueError("A key proves nothing without TLS.")
+    words = ["flower-supernode", "--superlink", superlink, "--port", str(port)]
+    data = f"partition-id={partition_id} num-partitions={num_partitions}"
+    words += ["--node-config", data]
+    if private_key:
+        words += ["--auth-supernode-private-key", private_key]
+    if root_certificates:
+        return [*words, "--root-certificates", root_certificates]
+    return [*words, "--insecure"]
+    ### END SOLUTION
+
+
+# %%
+check("7.1", supernode_words)
+
+# %% [markdown] tags=["solution"]
+# **Why this.** A program gets a list of words, and a shell is only one way to make it.
+# Made directly, a file's name may hold spaces or quotes, and nothing has to be escaped.
+# **What people get wrong:** they keep the shell's quotes, which become a part of the
+# word; they write a number that is no str; or they take the SuperLink's port for
+# `--port`, which is one of the SuperNode's own, for its helpers.
+
+# %% [markdown]
+# ## What is refused
+#
+# Four times something is wrong. What does the SuperNode say? It is started as above, but
+# with `--max-retries 1`, to be on the safe side: the first three end at once without it,
+# too. The process ends with exit code 1. (`Exit Code: 305`, in its log, is Flower's own
+# number for the reason.)
+
+
+# %%
+def refused(name: str, command: str) -> Process:
+    """Start a SuperNode that will be refused, and wait until it has ended."""
+    stranger = deployment.start(name, f"{command} --max-retries 1")
+    assert stranger.wait(timeout=60) == 1
+    return stranger
+
+
+# %% [markdown]
+# **1. A key that nobody registered.** A stranger has `ca.pem`, and makes a key pair:
+
+# %% tags=["nbval-ignore-output"]
+key, _ = make_supernode_key(deployment.folder / "keys" / "unknown")
+stranger = refused("unknown", supernode_command(address, key, TLS["ca"]))
+show(stranger, "Exit Code", "Failed", "[code")
+
+# %%
+assert "[code: 2004] Failed to activate SuperNode." in stranger.log()
+
+# %% [markdown]
+# To the stranger the SuperLink does not say why. Its own log does:
+
+# %% tags=["nbval-ignore-output"]
+errors = [s for s in superlink.log().splitlines() if "ApiError:2004" in s]
+print(re.sub("key: .*, exception", "key: …, exception", errors[-1]))
+
+# %%
+assert "No SuperNode found with the given public key." in errors[-1]
+
+# %% [markdown]
+# **2. The wrong CA.** The key is fine this time, but the SuperNode trusts another CA.
+# So it is the *SuperNode* that refuses: for all it knows, somebody pretends to be the
+# server.
+
+# %% tags=["nbval-ignore-output"]
+OTHER = make_certificates(deployment.folder / "other")
+stranger = refused(
+    "wrong-ca", supernode_command(address, KEYS[0], OTHER["ca"])
+)
+show(stranger, "Exit Code", "Failed", "SSL")
+
+# %%
+assert "unable to get local issuer certificate" in stranger.log()
+
+# %% [markdown]
+# Without `--root-certificates` it says the same: then it trusts the CAs that its
+# computer trusts, and ours is not among them.
+#
+# **3. A certificate that has expired.** This one is a day too old. **Predict:** who
+# notices, the SuperLink when it starts, or the SuperNode when it calls?
+
+# %% tags=["nbval-ignore-output"]
+OLD = make_certificates(deployment.folder / "old", days=-1)
+old_address = f"127.0.0.1:{free_port()}"
+old_superlink = deployment.start(
+    "old-superlink", superlink_command(old_address, OLD), ready=READY
+)
+stranger = refused(
+    "expired", supernode_command(old_address, KEYS[0], OLD["ca"])
+)
+show(stranger, "Exit Code", "Failed", "SSL")
+
+# %%
+assert "certificate has expired" in stranger.log()
+
+# %% [markdown]
+# The SuperLink started without a word. But then its own SuperExec called it, and died of
+# the same error, so that no ServerApp would ever start there:
+
+# %% tags=["nbval-ignore-output"]
+old_superlink.wait_for("certificate has expired", timeout=30)
+print(old_superlink.tail(1))
+old_superlink.stop()
+
+# %% [markdown]
+# **4. Plain HTTP to a SuperLink with TLS.** Somebody forgot the certificates and typed
+# `--insecure`. This time without `--max-retries`, as one usually types it. **Predict:**
+# which error will it show?
+
+# %% tags=["nbval-ignore-output"]
+PLAIN = f"""flower-supernode --insecure --superlink {address}
+    --port {free_port()} --node-config "partition-id=0 num-partitions=3" """
+stranger = deployment.start("plain", PLAIN)
+stranger.wait_for("Connection attempt failed", times=2)
+show(stranger, "WARNING")
+assert stranger.is_running
+stranger.stop()
+
+# %% [markdown]
+# None, and **this goes on for ever.** A SuperNode that does not reach its SuperLink waits
+# for better times, and a server that speaks TLS looks to it like one that is not there.
+# `--max-retries` or `--max-wait-time` set a limit.
+#
+# **And `flwr`?** It, too, needs the right CA. **Predict:** does it tell the wrong CA
+# from plain HTTP?
+
+# %% tags=["nbval-ignore-output"]
+answers = []
+for root_certificates in (OTHER["ca"], None):  # None: plain HTTP
+    deployment.connect(address, root_certificates)
+    try:
+        deployment.flwr("list course")
+    except CommandFailed as error:
+        answers.append(str(error))
+deployment.connect(address, TLS["ca"])
+print(*answers, sep="\n\n")
+
+# %%
+assert len(answers) == 2 and len(set(answers)) == 1
+assert "Connection to the SuperLink is unavailable." in answers[0]
+
+# %% [markdown]
+# No: it has one sentence for both, which speaks of the network. If `flwr` says that the
+# SuperLink is unavailable, check address and `root-certificates` in its `config.toml`.
+# For the reason, start a SuperNode with the same address and CA, and read its log.
+#
+# | what is wrong | what you read | where |
+# |---|---|---|
+# | unregistered key | `[code: 2004] Failed to activate SuperNode.` | SuperNode |
+# | | `No SuperNode found with the given public key.` | SuperLink |
+# | wrong CA, or none | `unable to get local issuer certificate` | SuperNode |
+# | expired certificate | `certificate has expired` | SuperNode, SuperLink |
+# | plain HTTP to TLS | `Connection attempt failed, retrying`, for ever | SuperNode |
+# | wrong CA, or plain HTTP | `Connection to the SuperLink is unavailable.` | `flwr` |
+
+# %% [markdown]
+# ### Exercise 7.2: why a SuperNode stays out
+#
+# | difficulty | minutes | why it matters |
+# |---|---|---|
+# | 2 of 3, apply | 8 | in a room of thirty, somebody's SuperNode always stays out |
+#
+# Complete `diagnose`: say from a SuperNode's log what is wrong with it.
+#
+# | return | if |
+# |---|---|
+# | `"wrong CA"` | it does not trust the CA of the SuperLink's certificate |
+# | `"expired certificate"` | the SuperLink's certificate has expired |
+# | `"unregistered key"` | it was refused with `[code: 2004]` |
+# | `"no key"` | it shows no key, and the SuperLink wants one |
+# | `"no TLS"` | it was started with `--insecure`, and fails to connect |
+# | `"nothing"` | none of these, or it was let in at least once (`SuperNode ID:`) |
+#
+# One of them was not tried above: a SuperNode without a key is refused with
+# `[code: 2001]`.
+#
+# <details><summary>Hint 1</summary>
+#
+# What was tried above shows what each refusal prints. Look for a part that stands in
+# one of them only, and is no bare number: `2004` may be a part of a port.
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Ask first whether it was let in. Then ask for what is refused in so many words.
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# `"no TLS"` needs two signs: `--insecure`, and `Connection attempt failed`. One alone is
+# no fault: there may be no TLS at all, or no SuperLink yet.
+# </details>
+
+
+# %%
+def diagnose(log: str) -> str:
+    """Return what a SuperNode's log says is wrong with it."""
+    ### BEGIN SOLUTION
+    if "SuperNode ID:" in log:
+        return "nothing"
+    causes = {
+        "unable to get local issuer certificate": "wrong CA",
+        "certificate has expired": "expired certificate",
+        "[code: 2004]": "unregistered key",
+        "[code: 2001]": "no key",
+    }
+    for sign, cause in causes.items():
+        if sign in log:
+            return cause
+    if "--insecure" in log and "Connection attempt failed" in log:
+        return "no TLS"
+    return "nothing"
+    ### END SOLUTION
+
+
+# %%
+check("7.2", diagnose)
+
+# %% [markdown] tags=["solution"]
+# **Why this.** All refusals end in the same exit code, 305; the one line above it tells
+# them apart. Plain HTTP to a SuperLink with TLS is never refused in words, so it must be
+# concluded. (A SuperLink that is not there looks the same to a SuperNode without TLS.)
+# **What people get wrong:** they look for `CERTIFICATE_VERIFY_FAILED`, which a wrong CA
+# and an expired certificate share, or take every failed attempt for a fault, though a
+# SuperNode that is early, or whose SuperLink is started again, just tries on.
+
+# %% [markdown]
+# ## What survives
+#
+# Real machines fail in the middle of a round. Three experiments on the federation that
+# is still running. First, two functions that ask the SuperLink what it knows. With
+# `--format json`, the answers of `flwr` are for programs:
+
+
+# %%
+def nodes() -> dict[str, str]:
+    """Return the status of each SuperNode by its id."""
+    answer = deployment.flwr("supernode list course --format json")
+    return {n["node-id"]: n["status"] for n in json.loads(answer)["nodes"]}
+
+
+def ending(run: Process) -> tuple[str, str]:
+    """Return the status of a run, and its reason."""
+    run_id = re.search(r"started run (\d+)", run.log()).group(1)
+    answer = deployment.flwr(f"list course --run-id {run_id} --format json")
+    (known,) = json.loads(answer)["runs"]
+    return known["status"], known["status-details"]
+
+
+print(Counter(nodes().values()), ending(run))
+
+# %% [markdown]
+# ### The SuperLink is killed
+#
+# **Predict:** no goodbye, everything on the server dies in an instant, with the
+# ServerApp in the middle of a round. Then the SuperLink is started again, by the same
+# command, on the same database. What becomes of `flwr run`, of the SuperNodes, and of
+# the run?
+
+# %% tags=["nbval-ignore-output"]
+node = deployment.processes["supernode-0"]
+dead_run = submit_and_wait_for(node, "superlink-dies")
+superlink.kill()
+exit_code = dead_run.wait(timeout=60)
+superlink = deployment.start("superlink", SUPERLINK, ready=READY)
+print(dead_run.tail(6))
+
+# %%
+assert exit_code == 1
+assert "Connection to the SuperLink is unavailable." in dead_run.log()
+
+# %% [markdown]
+# `flwr run` ends at once, with a clear error. And what does the SuperLink know, now that
+# it is back?
+
+# %%
+known = nodes()
+print("SuperNodes:", Counter(known.values())["online"], "online")
+print("the run:", ending(dead_run)[0])
+for i in range(3):
+    assert deployment.processes[f"supernode-{i}"].is_running
+
+# %% [markdown]
+# - **The SuperNodes** retried until the SuperLink was back, and went on. The database
+#   knew them, and their keys. (That they are `online` proves little: the database says so
+#   for a minute anyway. In the next run they will take part.)
+# - **The run** is running, says the database. That is not true: its ServerApp is dead,
+#   and nobody starts it again. A ServerApp gives a sign of life, a **heartbeat**, every
+#   30 seconds or less; after 60 without, the SuperLink will notice. We shall look again.
+# - **Its rounds** are lost, since this app saves its model at the end. But its log is in
+#   the database:
+#
+# ```bash
+# flwr log RUN-ID course --show
+# ```
+
+# %% tags=["nbval-ignore-output"]
+run_id = re.search(r"started run (\d+)", dead_run.log()).group(1)
+log = deployment.flwr(f"log {run_id} course --show")
+print("\n".join(line for line in log.splitlines() if "ROUND" in line))
+assert "[ROUND 1/2]" in log
+
+# %% [markdown]
+# What to do? Submit it again. And while that minute passes, the next two things happen.
+#
+# ### One client raises, another one dies
+#
+# - SuperNode 2 is started anew, with a typo: partition 7 of 3. It starts without
+#   complaint, since it does not know what its node config is good for. The ClientApp
+#   does, and raises.
+# - SuperNode 0 is killed in the middle of the round, without a goodbye. It is started
+#   again at once, by the same command, with the same key.
+#
+# **Predict:** how many results and failures will be counted? When does the round end?
+# (Its deadline is far: 600 s. A SuperNode gives heartbeats, as a ServerApp does.) And is
+# the new SuperNode 0 let in?
+
+# %% tags=["nbval-ignore-output"]
+import time
+
+typo = start_supernode(2, partition_id=7)
+victim = deployment.processes["supernode-0"]
+run = submit_and_wait_for(victim, "raises-and-dies", num_server_rounds=1)
+victim.kill()
+killed_at = time.monotonic()
+try:
+    start_supernode(0)
+    refusal = ""
+except CommandFailed as error:
+    refusal = str(error)
+print("again at once:", *re.findall(r"\[code.*", refusal))
+print(Counter(nodes().values()))
+
+# %% [markdown]
+# It is refused. Wait until the round has ended, and try once more:
+
+# %% tags=["nbval-ignore-output"]
+run.wait_for("aggregate_train", timeout=150)
+seconds = time.monotonic() - killed_at
+start_supernode(0)
+print(f"again after {seconds:.0f} s: let in")
+
+# %% tags=["nbval-ignore-output"]
+run.wait(timeout=60)
+show_rounds(run)
+
+# %%
+assert "Received 1 results and 2 failures" in run.log()
+assert "No partition 7" in run.log() and "Node Unavailable" in run.log()
+assert "[code: 2004]" in refusal
+assert set(nodes()) == set(known)  # the same key, the same node id
+assert load_model("raises-and-dies")
+
+# %% [markdown]
+# Both are **failures**, and the run ends with a model, if only of the third client's.
+# But they are not alike:
+#
+# - **Who raises** sends an error reply at once. It says which node, and why. The
+#   traceback is where the error was, in the SuperNode's log on its machine:
+
+# %% tags=["nbval-ignore-output"]
+show(typo, "Traceback", "in train", "in load_data", "ValueError")
+
+# %% [markdown]
+# - **Who dies** says nothing. 60 seconds after its last heartbeat, and so 30 to 60 after
+#   its death, it is **offline**, and the SuperLink writes an error reply in its place.
+#   Hence `from node 1`: that is no client, but the SuperLink's own number. Which client it
+#   was, `flwr supernode list` tells while it is offline: compare the id there with the
+#   `SuperNode ID` in each SuperNode's log.
+# - Until then it counts as online, and its key as in use. So the new one is refused, with
+#   the `[code: 2004]` of an unregistered key, and *ends*. Something has to start it again a minute later: systemd with
+#   `Restart=always`, `docker run --restart always`, or you. (Without SuperNode
+#   authentication it is let in at once, as a new node with a new id.)
+# - A SuperNode that is *asked* to end, as by Ctrl+C, says goodbye. It is offline at once,
+#   and so `start_supernode(2)` above could end the old one and start another.
+#
+# > **Too quick a return.** The SuperLink writes that error reply when the ServerApp asks
+# > for replies, every three seconds, and the node is offline *then*. A SuperNode that
+# > says goodbye and is back before that, with the same key, is never missed. But its
+# > message is gone with the old process, and the round waits until its deadline.
+#
+# The typo is mended. And what has become of the run whose SuperLink died? Meanwhile a
+# minute is over:
+
+# %% tags=["nbval-ignore-output"]
+start_supernode(2)
+for _ in range(30):  # a minute and a half at most
+    status, reason = ending(dead_run)
+    if status != "running":
+        break
+    time.sleep(3)
+print(reason)
+print(deployment.flwr("list course"))
+
+# %%
+print(status)
+assert status == "finished:failed"
+assert reason == "No heartbeat received from the task"
+assert ending(run)[0] == "finished:completed"
+
+# %% [markdown]
+# It was declared failed, with a reason.
+#
+# > **Do not trust the exit code of `flwr run --stream`.** It is 0 when the log came to
+# > its end, also if the ServerApp ended with an error. (It was 1 above, because the
+# > *connection* broke.) Ask `flwr list`, or look for the
+# > model.
+#
+# ### A client hangs
+#
+# A laptop is closed, a disk stalls: the process is there and does nothing. `suspend`
+# freezes SuperNode 2 with its ClientApp in the middle of training. The round has a
+# deadline. In this app it is `round-timeout`, which becomes the `timeout` of
+# `strategy.start`: 600 s in this app, an hour in Flower, and 30 s in this run.
+#
+# **Predict:** the round ends after 30 s. How many results, and how many failures?
+
+# %% tags=["nbval-ignore-output"]
+frozen = deployment.processes["supernode-2"]
+run = submit_and_wait_for(
+    frozen, "one-hangs", num_server_rounds=1, round_timeout=30.0
+)
+try:
+    frozen.suspend()
+    print(Counter(nodes().values()))
+    run.wait(timeout=150)
+finally:
+    frozen.resume()
+show_rounds(run)
+
+# %%
+assert "Sampled 3 nodes (out of 3)" in run.log()
+assert "Received 3 results" not in run.log()
+assert "and 0 failures" in run.log()
+assert load_model("one-hangs")
+assert "Receiving: train" in deployment.processes["supernode-0"].log()
+
+# %% [markdown]
+# ### 2 results and 0 failures, of 3
+#
+# That is no slip of the pen:
+#
+# - A failure is an *error reply*. Who sends nothing is counted nowhere: the strategy gets
+#   two replies, and is not told whom it waited for in vain.
+# - **Every line of this log looks like success.** The SuperNode counts as online, too: its
+#   30 seconds were over before its 60. Frozen for longer, it would be a failure like
+#   SuperNode 0. But where only the *ClientApp* hangs, or is slow, the SuperNode's heart
+#   goes on beating, and no deadline is long enough to make it a failure.
+# - Only a subtraction gives it away:
+#   **sampled − results − failures = silently missing**, here 3 − 2 − 0 = 1.
+# - When the process wakes up, it finishes, sends its reply, and nobody wants it any more.
+#   In the next run it takes part as if nothing had happened.
+#
+# By the way, SuperNode 0, which was dead two minutes ago, took part. No run has hung, and
+# none ended without either a model or an error:
+#
+# | what happened | the run | you notice it by |
+# |---|---|---|
+# | the SuperLink died | failed | `flwr run` at once, `flwr list` after 60 s |
+# | a client raised | went on with the others | a failure, with node and reason |
+# | a SuperNode died | went on after a minute or less | a failure, `from node 1`: the SuperLink |
+# | a client hung | went on after the deadline | **sampled − results − failures** |
+
+# %% [markdown]
+# ### Exercise 7.3: who did not answer
+#
+# | difficulty | minutes | why it matters |
+# |---|---|---|
+# | 3 of 3, build | 15 | Flower counts failures, and says nothing of those who are silent |
+#
+# Complete `read_rounds`: read the log of `flwr run --stream`, and return one dictionary
+# for each round, such as
+#
+# `{"round": 1, "sampled": 3, "results": 2, "failures": 0, "missing": 1}`
+#
+# - The numbers are those of *training*, not of evaluation.
+# - `missing` is how many sent neither a result nor a failure before the deadline.
+# - What the log does not say is `None`. A run that breaks off leaves a round without a
+#   line on its results, or even without one on its nodes. Flower prints no line either
+#   if nobody at all has replied in time. `missing` is `None` then, too.
+#
+# <details><summary>Hint 1</summary>
+#
+# Go through `log.splitlines()`. Three kinds of lines matter: `[ROUND 1/2]`,
+# `configure_train: ...` and `aggregate_train: ...`.
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `re.search(r"Sampled (\d+) nodes", line)` returns `None`, or a match whose `[1]` is the
+# number, as a str.
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# Begin each round as a dictionary of `None`s, and fill in what the later lines say.
+# </details>
+
+
+# %%
+def read_rounds(log: str) -> list[dict]:
+    """Return how many replied in training, round by round."""
+    ### BEGIN SOLUTION
+    rounds = []
+    for line in log.splitlines():
+        if found := re.search(r"\[ROUND (\d+)/", line):
+            keys = ("round", "sampled", "results", "failures", "missing")
+            rounds.append(dict.fromkeys(keys))
+            rounds[-1]["round"] = int(found[1])
+        elif found := re.search(r"configure_train: Sampled (\d+) nodes", line):
+            rounds[-1]["sampled"] = int(found[1])
+        elif "aggregate_train: Received" in line:
+            results, failures = map(int, re.findall(r"\d+", line))
+            missing = rounds[-1]["sampled"] - results - failures
+            rounds[-1] |= {"results": results, "failures": failures}
+            rounds[-1]["missing"] = missing
+    return rounds
+    ### END SOLUTION
+
+
+# %%
+check("7.3", read_rounds)
+
+# %% [markdown] tags=["solution"]
+# **Why this.** A client that raises sends an error, which Flower counts. One that is
+# frozen sends nothing, so only the difference shows it, and a round that lost half of
+# its clients reads `0 failures`. **What people get wrong:** they read the evaluation's
+# lines as well, which look the same but for a word, or put 0 where a run broke off: that
+# would say that all were asked and none was there.
+
+# %% [markdown]
+# ## Many machines
+#
+# Nothing of this changes but the address. Say the server is 192.0.2.10:
+#
+# | where | what one types |
+# |---|---|
+# | server | `make_certificates(Path("tls"), hosts=["192.0.2.10"])` |
+# | server | `flower-superlink --host 0.0.0.0 --port 9091` … as above |
+# | client | `ssh-keygen …`, and sends `key-0.pub` to whoever runs the server |
+# | server | `flwr supernode register key-0.pub course` |
+# | client | `flower-supernode --superlink 192.0.2.10:9091` … as above, with `ca.pem` |
+# | anywhere | `flwr run flower_app course`, with the address in its `config.toml` |
+#
+# - **`--host 0.0.0.0`** listens on all of the server's networks. The default, 127.0.0.1,
+#   is reached from the server itself only.
+# - **The certificate** needs the address that clients type, here 192.0.2.10. If it is not
+#   among the SAN, they read `IP address mismatch, certificate is not valid for …`, or
+#   `Hostname mismatch`.
+# - **The firewall:** one port of the server, for calls from the clients and from `flwr`.
+#   Clients only call out, and open nothing: a hospital or a laptop behind a router can
+#   take part.
+# - **Each machine** installs what the app imports, and in the same versions.
+# - **First the SuperNodes, then the run.** A run waits until `min-available-nodes` are
+#   there. But `FedAvg` counts the nodes *before* it waits, and asks `fraction-train` of
+#   those that it had counted, but at least two: submitted too early, a run of three
+#   clients has a first round of two (`Sampled 2 nodes (out of 3)`).
+# - **Who is to be up tomorrow** runs under a supervisor that starts it again, and the
+#   SuperLink with its `--database` on a disk that survives.
+#
+# In class, a teacher starts a SuperLink with `make superlink`, which prints one line for
+# each participant, and every laptop joins with `make supernode`: the page
+# [A federation in the classroom](classroom.md) says how, and what to do with only one
+# machine.
+#
+# At last, all of it ends, and nothing must be left:
+
+
+# %%
+def is_ours(process: psutil.Process) -> bool:
+    """Whether a process belongs to this deployment: by its FLWR_HOME."""
+    try:
+        home = process.environ().get("FLWR_HOME", "")
+    except psutil.Error:  # somebody else's
+        return False
+    return home.startswith(str(deployment.folder))
+
+
+deployment.stop()
+assert not any(is_ours(process) for process in psutil.process_iter())
+assert not deployment.folder.exists()
+print("no process and no file is left")
+
+# %% [markdown]
+# ## Takeaways
+#
+# - **The parts:** a SuperLink that passes messages on, SuperNodes that fetch them, and
+#   `flwr`, which submits. Your ServerApp gets a process for each run, your ClientApp one
+#   for each message. The app does not change, and neither does its model.
+# - **TLS** proves to the client who the server is: `ca.pem` is for everyone, `key.pem`
+#   for the server alone. **Keys** prove to the server who the client is: the private one
+#   never leaves its SuperNode, the public one is registered.
+# - **What was refused, and why,** is in the log of the SuperNode, and for keys in that of
+#   the SuperLink. `flwr` only says that the SuperLink is unavailable. A SuperNode without
+#   `--max-retries` retries for ever.
+# - **Who raises or dies** is counted as a failure, at once or after a minute. **Who
+#   hangs** until the deadline is counted nowhere: subtract results and failures from what
+#   was sampled. If **the SuperLink** dies, nodes and keys survive in its database, and
+#   the run does not.
+# - **On many machines** the commands are the same. The address is in the certificate, one
+#   port of the server is open, and clients only call out.
+#
+# ## Check yourself
+#
+# <details><summary>1. A log says <code>Sampled 20 nodes (out of 25)</code> and
+# <code>Received 16 results and 1 failures</code>. What has become of the other clients?
+# </summary>
+#
+# Three of the 20 that were asked sent nothing before the deadline: 20 − 16 − 1. Five
+# were not asked.
+# </details>
+#
+# <details><summary>2. Your hospital joins a federation. Which files do you get, which do
+# you send, which do you keep to yourself?</summary>
+#
+# You get `ca.pem`, and should make sure that it is the right one: everything else rests
+# on it. You send the public key. The private key stays where it was made. If somebody
+# sends you `key.pem`, the server's key is no secret any more.
+# </details>
+#
+# <details><summary>3. A colleague starts a SuperNode in the evening. The next morning it
+# still prints <code>Connection attempt failed, retrying</code>. What may be wrong?
+# </summary>
+#
+# Anything that makes the SuperLink unreachable (wrong address, firewall, SuperLink not
+# started, or started without `--host 0.0.0.0`), and also `--insecure` to a SuperLink with
+# TLS. A wrong CA or key would have ended it at once, with an error.
+# </details>
+#
+# <details><summary>4. Does TLS keep a participant from sending a poisoned model?</summary>
+#
+# No. TLS keeps others from reading and changing what is sent, and keys say who sends it.
+# What a participant with a registered key sends is its own business.
+# </details>
+#
+# <details><summary>5. After a power cut the SuperLink is back, on its database. Which
+# of these has to be done again: registering keys, starting the SuperNodes of other
+# machines, submitting the run?</summary>
+#
+# Only submitting the run. Keys are in the database, and SuperNodes that were not hit
+# retry until the SuperLink is back. The ServerApp is gone with all its rounds, unless it
+# saves its model after each round.
+# </details>
+#
+# <details><summary>6. A ClientApp counts its rounds in a global variable. It works in a
+# notebook, in which all rounds run in one process. What does it count here?</summary>
+#
+# Always the first: each message gets a process of its own. `context.state` is what
+# survives (lesson 04).
+# </details>
+#
+# **Next:** this was the last lesson so far. The course's README says how to run the
+# lessons on other data, and what else is in the repository; the notebooks in `solutions`
+# have every exercise solved and explained. And now you can put a ClientApp where your
+# own data are.
+
+# %%
+from course_utils.exercises import progress
+
+progress("07")

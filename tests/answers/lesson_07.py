@@ -1,0 +1,459 @@
+"""Wrong and right answers to lesson 07's exercises, as learners would write them."""
+
+import re
+import shlex
+
+RIGHT = {}
+WRONG = {}
+
+# ---------------------------------------------------------------- 7.1 supernode_words
+
+
+def by_a_shell_line(superlink, partition_id, num_partitions, port, ca=None, key=None):
+    if key is not None and ca is None:
+        raise ValueError("no TLS")
+    line = (
+        f"flower-supernode --superlink {superlink} --port {port} "
+        f'--node-config "partition-id={partition_id} num-partitions={num_partitions}"'
+    )
+    line += f" --root-certificates {shlex.quote(ca)}" if ca else " --insecure"
+    if key:
+        line += f" --auth-supernode-private-key {shlex.quote(key)}"
+    return shlex.split(line)
+
+
+def joined_by_equals_signs(
+    superlink, partition_id, num_partitions, port, ca=None, key=None
+):
+    trust = f"--root-certificates={ca}" if ca else "--insecure"
+    words = [
+        "flower-supernode",
+        trust,
+        f"--node-config=num-partitions={num_partitions} partition-id={partition_id}",
+        f"--port={port}",
+        f"--superlink={superlink}",
+    ]
+    if key and not ca:
+        raise ValueError(key)
+    return (*words, f"--auth-supernode-private-key={key}") if key else tuple(words)
+
+
+def command(
+    config='"--node-config", f"partition-id={i} num-partitions={n}"',
+    superlink='"--superlink", superlink',
+    port='"--port", str(port)',
+    trust='["--root-certificates", ca] if ca else ["--insecure"]',
+    auth='["--auth-supernode-private-key", key] if key else []',
+    program='"flower-supernode"',
+    refuse="raise ValueError",
+):
+    """Make an answer that is right but for a part of it."""
+    source = f"""
+def answer(superlink, i, n, port, ca=None, key=None):
+    if key and not ca:
+        {refuse}
+    trust = {trust}
+    auth = {auth}
+    return [{program}, {superlink}, {port}, {config}, *trust, *auth]
+"""
+    namespace: dict = {}
+    exec(source, namespace)
+    return namespace["answer"]
+
+
+def as_one_str(superlink, partition_id, num_partitions, port, ca=None, key=None):
+    words = by_a_shell_line(superlink, partition_id, num_partitions, port, ca, key)
+    return shlex.join(words)
+
+
+def split_at_spaces(superlink, partition_id, num_partitions, port, ca=None, key=None):
+    return as_one_str(superlink, partition_id, num_partitions, port, ca, key).split()
+
+
+def split_but_not_quoted(superlink, i, n, port, ca=None, key=None):
+    if key and not ca:
+        raise ValueError
+    line = (
+        f"flower-supernode --superlink {superlink} --port {port} "
+        f"--node-config 'partition-id={i} num-partitions={n}'"
+    )
+    line += f" --root-certificates {ca}" if ca else " --insecure"
+    return shlex.split(line + (f" --auth-supernode-private-key {key}" if key else ""))
+
+
+def added_to_a_str(superlink, partition_id, num_partitions, port, ca=None, key=None):
+    config = "partition-id=" + partition_id
+    return ["flower-supernode", "--node-config", config]
+
+
+def refuses_what_has_no_tls(superlink, i, n, port, ca=None, key=None):
+    if ca is None:
+        raise ValueError("no TLS")
+    return by_a_shell_line(superlink, i, n, port, ca, key)
+
+
+NESTED = '"--node-config", [f"partition-id={i}", f"num-partitions={n}"]'
+RIGHT["7.1"] = [by_a_shell_line, joined_by_equals_signs, command()]
+WRONG["7.1"] = [
+    (as_one_str, "this is one str"),
+    (split_at_spaces, "quotes inside a word"),
+    (split_but_not_quoted, "a file's name may hold spaces"),
+    (added_to_a_str, "an f-string or str(...) makes one of a number"),
+    (
+        command(config="""'--node-config', f'"partition-id={i} num-partitions={n}"'"""),
+        "quotes inside a word",
+    ),
+    (
+        command(config='"--node-config", f"partition-id={i}", f"num-partitions={n}"'),
+        "--node-config takes one word with a space in it",
+    ),
+    (command(config=NESTED), "there is a list in the list"),
+    (
+        command(config='"--node-config", f"partition-id={i},num-partitions={n}"'),
+        "a space stands between the two settings",
+    ),
+    (
+        command(config='"--node-config", f"partition_id={i} num_partitions={n}"'),
+        "the settings have hyphens",
+    ),
+    (
+        command(config='"--node-config", f"partition-id={n} num-partitions={i}"'),
+        "partition-id and num-partitions are mixed up",
+    ),
+    (
+        command(config='"--node-config", f"partition-id={i + 1} num-partitions={n}"'),
+        "--node-config has another number",
+    ),
+    (command(config='"--port", str(port)'), "--node-config is missing"),
+    (command(port='"--port", port'), "9095 is a number, and words are str"),
+    (command(port='f"--port {port}"'), "an option and its value are two words"),
+    (
+        command(port='"--port", superlink.split(":")[1]'),
+        "--port is the SuperNode's own",
+    ),
+    (command(port='"--insecure"'), "--port is missing"),
+    (
+        command(superlink='"--superlink", f"http://{superlink}"'),
+        "Flower wants host:port, without http://",
+    ),
+    (
+        command(superlink='"--superlink", f"{superlink.split(chr(58))[0]}:{port}"'),
+        "this is the SuperNode's own port, in --superlink",
+    ),
+    (
+        command(superlink='"--superlink", superlink.split(":")[0]'),
+        "the port is gone",
+    ),
+    (command(superlink="superlink"), "does not know '127.0.0.1:9092'"),
+    (
+        command(trust='["--insecure", *(["--root-certificates", ca] if ca else [])]'),
+        "refuses both together",
+    ),
+    (command(trust='["--root-certificates", ca]'), "None is no word"),
+    (
+        command(trust='["--root-certificates", ca] if ca else []'),
+        "without a CA the SuperNode must be told so",
+    ),
+    (command(trust='["--insecure"]'), "--root-certificates 'ca.pem' is missing"),
+    (command(auth="[]"), "--auth-supernode-private-key 'keys/supernode-0' is missing"),
+    (command(auth='["--auth-supernode-private-key", str(key)]'), "no key is given"),
+    (command(auth='["--key", key] if key else []'), "does not know '--key'"),
+    (command(program='"flower-superlink"'), "the first word is the program's name"),
+    (command(refuse="pass"), "a key proves nothing without TLS"),
+    (command(refuse="raise KeyError"), "by a ValueError, not by a KeyError"),
+    (refuses_what_has_no_tls, "only a key without a CA is refused"),
+]
+
+# ------------------------------------------------------------------------ 7.2 diagnose
+
+
+def line_by_line(log):
+    insecure = tried = False
+    cause = "nothing"
+    for line in log.split("\n"):
+        if "SuperNode ID" in line:
+            return "nothing"
+        if line.startswith("[code: 2004]"):
+            cause = "unregistered key"
+        elif line.startswith("[code: 2001]"):
+            cause = "no key"
+        elif line.startswith("[SSL") and "expired" in line:
+            cause = "expired certificate"
+        elif line.startswith("[SSL"):
+            cause = "wrong CA"
+        insecure = insecure or "`--insecure`" in line
+        tried = tried or "retrying" in line
+    return "no TLS" if insecure and tried else cause
+
+
+def by_matching(log):
+    let_in = re.search(r"SuperNode ID: \d+", log)
+    code = re.search(r"\[code: (\d+)\]", log)
+    why = re.search(r"certificate verify failed: (\w+)", log)
+    match (bool(let_in), code and code[1], why and why[1]):
+        case (True, _, _):
+            return "nothing"
+        case (_, "2004", _):
+            return "unregistered key"
+        case (_, "2001", _):
+            return "no key"
+        case (_, _, "certificate"):
+            return "expired certificate"
+        case (_, _, "unable"):
+            return "wrong CA"
+    plain = re.search(r"insecure channel(.|\n)*attempt failed", log)
+    return "no TLS" if plain else "nothing"
+
+
+SIGNS = {
+    "has expired": "expired certificate",
+    "local issuer": "wrong CA",
+    "[code: 2004]": "unregistered key",
+    "[code: 2001]": "no key",
+}
+
+
+def asks_in_order(signs, let_in=True, plain=None):
+    """Make an answer that looks for signs, one after the other."""
+
+    def answer(log):
+        if let_in and "SuperNode ID:" in log:
+            return "nothing"
+        for sign, cause in signs.items():
+            if sign in log:
+                return cause
+        sign = "--insecure" in log and "attempt failed" in log
+        return "no TLS" if (plain(log) if plain else sign) else "nothing"
+
+    return answer
+
+
+def says_why(log):
+    return f"it has {line_by_line(log)}"
+
+
+def without_return(log):
+    line_by_line(log)
+
+
+def reads_the_last_sign(log):
+    cause = line_by_line(log)
+    last = log.strip().splitlines()[-1]
+    return "nothing" if cause == "no TLS" and "shutdown" in last else cause
+
+
+VERIFY_FIRST = {"CERTIFICATE_VERIFY_FAILED": "wrong CA"} | SIGNS
+EXPIRED_ONLY = {"CERTIFICATE_VERIFY_FAILED": "expired certificate"} | SIGNS
+BARE = {"2004": "unregistered key", "2001": "no key"} | SIGNS
+BARE_TOO = {"2001": "no key", "2004": "unregistered key"} | SIGNS
+
+RIGHT["7.2"] = [line_by_line, by_matching, asks_in_order(SIGNS)]
+WRONG["7.2"] = [
+    (asks_in_order(VERIFY_FIRST), "both logs say CERTIFICATE_VERIFY_FAILED"),
+    (asks_in_order(EXPIRED_ONLY), "both logs say CERTIFICATE_VERIFY_FAILED"),
+    (asks_in_order(BARE), "a port may have the digits of a code"),
+    (asks_in_order(BARE_TOO), "a port may have the digits of a code"),
+    (asks_in_order(SIGNS, let_in=False), "this SuperNode was let in, once at least"),
+    (
+        asks_in_order(SIGNS, plain=lambda log: "--insecure" in log),
+        "--insecure is no fault by itself",
+    ),
+    (
+        asks_in_order(SIGNS, plain=lambda log: "attempt failed" in log),
+        "attempts that failed are no refusal by themselves",
+    ),
+    (
+        asks_in_order(SIGNS, plain=lambda log: "Server disconnected" in log),
+        "for ever if there are no --max-retries",
+    ),
+    (
+        asks_in_order({k: v for k, v in SIGNS.items() if "code" not in k}),
+        "the code in the log says what is wrong",
+    ),
+    (reads_the_last_sign, "that is all a SuperNode says that speaks plain HTTP"),
+    (lambda log: line_by_line(log).capitalize(), "letter by letter"),
+    (says_why, "should return one of 'wrong CA'"),
+    (without_return, "returned None"),
+]
+
+# --------------------------------------------------------------------- 7.3 read_rounds
+
+KEYS = ["round", "sampled", "results", "failures", "missing"]
+
+
+def by_one_expression_each(log):
+    rounds = []
+    for part in log.split("[ROUND ")[1:]:
+        sampled = re.findall(r"configure_train: Sampled (\d+)", part)
+        replied = re.findall(r"aggregate_train: Received (\d+)\D+(\d+)", part)
+        numbers = [int(part[: part.index("/")]), int(sampled[0]) if sampled else None]
+        if replied:
+            results, failures = (int(text) for text in replied[0])
+            numbers += [results, failures, numbers[1] - results - failures]
+        else:
+            numbers += [None] * 3
+        rounds.append(dict(zip(KEYS, numbers, strict=True)))
+    return rounds
+
+
+def word_by_word(log):
+    rounds = []
+    for line in log.splitlines():
+        words = line.split()
+        if "[ROUND" in words:
+            row = dict.fromkeys(KEYS)
+            row["round"] = int(words[-1].split("/")[0])
+            rounds.append(row)
+        if "configure_train:" in words:
+            row["sampled"] = int(words[words.index("Sampled") + 1])
+        if "aggregate_train:" in words:
+            at = words.index("Received")
+            row["results"], row["failures"] = int(words[at + 1]), int(words[at + 4])
+            row["missing"] = row["sampled"] - row["results"] - row["failures"]
+    return rounds
+
+
+def reading(
+    sampled=r"configure_train: Sampled (\d+)",
+    replied=r"aggregate_train: Received (\d+) results and (\d+) failures",
+    number=int,
+    missing=lambda sampled, results, failures: sampled - results - failures,
+    change=lambda rounds: rounds,
+    unknown=None,
+):
+    """Make an answer that is right but for a part of it."""
+
+    def answer(log):
+        rounds = []
+        for line in log.splitlines():
+            if found := re.search(r"\[ROUND (\d+)/", line):
+                rounds.append(dict.fromkeys(KEYS, unknown))
+                rounds[-1]["round"] = number(found[1])
+            elif found := re.search(sampled, line):
+                rounds[-1]["sampled"] = number(found[1])
+            elif found := re.search(replied, line):
+                results, failures = number(found[1]), number(found[2])
+                asked = rounds[-1]["sampled"]
+                rounds[-1]["results"], rounds[-1]["failures"] = results, failures
+                rounds[-1]["missing"] = missing(asked, results, failures)
+        return change(rounds)
+
+    return answer
+
+
+def by_zip(log):
+    asked = re.findall(r"configure_train: Sampled (\d+)", log)
+    replied = re.findall(r"aggregate_train: Received (\d+)\D+(\d+)", log)
+    return [
+        {
+            "round": i,
+            "sampled": int(a),
+            "results": int(r),
+            "failures": int(f),
+            "missing": int(a) - int(r) - int(f),
+        }
+        for i, (a, (r, f)) in enumerate(zip(asked, replied, strict=False), start=1)
+    ]
+
+
+def by_zip_strictly(log):
+    rounds = by_zip(log)
+    if len(rounds) < log.count("[ROUND "):
+        raise IndexError("list index out of range")
+    return rounds
+
+
+def carries_over(log):
+    rounds, numbers = [], (None, None, None)
+    for row in by_one_expression_each(log):
+        if row["results"] is not None:
+            numbers = (row["results"], row["failures"], row["missing"])
+        rounds.append(row | dict(zip(KEYS[2:], numbers, strict=True)))
+    return rounds
+
+
+def as_generator(log):
+    yield from by_one_expression_each(log)
+
+
+def swapped(rounds):
+    return [
+        row | {"results": row["failures"], "failures": row["results"]} for row in rounds
+    ]
+
+
+def evaluation_apart(log):
+    rows = []
+    for row in by_one_expression_each(log):
+        rows += [row, row] if "evaluate: Sampled" in log else [row]
+    return rows
+
+
+def missing_whoever_was_sampled(rounds):
+    return [
+        row | ({"missing": row["sampled"]} if row["results"] is None else {})
+        for row in rounds
+    ]
+
+
+RIGHT["7.3"] = [by_one_expression_each, word_by_word, reading()]
+WRONG["7.3"] = [
+    (
+        reading(sampled=r"Sampled (\d+)", replied=r"Received (\d+)\D+(\d+) failures"),
+        "these numbers are of the evaluation",
+    ),
+    (
+        reading(sampled=r"train: Sampled \d+ nodes \(out of (\d+)"),
+        "these are all nodes",
+    ),
+    (
+        reading(missing=lambda sampled, results, failures: sampled - results),
+        "a failure is an answer, too",
+    ),
+    (reading(change=swapped), "results and failures are mixed up"),
+    (
+        reading(
+            sampled=r"configure_train: Sampled (\d)",
+            replied=r"train: Received (\d)\d* results and (\d)",
+        ),
+        "more than one digit",
+    ),
+    (
+        reading(
+            missing=lambda sampled, results, failures: results + failures - sampled
+        ),
+        "this should be another number: missing",
+    ),
+    (
+        reading(number=str, missing=lambda s, r, f: f"{int(s) - int(r) - int(f)}"),
+        "these are texts",
+    ),
+    (
+        reading(change=lambda rounds: [r | {"round": r["round"] - 1} for r in rounds]),
+        "numbered from 1",
+    ),
+    (reading(unknown=0), "None, also for missing"),
+    (reading(change=missing_whoever_was_sampled), "None, also for missing"),
+    (carries_over, "None, also for missing"),
+    (by_zip, "a round that has no line on its results is missing"),
+    (by_zip_strictly, "a round has no line on its results"),
+    (evaluation_apart, "leave the evaluation out"),
+    (
+        reading(change=lambda rounds: [list(r.values()) for r in rounds]),
+        "a list of dictionaries",
+    ),
+    (
+        reading(change=lambda rounds: {r["round"]: r for r in rounds}),
+        "should return a list",
+    ),
+    (
+        reading(change=lambda rounds: [r | {"of": 2} for r in rounds]),
+        "should have the keys",
+    ),
+    (
+        reading(change=lambda rounds: rounds[-1:]),
+        "this log has 2 round(s), and the result 1",
+    ),
+    (reading(change=lambda rounds: None), "returned None"),
+    (as_generator, "should return a list"),
+]
