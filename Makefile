@@ -9,7 +9,7 @@ lab: .venv/installed
 	$(BIN)/jupyter lab $(ARGS) notebooks/00_why_federated_learning.ipynb
 
 test: .venv/installed lint
-	$(BIN)/python -m pytest -n 2 --dist loadgroup tests $(ARGS)
+	$(BIN)/python -m pytest -n 2 tests $(ARGS)
 	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval notebooks
 
 notebooks: .venv/installed

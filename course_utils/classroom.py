@@ -8,6 +8,7 @@ import argparse
 import base64
 import json
 import shlex
+import signal
 import socket
 import sys
 import time
@@ -133,7 +134,7 @@ def start_superlink(deployment: Deployment, address: str) -> Process:
     words += ["--enable-supernode-auth"]
     words += ["--database", str(deployment.folder / "state.db")]
     print(shlex.join(words), flush=True)
-    process = deployment.start("superlink", words, ready="Application startup complete")
+    process = deployment.start("superlink", words, ready="Uvicorn running on")
     deployment.connect(f"127.0.0.1:{port}", tls / "ca.pem")
     return process
 
@@ -283,6 +284,10 @@ def main() -> None:
             "--folder", type=Path, default=Path("classroom"), help="(%(default)s)"
         )
     arguments = parser.parse_args()
+    # Ctrl+C ends it also where a script has started it in the background, and so does
+    # `kill`: both clean up.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
     try:
         arguments.command(arguments)
     except KeyboardInterrupt:

@@ -110,7 +110,7 @@ class Federation(Deployment):
 
     def start_superlink(self) -> Process:
         """Start the SuperLink, or start it again on its database."""
-        ready = "Application startup complete"
+        ready = "Uvicorn running on"
         return self.start("superlink", self._link, ready=ready)
 
     def supernode_command(self, number: int, *, partition_id: int | None = None):

@@ -96,6 +96,15 @@ class Hosts:
         """Put the plug back."""
         ip("-n", self.names[host], "link", "set", "eth0", "up")
 
+    def reaches(self, host: int, address: str) -> bool:
+        """Whether a host can connect to an address within five seconds."""
+        connect = (
+            "import socket, sys; host, port = sys.argv[1].split(':'); "
+            "socket.create_connection((host, int(port)), timeout=5)"
+        )
+        words = [*self.command(host), sys.executable, "-c", connect, address]
+        return subprocess.run(words, capture_output=True).returncode == 0
+
     def remove(self) -> None:
         """Remove all hosts; their cards go with them."""
         if self._program is not None:

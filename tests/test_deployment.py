@@ -27,9 +27,6 @@ from course_utils.deployment import (
     make_supernode_key,
 )
 
-# One federation at a time: each of them has the machine to itself.
-pytestmark = pytest.mark.xdist_group("processes")
-
 SLEEP = [
     sys.executable,
     "-c",
@@ -118,7 +115,7 @@ START = """
 from course_utils.deployment import Deployment
 deployment = Deployment()
 command = "flower-superlink --insecure --host 127.0.0.1 --port {port}"
-process = deployment.start("link", command, ready="Application startup complete")
+process = deployment.start("link", command, ready="Uvicorn running on")
 print(deployment._id, deployment.folder)
 """
 
@@ -269,7 +266,7 @@ def test_who_is_refused_and_what_they_read(tmp_path) -> None:
         plain = [word for word in without_key if word != ca]
         plain[plain.index("--root-certificates")] = "--insecure"
         log = refusal(federation, plain)
-        assert log.count("Connection attempt failed, retrying") == 2
+        assert log.count("Connection attempt failed, retrying") >= 2
 
         stranger, _ = make_supernode_key(tmp_path / "stranger")
         log = refusal(federation, [*good[:-1], str(stranger)])

@@ -208,7 +208,6 @@ def without_the_course(tmp_path, monkeypatch) -> Path:
     return bin_folder / "python"
 
 
-@pytest.mark.xdist_group("processes")
 def test_it_runs_on_the_simulation_runtime_without_the_course(
     tmp_path, without_the_course, monkeypatch
 ) -> None:
@@ -230,7 +229,6 @@ def test_it_runs_on_the_simulation_runtime_without_the_course(
     assert distance(results, reference()) <= TOLERANCE
 
 
-@pytest.mark.xdist_group("processes")
 def test_it_runs_on_superlink_and_supernodes(tmp_path) -> None:
     with Federation(tmp_path / "deployment").start_all() as federation:
         run = federation.submit()

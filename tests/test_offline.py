@@ -38,7 +38,6 @@ def test_each_cell_runs_twice_without_a_network(notebook) -> None:
 
 
 # Once only: most of their time they wait for processes.
-@pytest.mark.xdist_group("processes")
 @pytest.mark.parametrize(
     "notebook", NOTEBOOKS[FIRST_ON_RUNTIMES:], ids=lambda p: p.stem
 )

@@ -68,7 +68,7 @@ deployment = Deployment()
 # The cell below does the same, on a port that is free:
 
 # %%
-READY = "Application startup complete"  # what it prints then
+READY = "Uvicorn running on"  # what it prints then
 
 address = f"127.0.0.1:{free_port()}"
 superlink = deployment.start(
