@@ -16,12 +16,14 @@ import zlib
 from pathlib import Path
 
 from course_utils.deployment import (
+    SUPERLINK_READY,
     CommandFailed,
     Deployment,
     Process,
     free_port,
     make_certificates,
     make_supernode_key,
+    write_private,
 )
 
 APP = Path(__file__).parents[1] / "notebooks" / "flower_app"
@@ -118,8 +120,7 @@ def prepare(folder: Path, address: str, participants: int) -> list[dict]:
             }
         )
         key.unlink()  # from here on it is in the ticket only
-    path.touch(mode=0o600)
-    path.write_text(json.dumps(tickets))
+    write_private(path, json.dumps(tickets).encode())
     return tickets
 
 
@@ -134,7 +135,7 @@ def start_superlink(deployment: Deployment, address: str) -> Process:
     words += ["--enable-supernode-auth"]
     words += ["--database", str(deployment.folder / "state.db")]
     print(shlex.join(words), flush=True)
-    process = deployment.start("superlink", words, ready="Uvicorn running on")
+    process = deployment.start("superlink", words, ready=SUPERLINK_READY)
     deployment.connect(f"127.0.0.1:{port}", tls / "ca.pem")
     return process
 
@@ -188,13 +189,11 @@ def superlink_command(arguments: argparse.Namespace) -> None:
     with Deployment(folder) as deployment:
         superlink = start_superlink(deployment, address)
         nodes = register(deployment, arguments.participants)
-        lines = folder / "join-lines.txt"
-        lines.touch(mode=0o600)
-        lines.write_text(
-            "".join(f"make supernode JOIN={pack(ticket)}\n" for ticket in tickets)
-        )
-        print(f"\nA line for each participant, also in {lines}:\n")
-        print(lines.read_text())
+        lines = "".join(f"make supernode JOIN={pack(ticket)}\n" for ticket in tickets)
+        path = folder / "join-lines.txt"
+        write_private(path, lines.encode())
+        print(f"\nA line for each participant, also in {path}:\n")
+        print(lines)
         if arguments.here:
             for ticket in tickets:
                 start_supernode(deployment, ticket)
@@ -224,8 +223,7 @@ def start_supernode(deployment: Deployment, ticket: dict) -> Process:
     name = f"supernode-{ticket['partition-id']}"
     ca, key = (deployment.folder / f"{name}.{part}" for part in ("ca", "key"))
     for path, text in ((ca, ticket["ca"]), (key, ticket["key"])):
-        path.touch(mode=0o600)
-        path.write_text(text)
+        write_private(path, text.encode())
     config = " ".join(f"{k}={ticket[k]}" for k in ("partition-id", "num-partitions"))
     words = ["flower-supernode", "--superlink", ticket["superlink"]]
     words += ["--root-certificates", str(ca)]

@@ -30,6 +30,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 MARK = "FLOWER_COURSE_DEPLOYMENT"
 """Environment variable by which a deployment knows its processes, and theirs."""
 
+SUPERLINK_READY = "Uvicorn running on"
+"""What a SuperLink prints when it answers. (Its application has started up before.)"""
+
 GRACE = 10.0
 """Seconds that a process has to end by itself before it is killed."""
 
@@ -411,12 +414,20 @@ class Deployment:
 # ------------------------------------------------------------------- keeping it tidy
 
 
-def find_marked(mark: str) -> list[psutil.Process]:
-    """Find all processes whose mark is, or starts with, the given one."""
+def find_marked(mark: str, variable: str = MARK) -> list[psutil.Process]:
+    """Find all processes whose mark is, or starts with, the given one.
+
+    Parameters
+    ----------
+    mark : str
+        A deployment's id, or that and a process's name.
+    variable : str
+        Environment variable that holds the mark.
+    """
     found = []
     for process in psutil.process_iter():
         try:
-            value = process.environ().get(MARK, "")
+            value = process.environ().get(variable, "")
             if process.status() == psutil.STATUS_ZOMBIE:
                 continue  # ended, and only not asked for its exit code yet
         except psutil.Error:
@@ -471,6 +482,12 @@ def free_port() -> int:
         return server.getsockname()[1]
 
 
+def write_private(path: Path, content: bytes) -> None:
+    """Write a file that nobody but its owner may read."""
+    path.touch(mode=0o600)  # before anything is in it
+    path.write_bytes(content)
+
+
 def make_certificates(
     folder: Path, hosts: Iterable[str] = (), *, days: float = 7
 ) -> dict[str, Path]:
@@ -502,8 +519,7 @@ def make_certificates(
     paths = {name: folder / f"{name}.pem" for name in ("ca", "cert", "key")}
     authority.cert_pem.write_to_path(paths["ca"])
     server.cert_chain_pems[0].write_to_path(paths["cert"])
-    paths["key"].touch(mode=0o600)
-    server.private_key_pem.write_to_path(paths["key"])
+    write_private(paths["key"], server.private_key_pem.bytes())
     return paths
 
 
@@ -518,14 +534,12 @@ def make_supernode_key(path: Path) -> tuple[Path, Path]:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     key = ec.generate_private_key(ec.SECP384R1())
-    path.touch(mode=0o600)
-    path.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM,
-            serialization.PrivateFormat.OpenSSH,
-            serialization.NoEncryption(),
-        )
+    private = key.private_bytes(
+        serialization.Encoding.PEM,
+        serialization.PrivateFormat.OpenSSH,
+        serialization.NoEncryption(),
     )
+    write_private(path, private)
     public = path.with_name(f"{path.name}.pub")
     public.write_bytes(
         key.public_key().public_bytes(

@@ -12,7 +12,9 @@ from pathlib import Path
 
 import torch
 
+from course_utils.classroom import APP
 from course_utils.deployment import (
+    SUPERLINK_READY,
     Deployment,
     Process,
     free_port,
@@ -21,7 +23,6 @@ from course_utils.deployment import (
 )
 from course_utils.runtime import run_in_process
 
-APP = Path(__file__).parents[1] / "notebooks" / "flower_app"
 sys.path.insert(0, str(APP))
 SETTINGS = tomllib.loads((APP / "pyproject.toml").read_text(encoding="utf-8"))
 DEFAULTS = SETTINGS["tool"]["flwr"]["app"]["config"]
@@ -110,8 +111,7 @@ class Federation(Deployment):
 
     def start_superlink(self) -> Process:
         """Start the SuperLink, or start it again on its database."""
-        ready = "Uvicorn running on"
-        return self.start("superlink", self._link, ready=ready)
+        return self.start("superlink", self._link, ready=SUPERLINK_READY)
 
     def supernode_command(self, number: int, *, partition_id: int | None = None):
         """Return the command of one SuperNode, its key made and registered."""

@@ -11,6 +11,8 @@ from pathlib import Path
 import psutil
 import pytest
 
+from course_utils.deployment import find_marked
+
 MARK = "FLOWER_COURSE_TESTS"
 """Environment variable that every process inherits from the tests that started it."""
 
@@ -38,14 +40,7 @@ def hosts() -> set[str]:
 
 def processes() -> list[psutil.Process]:
     """Return the processes that these tests have started and that still run."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            ours = process.environ().get(MARK) == os.environ[MARK]
-            if ours and process.status() != psutil.STATUS_ZOMBIE:
-                found.append(process)
-        except psutil.Error:
-            continue  # another user's, or gone meanwhile
+    found = find_marked(os.environ[MARK], MARK)
     return [process for process in found if process.pid != os.getpid()]
 
 

@@ -24,7 +24,7 @@ from federation import (
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp.strategy import Result
 
-from course_utils import deployment, model
+from course_utils import deployment
 from course_utils.deployment import Deployment, free_port
 from course_utils.runtime import InProcessGrid, run_in_process
 
@@ -51,27 +51,6 @@ def test_it_imports_nothing_of_the_course() -> None:
                 imported.add(node.module.split(".")[0])
     installed = {"flwr", "mlxtend", "numpy", "torch"}
     assert imported - set(sys.stdlib_module_names) - {"federated_digits"} <= installed
-
-
-def definition(path: Path, name: str) -> str:
-    """Return a definition without its docstrings, as its syntax tree."""
-    (node,) = [
-        node
-        for node in ast.parse(path.read_text(encoding="utf-8")).body
-        if getattr(node, "name", None) == name
-    ]
-    for inner in ast.walk(node):
-        if isinstance(inner, ast.ClassDef | ast.FunctionDef) and ast.get_docstring(
-            inner
-        ):
-            inner.body = inner.body[1:]
-    return ast.dump(node)
-
-
-@pytest.mark.parametrize("name", ["Net", "train", "test"])
-def test_what_it_shares_with_the_course_is_the_same(name) -> None:
-    task = APP / "federated_digits" / "task.py"
-    assert definition(task, name) == definition(Path(model.__file__), name)
 
 
 # ------------------------------------------------------------------------ its functions

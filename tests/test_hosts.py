@@ -24,6 +24,7 @@ def test_a_cut_link_delays_the_run_and_changes_nothing(tmp_path) -> None:
         hosts.cut(2)  # the host of SuperNode 1
         assert not hosts.reaches(2, federation.address)
         time.sleep(CUT)
+        assert f"Received {NODES} results" not in run.log()
         hosts.restore(2)
         assert hosts.reaches(2, federation.address)
         assert run.wait(240) == 0

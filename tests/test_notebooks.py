@@ -179,6 +179,15 @@ def test_what_a_lesson_teaches_is_what_course_utils_has() -> None:
     assert found >= TAUGHT
 
 
+@pytest.mark.parametrize("name", ["Net", "train", "test"])
+def test_what_the_flower_app_shares_with_course_utils_is_the_same(name) -> None:
+    task = NOTEBOOKS / "flower_app" / "federated_digits" / "task.py"
+    tree = ast.parse(task.read_text(encoding="utf-8"))
+    (own,) = [node for node in definitions(tree) if node.name == name]
+    (shared,) = ast.parse(inspect.getsource(SHARED[name])).body
+    assert bare(own) == bare(shared)
+
+
 def test_a_definition_that_drifts_is_noticed() -> None:
     (shared,) = ast.parse(inspect.getsource(model.weighted_average)).body
     text = ast.unparse(shared).replace("n / total", "1 / total")

@@ -101,6 +101,38 @@ class Attempt:
             )
         return returned
 
+    def refused(self, *args: Any, sentence: str, given: Any) -> tuple[bool, Any]:
+        """Call the answer with what it should refuse by a ValueError.
+
+        Parameters
+        ----------
+        *args : Any
+            What to call it with.
+        sentence : str
+            What to say if it raises something else, whose name goes in place of ``{}``.
+        given : Any
+            What to show then.
+
+        Returns
+        -------
+        tuple[bool, Any]
+            Whether it raised a ValueError, and what it returned if it did not.
+
+        Raises
+        ------
+        Wrong
+            If it raises something else.
+        """
+        try:
+            return False, self(*args)
+        except Wrong as wrong:
+            if isinstance(wrong.raised, ValueError):
+                return True, None
+            if wrong.raised is None:
+                raise
+            name = type(wrong.raised).__name__
+            raise Wrong(sentence.format(name), given=given) from None
+
     def compare(
         self,
         oracle: Callable,

@@ -125,18 +125,14 @@ def require_refusal(answer: Attempt, case: tuple[dict, dict]) -> None:
     """Raise Wrong, by name, unless an answer refuses what the app does not have."""
     defaults, overrides = case
     key = list(overrides)[-1]
-    try:
-        got = answer(*case)
-    except Wrong as wrong:
-        if isinstance(wrong.raised, ValueError):
-            return
-        if wrong.raised is None:
-            raise
-        raise Wrong(
-            f"refuse a key that the app does not have by a ValueError that says so, "
-            f"not by a {type(wrong.raised).__name__}",
-            given=case,
-        ) from None
+    refused, got = answer.refused(
+        *case,
+        sentence="refuse a key that the app does not have by a ValueError that says "
+        "so, not by a {}",
+        given=case,
+    )
+    if refused:
+        return
     require_kind(got, defaults)
     if key in defaults:
         sentence = (

@@ -207,17 +207,10 @@ def require_key_refused(answer: Attempt) -> None:
     """Raise Wrong unless a key without TLS is refused."""
     case = ("192.168.0.7:9092", 1, 3, 9096, None, KEY)
     given = dict(zip(NAMES, case, strict=True))
-    try:
-        got = answer(*case)
-    except Wrong as wrong:
-        if isinstance(wrong.raised, ValueError):
-            return
-        if wrong.raised is None:
-            raise
-        raise Wrong(
-            f"refuse it by a ValueError, not by a {type(wrong.raised).__name__}",
-            given=given,
-        ) from None
+    sentence = "refuse it by a ValueError, not by a {}"
+    refused, got = answer.refused(*case, sentence=sentence, given=given)
+    if refused:
+        return
     raise Wrong(
         "a key proves nothing without TLS, and the SuperNode would end at once: raise "
         "a ValueError",
