@@ -9,10 +9,13 @@ In a source,
 - what stands between ``### BEGIN SOLUTION`` and ``### END SOLUTION`` is a solution:
   the learner notebook has ``raise NotImplementedError`` in its place;
 - a cell tagged ``solution`` stands in the solution notebook only;
-- a cell tagged ``nbval-ignore-output`` prints what differs from machine to machine.
+- a cell tagged ``nbval-ignore-output`` prints what differs from machine to machine;
+- tags that begin with ``slide`` make the slides (``notebooks/tools/slides.py``):
+  ``slide`` begins one, ``slide-more`` goes on with it, ``slide-then`` appears on it at
+  the next key, and ``slide-output`` also leaves out the code.
 
 Everything else that a notebook needs is added here: the Colab badge, the set-up cell,
-cell ids and metadata. Running this twice changes nothing.
+links to the glossary, cell ids and metadata. Running this twice changes nothing.
 """
 
 import argparse
@@ -30,33 +33,56 @@ from nbgrader.preprocessors import ClearSolutions
 
 NOTEBOOKS = Path(__file__).parent
 SOURCES = NOTEBOOKS / "source"
+GLOSSARY = NOTEBOOKS / "glossary.md"
 UNSTAMPED = "/OWNER/"
 """Stands in the repository's address until somebody publishes the course."""
 
 BADGE = (
     "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
-    "(https://colab.research.google.com/github/{repo}/blob/main/notebooks/{path})"
+    "(https://colab.research.google.com/github/{repo}/blob/{tag}/notebooks/{path})"
 )
 SETUP = """\
-# Installs the course on Colab. Where it is installed, this does nothing.
+# Where the course is installed, this does nothing. Elsewhere, as on Colab, it
+# installs it. Settings that lessons read later can be set here, before, as in
+# %env COURSE_DATASET=ylecun/mnist
 from importlib.util import find_spec
 
 if find_spec("course_utils") is None:
     {install}
 """
-INSTALL = '%pip install --quiet "flower-course @ git+{address}"'
+INSTALL = """\
+from runpy import run_path
+
+    address = "{address}"
+    release = "{tag}"
+    !git -c advice.detachedHead=false clone --quiet --depth 1 \\
+        --branch {{release}} {{address}} flower-course
+    run_path("flower-course/notebooks/tools/install.py", run_name="__main__")"""
 NO_ADDRESS = """\
 raise SystemExit(
         "The course is not installed here, and this copy does not know its "
-        "public address: set Repository in pyproject.toml, then run "
-        "`make notebooks`."
+        "public address. Whoever publishes it stamps that in, by "
+        "`make publish-links REPO=owner/name TAG=v1.0`."
     )"""
 
 
-def repository() -> str:
-    """Return the course's public address, from the one place where it stands."""
-    settings = tomllib.loads((NOTEBOOKS.parent / "pyproject.toml").read_text())
-    return settings["project"]["urls"]["Repository"]
+def publication() -> tuple[str, str]:
+    """Return the course's public address and release tag, from where they stand."""
+    settings = tomllib.loads((NOTEBOOKS.parent / "pyproject.toml").read_text("utf-8"))
+    address = settings["project"]["urls"]["Repository"]
+    return address, settings["tool"]["flower-course"]["release"]
+
+
+def badge(path: str) -> str:
+    """Return the Markdown of a notebook's Colab badge.
+
+    Parameters
+    ----------
+    path : str
+        The notebook's path below ``notebooks``.
+    """
+    address, tag = publication()
+    return BADGE.format(repo=address.split("github.com/")[-1], tag=tag, path=path)
 
 
 def has_exercises(source: Path) -> bool:
@@ -82,7 +108,8 @@ def make_notebook(source: Path, *, solved: bool = False) -> NotebookNode:
             enforce_metadata=False,
         ).preprocess(notebook, {})
         notebook = blank
-    else:
+    link_terms(notebook)
+    if solved:
         # Seen from the folder of the solutions, a page lies one folder up.
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
@@ -111,12 +138,87 @@ def make_notebook(source: Path, *, solved: bool = False) -> NotebookNode:
 
 def add_opening(notebook: NotebookNode, path: str) -> None:
     """Put the badge above the title and the set-up cell below it."""
-    address = repository()
-    badge = BADGE.format(repo=address.split("github.com/")[-1], path=path)
     title = notebook.cells[0]
-    title.source = f"{badge}\n\n{title.source}"
-    install = NO_ADDRESS if UNSTAMPED in address else INSTALL.format(address=address)
+    title.source = f"{badge(path)}\n\n{title.source}"
+    address, tag = publication()
+    install = INSTALL.format(address=address, tag=tag)
+    if UNSTAMPED in address:
+        install = NO_ADDRESS
     notebook.cells.insert(1, new_code_cell(SETUP.format(install=install).strip()))
+
+
+def glossary() -> dict[str, list[str]]:
+    """Read the terms of the glossary, each with its other forms."""
+    terms = {}
+    for entry in re.split(r"^### ", GLOSSARY.read_text("utf-8"), flags=re.M)[1:]:
+        heading, _, text = entry.partition("\n")
+        term = re.sub("<[^>]*>", "", heading)
+        also = re.match(r"\s*\*Also: (.*)\*$", text, flags=re.M)
+        terms[term] = [term, *(also[1].split(", ") if also else [])]
+    return terms
+
+
+# What is no place for a link: code, a link, a summary or another tag, a heading. Code
+# that is a term and nothing else is one, so it is told apart later.
+NO_LINK = re.compile(
+    r"^```.*?^```|\[[^\]]*\]\([^)]*\)|<summary>.*?</summary>|<[^>]+>|^#+ [^\n]*"
+    r"|`[^`\n]+`",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def link_terms(notebook: NotebookNode) -> None:
+    """Link each term to the glossary where the notebook's prose first uses it."""
+    prose = [cell for cell in notebook.cells if cell.cell_type == "markdown"]
+    terms = glossary()
+    for term, forms in terms.items():
+        # "node config" is a term of its own, and no place for a link to "node".
+        others = [form for name in terms if name != term for form in terms[name]]
+        longer = [o for o in others if any(form.lower() in o.lower() for form in forms)]
+        for cell in prose:
+            if link_first(cell, forms, longer, f"glossary.md#{anchor(term)}"):
+                break
+
+
+def any_of(forms: list[str]) -> re.Pattern:
+    """Match each form as whole words, in the plural too, also across lines.
+
+    A form in lower case may begin or stand in capitals.
+    """
+    words = [re.escape(form).replace(r"\ ", r"\s+") for form in forms]
+    words = [w if w != w.lower() else f"(?i:{w})" for w in words]
+    longest_first = "|".join(sorted(words, key=len, reverse=True))
+    return re.compile(rf"(?<![\w.-])(?:{longest_first})s?(?![\w-]|\.\w)")
+
+
+def link_first(
+    cell: NotebookNode, forms: list[str], longer: list[str], target: str
+) -> bool:
+    """Link the first of a term's forms in a cell, and say whether there was one."""
+    # A plain word in code is somebody's name for something, not the term.
+    code = [form for form in forms if not form.isalpha() or form != form.lower()]
+    taken = [
+        match.span()
+        for match in NO_LINK.finditer(cell.source)
+        if match[0].strip("`") not in code
+    ]
+    if longer:
+        taken += [match.span() for match in any_of(longer).finditer(cell.source)]
+    for match in any_of(forms).finditer(cell.source):
+        start, end = match.span()
+        if any(first < end and start < last for first, last in taken):
+            continue
+        if cell.source[start - 1 : start] == "`":
+            start, end = start - 1, end + 1
+        linked = f"[{cell.source[start:end]}]({target})"
+        cell.source = cell.source[:start] + linked + cell.source[end:]
+        return True
+    return False
+
+
+def anchor(term: str) -> str:
+    """Return the address of a term's entry in the glossary."""
+    return re.sub(r"[^\w]+", "-", term.lower())
 
 
 def tags(cell: NotebookNode) -> list[str]:
@@ -138,6 +240,28 @@ def execute(notebook: NotebookNode) -> None:
         if cell.cell_type == "code":
             cell.outputs = merge_streams(cell.outputs)
     notebook.metadata["language_info"] = {"name": "python"}
+
+
+def keep_outputs(notebook: NotebookNode, path: Path) -> None:
+    """Take the outputs of the stored notebook, whose code must be the same.
+
+    Raises
+    ------
+    SystemExit
+        If code has changed, so that the notebook must be executed.
+    """
+    stored = nbformat.read(path, as_version=4)
+    # The set-up cell prints nothing, whatever address stands in it.
+    pairs = [
+        [c for c in n.cells if c.cell_type == "code"][1:] for n in (notebook, stored)
+    ]
+    if [c.source for c in pairs[0]] != [c.source for c in pairs[1]]:
+        raise SystemExit(
+            f"Code of {path.name} has changed: make it without --prose, which runs it."
+        )
+    notebook.cells[1].execution_count = 1
+    for cell, old in zip(*pairs, strict=True):
+        cell.outputs, cell.execution_count = old.outputs, old.execution_count
 
 
 def merge_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:
@@ -166,6 +290,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("lessons", nargs="*", help="such as 00 03; default: all")
     parser.add_argument("--folder", type=Path, default=NOTEBOOKS, help="where to write")
+    parser.add_argument(
+        "--prose", action="store_true", help="run nothing: only prose has changed"
+    )
     arguments = parser.parse_args()
     for source in sorted(SOURCES.glob("[0-9]*.py")):
         if arguments.lessons and source.stem[:2] not in arguments.lessons:
@@ -173,7 +300,10 @@ def main() -> None:
         for target, solved in targets(source, arguments.folder):
             print(f"{target.parent.name}/{target.name}", flush=True)
             notebook = make_notebook(source, solved=solved)
-            execute(notebook)
+            if arguments.prose:
+                keep_outputs(notebook, target)
+            else:
+                execute(notebook)
             target.parent.mkdir(parents=True, exist_ok=True)
             nbformat.write(notebook, target)
 

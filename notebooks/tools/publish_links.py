@@ -1,0 +1,83 @@
+"""Stamp the course's public address and release into all that name them.
+
+``make publish-links REPO=owner/name TAG=v1.0`` sets both in ``pyproject.toml``, and
+writes them into every notebook's Colab badge and set-up cell and into the README. It
+runs no notebook: no output depends on the address.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(ROOT / "notebooks"))
+import build  # noqa: E402
+
+
+def repository(text: str) -> str:
+    """Take a repository as GitHub names it, or say how it is named."""
+    if not re.fullmatch(r"[\w-]+/[\w.-]+", text, re.ASCII):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a repository: write it as owner/name, without https."
+        )
+    return text
+
+
+def release(text: str) -> str:
+    """Take a tag that can stand in an address."""
+    if not re.fullmatch(r"[\w][\w.+-]*", text, re.ASCII):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a tag: write it as v1.0, of letters, digits and dots."
+        )
+    return text
+
+
+def replace_once(text: str, pattern: str, new: str) -> str:
+    """Replace what must be there exactly once."""
+    text, count = re.subn(pattern, lambda _: new, text, flags=re.MULTILINE)
+    assert count == 1, f"{count} times, not once: {pattern}"
+    return text
+
+
+def stamp(repo: str, tag: str) -> None:
+    """Write the address and the tag into pyproject.toml, README and notebooks."""
+    old_address, old_tag = build.publication()
+    address = f"https://github.com/{repo}"
+    settings = ROOT / "pyproject.toml"
+    text = settings.read_text("utf-8")
+    text = replace_once(text, r"^Repository = .*$", f'Repository = "{address}"')
+    text = replace_once(text, r"^release = .*$", f'release = "{tag}"')
+    settings.write_text(text, encoding="utf-8")
+
+    readme = ROOT / "README.md"
+    text = readme.read_text("utf-8")
+    old_repo = old_address.split("github.com/")[-1]
+    text = text.replace(f"{old_repo}/blob/{old_tag}/", f"{repo}/blob/{tag}/")
+    text = text.replace(old_address, address)
+    readme.write_text(text, encoding="utf-8")
+
+    for source in sorted(build.SOURCES.glob("[0-9]*.py")):
+        for path, solved in build.targets(source):
+            notebook = build.make_notebook(source, solved=solved)
+            build.keep_outputs(notebook, path)
+            nbformat.write(notebook, path)
+
+
+def main() -> None:
+    """Read the command line, and say what is left to do."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument("--repo", type=repository, required=True, metavar="OWNER/NAME")
+    parser.add_argument("--tag", type=release, required=True, metavar="v1.0")
+    arguments = parser.parse_args()
+    stamp(arguments.repo, arguments.tag)
+    print(
+        f"Stamped. Now commit, then `git tag {arguments.tag}` and push both: the links "
+        f"work once https://github.com/{arguments.repo} has that tag."
+    )
+
+
+if __name__ == "__main__":
+    main()

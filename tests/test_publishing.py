@@ -1,0 +1,298 @@
+"""Away from the clone: the links that are stamped, and a stand-in for Colab."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import venv
+from importlib.metadata import distribution
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from packaging.requirements import Requirement
+from test_notebooks import (
+    NOTEBOOKS,
+    ROOT,
+    TARGETS,
+    build,
+    every_notebook,
+    tracked_files,
+)
+from test_notebooks import read as read_notebook
+
+TOOLS = NOTEBOOKS / "tools"
+SCRIPTS = "Scripts" if os.name == "nt" else "bin"
+COLAB = re.compile(r"\(https://colab[^)]*/github/([^/]+/[^/]+)/blob/([^/]+)/([^)]+)\)")
+
+
+def copy_of_the_course(folder: Path) -> Path:
+    """Copy what git would commit, so that nothing is changed here."""
+    for path in tracked_files():
+        target = folder / path.relative_to(ROOT)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, target)
+    return folder
+
+
+def links_in(course: Path) -> list[tuple[str, str, str]]:
+    """Return repository, tag and path of every Colab link there is."""
+    pages = [course / "README.md", *course.glob("notebooks/**/*.ipynb")]
+    return [link for page in pages for link in COLAB.findall(page.read_text("utf-8"))]
+
+
+# ------------------------------------------------------------------ the stamped address
+
+
+def test_badges_set_up_cells_and_readme_agree_and_every_badge_leads_somewhere() -> None:
+    address, tag = build.publication()
+    links = links_in(ROOT)
+    assert {f"https://github.com/{repo}" for repo, _, _ in links} == {address}
+    assert {link[1] for link in links} == {tag}
+    notebooks = {param.values[1].relative_to(ROOT).as_posix() for param in TARGETS}
+    assert {path for *_, path in links} == notebooks
+    readme = (ROOT / "README.md").read_text("utf-8")
+    in_readme = {path for *_, path in COLAB.findall(readme)}
+    assert in_readme == {path for path in notebooks if "/solutions/" not in path}
+
+
+@every_notebook
+def test_a_notebooks_badge_opens_that_notebook(source, path, solved) -> None:
+    (link,) = COLAB.findall(read_notebook(path).cells[0].source)
+    assert ROOT / link[2] == path
+
+
+def publish(course: Path, repo: str, tag: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, course / "notebooks" / "tools" / "publish_links.py"]
+    return subprocess.run(
+        [*command, "--repo", repo, "--tag", tag], capture_output=True, text=True
+    )
+
+
+def test_one_command_stamps_the_address_everywhere(tmp_path) -> None:
+    course = copy_of_the_course(tmp_path)
+    before = {path: path.read_bytes() for path in course.rglob("*") if path.is_file()}
+    for repo, tag in (("some-body/a.course", "v1.2"), ("else-body/fork", "v2.0-rc.1")):
+        done = publish(course, repo, tag)
+        assert done.returncode == 0, done.stderr
+        assert f"git tag {tag}" in done.stdout
+        assert {link[:2] for link in links_in(course)} == {(repo, tag)}
+        old = build.publication()[0]
+        for path in course.glob("notebooks/**/*.ipynb"):
+            setup = read_notebook(path).cells[1].source
+            assert f'address = "https://github.com/{repo}"\n' in setup
+            assert f'release = "{tag}"\n' in setup
+        for path in [course / "README.md", *course.glob("notebooks/**/*.ipynb")]:
+            assert old not in path.read_text("utf-8")
+    # Stamped back, nothing else has changed, and no output is lost.
+    address, tag = build.publication()
+    publish(course, address.split("github.com/")[1], tag)
+    for path in before:
+        assert path.read_bytes() == before[path], path
+
+
+@pytest.mark.parametrize(
+    ("repo", "tag", "sentence"),
+    [
+        ("https://github.com/a/b", "v1", "write it as owner/name, without https"),
+        ("name", "v1", "write it as owner/name"),
+        ("a/b", "v 1", "write it as v1.0"),
+        ("a/b", "-v1", "expected one argument"),
+        ("a/b", "", "write it as v1.0"),
+    ],
+)
+def test_what_is_no_address_is_refused(repo, tag, sentence, tmp_path) -> None:
+    course = copy_of_the_course(tmp_path)
+    done = publish(course, repo, tag)
+    assert done.returncode == 2 and sentence in done.stderr
+    assert (course / "pyproject.toml").read_bytes() == (
+        ROOT / "pyproject.toml"
+    ).read_bytes()
+
+
+# ----------------------------------------------------------------- a stand-in for Colab
+
+
+def closure(*names: str) -> set[str]:
+    """Return packages and all that they need, of those that are installed here."""
+    found, queue = set(), list(names)
+    while queue:
+        name = re.sub(r"[-_.]+", "-", queue.pop()).lower()
+        if name in found:
+            continue
+        found.add(name)
+        for text in distribution(name).requires or []:
+            requirement = Requirement(text)
+            if not requirement.marker or requirement.marker.evaluate({"extra": ""}):
+                queue.append(requirement.name)
+    return found
+
+
+def link(source: Path, target: Path) -> None:
+    """Have a file in another place without copying its gigabytes."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        os.link(source, target)
+    except OSError:  # another disk
+        target.symlink_to(source)
+
+
+@pytest.fixture(scope="module")
+def colab(tmp_path_factory) -> Path:
+    """Make an environment with torch and a kernel, as Colab has, and no course."""
+    folder = tmp_path_factory.mktemp("colab") / "env"
+    venv.create(folder, with_pip=True, symlinks=os.name != "nt")
+    python = folder / SCRIPTS / "python"
+    site = "import sysconfig; print(sysconfig.get_path('purelib'))"
+    packages = Path(
+        subprocess.run(
+            [python, "-c", site], capture_output=True, text=True
+        ).stdout.strip()
+    )
+    for name in closure("torch", "torchvision", "numpy", "ipykernel"):
+        for file in distribution(name).files:
+            source = Path(file.locate())
+            if ".." in file.parts or not source.exists() or (packages / file).exists():
+                continue
+            link(source, packages / file)
+    return python
+
+
+def ask(python: Path, code: str) -> str:
+    """Let an environment's Python answer by what it prints."""
+    done = subprocess.run(
+        [python, "-c", code],
+        cwd=python.parent,  # away from the clone, which Python would find
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+VERSIONS = """
+from importlib.metadata import version
+for name in ("torch", "torchvision", "numpy"):
+    print(name, version(name))
+"""
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory) -> str:
+    """Make a repository with a tagged release, out of what is here."""
+    course = copy_of_the_course(tmp_path_factory.mktemp("public") / "flower-course")
+    git = ["git", "-C", str(course), "-c", "user.name=a", "-c", "user.email=a@example"]
+    for words in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all"]):
+        subprocess.run([*git, *words], check=True)
+    subprocess.run([*git, "tag", "v-test"], check=True)
+    return course.as_uri()
+
+
+def run_there(python: Path, folder: Path, notebook: nbformat.NotebookNode) -> None:
+    """Run a notebook by another environment's kernel, from a folder with nothing."""
+    spec = folder / "kernels" / "there"
+    spec.mkdir(parents=True, exist_ok=True)
+    arguments = '"-m", "ipykernel_launcher", "-f", "{connection_file}"'
+    (spec / "kernel.json").write_text(
+        f'{{"argv": ["{python.as_posix()}", {arguments}], "display_name": "there", '
+        '"language": "python"}'
+    )
+    work = folder / "content"
+    work.mkdir(exist_ok=True)
+    client = NotebookClient(
+        notebook,
+        timeout=600,
+        kernel_name="there",
+        resources={"metadata": {"path": str(work)}},
+    )
+    client.km = client.create_kernel_manager()
+    client.km.kernel_spec_manager.kernel_dirs.insert(0, str(spec.parent))
+    client.execute()
+
+
+def lesson(number: str, cells: int | None = None) -> nbformat.NotebookNode:
+    """Make a learner notebook, or its first cells."""
+    (source,) = build.SOURCES.glob(f"{number}_*.py")
+    notebook = build.make_notebook(source)
+    notebook.cells = notebook.cells[:cells]
+    return notebook
+
+
+def printed(notebook: nbformat.NotebookNode, number: int) -> str:
+    return "".join(output.get("text", "") for output in notebook.cells[number].outputs)
+
+
+def test_on_colab_the_one_notebook_installs_the_course_and_runs(
+    colab, address, tmp_path, monkeypatch
+) -> None:
+    assert "None" in ask(
+        colab, "import importlib.util as u; print(u.find_spec('course_utils'))"
+    )
+    before = ask(colab, VERSIONS)
+    monkeypatch.setattr(build, "publication", lambda: (address, "v-test"))
+    first = lesson("00")
+    run_there(colab, tmp_path, first)
+    assert "Installed. Kept as it was: torch " in printed(first, 1)
+    assert re.search(r"^(Collecting|Processing) mlxtend", printed(first, 1), re.M)
+    assert ask(colab, VERSIONS) == before
+
+    # A second lesson, in a new kernel, finds the course, and the Flower App with it.
+    second = lesson("06", cells=8)
+    run_there(colab, tmp_path, second)
+    assert printed(second, 1) == ""
+    assert "federated_digits/client_app.py" in str(second.cells)
+    done = subprocess.run(
+        [colab, "-m", "course_utils"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_until_it_is_stamped_the_set_up_cell_says_how_to_mend_it(
+    tmp_path, monkeypatch
+) -> None:
+    cell = build.NO_ADDRESS
+    assert "make publish-links REPO=owner/name TAG=v1.0" in cell
+    unstamped = f"https://github.com{build.UNSTAMPED}flower-course"
+    monkeypatch.setattr(build, "publication", lambda: (unstamped, "v0"))
+    notebook = lesson("00", cells=2)
+    # Where the course is installed it does nothing; here a name that is not stands in.
+    installed = nbformat.from_dict(notebook)
+    NotebookClient(installed, kernel_name="python3").execute()
+    assert installed.cells[1].outputs == []
+    notebook.cells[1].source = notebook.cells[1].source.replace(
+        "course_utils", "nowhere"
+    )
+    with pytest.raises(CellExecutionError, match="make publish-links"):
+        NotebookClient(notebook, kernel_name="python3").execute()
+
+
+def load_install():
+    sys.path.insert(0, str(TOOLS))
+    import install
+
+    return install
+
+
+def test_a_needed_restart_is_never_silent(monkeypatch) -> None:
+    install = load_install()
+    now = install.versions()
+    before = now | {"numpy": "1.0", "pip": "1.0", "gone": "1.0"}
+    assert install.outdated(before, {"numpy.linalg", "sys"}) == ["numpy"]
+    assert install.outdated(now, set(sys.modules)) == []
+    monkeypatch.setattr(install, "versions", iter([before, now]).__next__)
+    monkeypatch.setattr(install, "install", lambda before: None)
+    with pytest.raises(SystemExit, match=r"Restart needed.*numpy.*Restart session"):
+        install.main()
+
+
+def test_where_it_does_not_fit_pips_reason_is_shown(monkeypatch, tmp_path) -> None:
+    install = load_install()
+    (tmp_path / "pyproject.toml").write_text("[project]\nname = 'no version'\n")
+    monkeypatch.setattr(install, "ROOT", tmp_path)
+    with pytest.raises(SystemExit, match="was not installed") as refused:
+        install.install({"numpy": "1.0"})
+    assert "pyproject.toml" in str(refused.value) or "name" in str(refused.value)
