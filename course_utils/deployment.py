@@ -27,6 +27,8 @@ import trustme
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from course_utils import with_progress
+
 MARK = "FLOWER_COURSE_DEPLOYMENT"
 """Environment variable by which a deployment knows its processes, and theirs."""
 
@@ -172,14 +174,18 @@ class Process:
             time.sleep(0.2)
 
     def _wait(self, done: Callable[[], bool], what: str, timeout: float) -> None:
-        deadline = time.monotonic() + timeout
-        while not done():
-            if time.monotonic() > deadline:
-                raise TimeoutError(
-                    f"{self.name} did not {what} within {timeout:g} s. Its last "
-                    f"lines:\n{self.tail()}"
-                )
-            time.sleep(0.1)
+        start = time.monotonic()
+        doing = f"seconds for {self.name} to {what}"
+        with with_progress(doing=doing, total=timeout, delay=3) as bar:
+            while not done():
+                waited = time.monotonic() - start
+                if waited > timeout:
+                    raise TimeoutError(
+                        f"{self.name} did not {what} within {timeout:g} s. Its last "
+                        f"lines:\n{self.tail()}"
+                    )
+                bar.update(round(waited) - bar.n)
+                time.sleep(0.1)
 
     def ask_to_end(self) -> None:
         """Ask it to end, as Ctrl+C does, and do not wait until it has."""

@@ -18,7 +18,6 @@ All of the course's use of Flower's internals is in this module.
 
 import io
 import logging
-import os
 import pickle
 import random
 import sys
@@ -62,6 +61,8 @@ from flwr.serverapp.strategy.strategy_utils import sample_nodes
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 from tqdm.auto import tqdm
+
+from course_utils import with_progress
 
 FLOWER_LOGGER = logging.getLogger("flwr")
 # Flower logs many lines a round. Lessons show a table instead, and warnings only.
@@ -519,9 +520,7 @@ class _RoundTable:
         self.seen = len(messages)
         self.metrics: dict[str, float] = {}
         self.header: list[str] = []
-        # tqdm's bar for notebooks does not look at TQDM_DISABLE by itself.
-        hidden = not show or bool(os.environ.get("TQDM_DISABLE"))
-        self.bar = tqdm(total=rounds, desc="rounds", leave=False, disable=hidden)
+        self.bar = with_progress(doing="rounds", total=rounds, hidden=not show)
 
     def watch(self, strategy: Strategy, arguments: dict[str, Any]) -> None:
         """Look at what the strategy's two aggregations and evaluate_fn return."""
@@ -569,12 +568,22 @@ class _RoundTable:
                 "MB": f"{sum(m.bytes for m in new) / 1e6:.2f}",
                 **{key: f"{value:.4g}" for key, value in self.metrics.items()},
             }
+            # "server eval-loss" stands in two lines, so that a row fits into a cell.
+            parts = [key.rpartition(" ") for key in row]
+            widths = [max(7, len(first), len(last)) for first, _, last in parts]
             if list(row) != self.header:
                 self.header = list(row)
-                tqdm.write("  ".join(f"{key:>7}" for key in row))
-            tqdm.write("  ".join(f"{v:>{max(7, len(k))}}" for k, v in row.items()))
+                self.write([first for first, *_ in parts], widths)
+                self.write([last for *_, last in parts], widths)
+            self.write(row.values(), widths)
         self.metrics = {}
         self.bar.update(server_round > 0)
+
+    def write(self, words: Iterable[str], widths: Iterable[int]) -> None:
+        pairs = zip(words, widths, strict=True)
+        line = "  ".join(f"{word:>{width}}" for word, width in pairs)
+        if line.strip():
+            tqdm.write(line)
 
     def close(self, strategy: Strategy) -> None:
         self.bar.close()

@@ -26,6 +26,7 @@ from flwr.serverapp.exception import InconsistentMessageReplies
 from flwr.serverapp.strategy import FedAvg, Strategy
 from flwr.serverapp.strategy.strategy_utils import sample_nodes
 from flwr.supercore.task_identity import TaskIdentity
+from tqdm import auto
 
 from course_utils import runtime
 from course_utils.runtime import InProcessGrid, run_in_process
@@ -556,9 +557,13 @@ def test_empty_config_values_can_be_counted() -> None:
 def test_a_run_prints_a_line_a_round_and_no_log(capfd) -> None:
     run_in_process(fedavg(), app_that(trained), num_supernodes=2, seed=1)
     printed = capfd.readouterr()
-    lines = printed.out.strip().splitlines()
-    assert lines[0].split()[:4] == ["round", "trained", "failed", "MB"]
-    assert [line.split()[:3] for line in lines[1:]] == [
+    lines = printed.out.rstrip().splitlines()
+    # What a metric is of stands above its name, in the same column.
+    assert lines[1].split()[:4] == ["round", "trained", "failed", "MB"]
+    assert lines[0].split() == ["train", "eval"]
+    assert lines[1].split()[4:] == ["loss", "loss"]
+    assert lines[0].index("eval") + 4 == len(lines[1]) == len(lines[2])
+    assert [line.split()[:3] for line in lines[2:]] == [
         ["1", "2", "0"],
         ["2", "2", "0"],
     ]
@@ -655,12 +660,12 @@ def test_apps_written_as_modules_run_unmodified(tmp_path, monkeypatch) -> None:
 def test_the_progress_bar_is_silent_on_request(monkeypatch) -> None:
     hidden = []
 
-    class Bar(runtime.tqdm):
+    class Bar(auto.tqdm):
         def __init__(self, *args, disable, **kwargs):
             hidden.append(disable)
             super().__init__(*args, disable=disable, **kwargs)
 
-    monkeypatch.setattr(runtime, "tqdm", Bar)
+    monkeypatch.setattr(auto, "tqdm", Bar)
     for value in ("", "1"):
         monkeypatch.setenv("TQDM_DISABLE", value)
         run_in_process(fedavg(), app_that(trained), num_supernodes=2)
