@@ -1,10 +1,11 @@
 """Every figure of the course, each followed by one line that says what it shows.
 
-The figures are readable in grey: lines differ by dash and marker, bars carry their
-numbers or letters. Each function shows its figure, prints the line and returns nothing.
+The same line is the image's alternative text. No figure needs its colours: lines differ
+by dash and marker, bars by hatching or by the number in them. Each function shows its
+figure, prints the line and returns nothing.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -25,10 +26,15 @@ plt.rcParams.update(
     }
 )
 
-# Told apart by the colour-blind (Okabe and Ito, 2008), and in grey by dash and marker.
+# Told apart by the colour-blind (Okabe and Ito, 2008), and in grey by dash and marker,
+# or by hatching, which would not show on the last colour, black.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
-LINES = ("-", "--", "-.", ":", "-", "--", "-.")
+LINES = ("-", "--", "-.", ":", (0, (1, 4)), (0, (8, 2)), (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "x")
+HATCHES = ("", "///", "...", "xx", "---", "++", "")
+
+MODEL_BYTES = 10_000
+"""From this size on, a message in the course carries a model."""
 
 
 def draw_loop() -> None:
@@ -70,8 +76,10 @@ def draw_loop() -> None:
     )
     _show(
         figure,
-        "one round: the server sends its parameters to the clients, each trains on its "
-        "own data and sends parameters back, the server averages them.",
+        "a server with the global model above three clients. Step 1: the server sends "
+        "parameters to every client. Step 2: each client trains on its own data, which "
+        "stay with it. Step 3: each sends parameters back. Step 4: the server averages "
+        "them, weighted by number of examples.",
     )
 
 
@@ -95,14 +103,23 @@ def plot_curves(
         Single values to compare with, drawn as horizontal lines.
     start : int
         Round of the first value.
+
+    Raises
+    ------
+    ValueError
+        If there are more than seven curves, or levels.
     """
+    levels = levels or {}
+    _require_few(curves)
+    _require_few(levels)
     figure, axes = plt.subplots()
     styles = zip(COLOURS, LINES, MARKERS, strict=True)
     for (name, values), style in zip(curves.items(), styles, strict=False):
         colour, line, marker = style
         rounds = range(start, start + len(values))
-        axes.plot(rounds, values, line, color=colour, marker=marker, ms=4, label=name)
-    for (name, value), line in zip((levels or {}).items(), LINES[::-1], strict=False):
+        style = {"ls": line, "color": colour, "marker": marker, "ms": 4}
+        axes.plot(rounds, values, label=name, **style)
+    for (name, value), line in zip(levels.items(), LINES[::-1], strict=False):
         axes.axhline(value, color="black", ls=line, lw=1, label=name)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     if "accuracy" in ylabel:
@@ -110,9 +127,9 @@ def plot_curves(
     axes.xaxis.get_major_locator().set_params(integer=True)
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    ends = [f"{name} ends at {values[-1]:.2f}" for name, values in curves.items()]
-    ends += [f"{name} is {value:.2f}" for name, value in (levels or {}).items()]
-    _show(figure, f"{ylabel} by {xlabel}: {', '.join(ends)}.")
+    lines = [f"{name}: {_way(values, start)}" for name, values in curves.items()]
+    lines += [f"level line {name}: {_number(value)}" for name, value in levels.items()]
+    _show(figure, f"{ylabel} by {xlabel}. {'; '.join(lines)}.")
 
 
 def plot_label_counts(counts: np.ndarray, *, title: str = "") -> None:
@@ -152,15 +169,17 @@ def plot_skew(counts_by_name: dict[str, np.ndarray]) -> None:
         axes.grid(alpha=0.3, axis="x")
     left.set_yticks(range(len(names)), names)
     left.set_ylim(len(names) - 0.5, -0.5)
-    means = [
-        f"{name} {label_distance(counts).mean():.2f} and "
-        f"{effective_num_classes(counts).mean():.1f}"
-        for name, counts in counts_by_name.items()
-    ]
+    lines = []
+    for name, counts in counts_by_name.items():
+        distance, labels = label_distance(counts), effective_num_classes(counts)
+        lines.append(
+            f"{name} {_number(distance.mean())} ({_range(distance)}) and "
+            f"{_number(labels.mean(), 1)} ({_range(labels, 1)})"
+        )
     _show(
         figure,
-        "circles are clients, bars are means; mean label distance and effective number "
-        f"of labels: {'; '.join(means)}.",
+        "circles are clients, bars are means. Mean label distance and effective number "
+        f"of labels, in brackets the clients' range: {'; '.join(lines)}.",
     )
 
 
@@ -187,8 +206,8 @@ def plot_samples(partitions: list[Dataset], *, per_client: int = 10) -> None:
         for axes, image in zip(row, examples["image"], strict=False):
             axes.imshow(image, cmap="gray")
         row[0].set_title(f"client {client}", fontsize=8, loc="left", pad=2)
-        shown.append(f"client {client} {', '.join(map(str, examples['label']))}")
-    _show(figure, f"labels of the images shown: {'; '.join(shown)}.")
+        shown.append(f"client {client}: {', '.join(map(str, examples['label']))}")
+    _show(figure, f"images, a row for each client. Their labels: {'; '.join(shown)}.")
 
 
 def plot_traffic(messages: list[Delivery], node_ids: Sequence[int]) -> None:
@@ -219,7 +238,7 @@ def plot_traffic(messages: list[Delivery], node_ids: Sequence[int]) -> None:
                 marker,
                 color=COLOURS[kind],
                 ms=8,
-                mfc="white" if m.bytes < 10_000 else COLOURS[kind],
+                mfc="white" if m.bytes < MODEL_BYTES else COLOURS[kind],
             )
     axes.set_yticks(range(len(steps)), [f"round {r}: {kind}" for r, kind in steps])
     axes.set_xticks(range(len(column)), [f"client {i}" for i in range(len(column))])
@@ -233,13 +252,15 @@ def plot_traffic(messages: list[Delivery], node_ids: Sequence[int]) -> None:
         fontsize=9,
         loc="left",
     )
+    lines = [_step(messages, step, column) for step in steps]
+    lines += [_load(messages, kind) for kind in kinds]
     down = sum(m.bytes for m in messages if not m.is_reply)
     up = sum(m.bytes for m in messages if m.is_reply)
     failed = sum(m.error is not None for m in messages)
     _show(
         figure,
         f"{len(messages)} messages, {down / 1e6:.2f} MB to the clients and "
-        f"{up / 1e6:.2f} MB back, {failed} errors.",
+        f"{up / 1e6:.2f} MB back, errors: {failed}. {'; '.join(lines)}.",
     )
 
 
@@ -254,10 +275,15 @@ def plot_client_bars(
         One value a client by name of the run.
     ylabel : str
         What the bars show, with units.
+
+    Raises
+    ------
+    ValueError
+        If there are more than seven runs.
     """
+    _require_few(values_by_name)
     figure, axes = plt.subplots()
     width = 0.8 / len(values_by_name)
-    hatches = ("", "///", "...", "xx")
     for i, (name, values) in enumerate(values_by_name.items()):
         places = np.arange(len(values)) + (i - (len(values_by_name) - 1) / 2) * width
         axes.bar(
@@ -267,7 +293,7 @@ def plot_client_bars(
             label=name,
             color=COLOURS[i],
             ec="black",
-            hatch=hatches[i % len(hatches)],
+            hatch=HATCHES[i],
             alpha=0.8,
         )
     axes.set(xlabel="client", ylabel=ylabel)
@@ -276,11 +302,11 @@ def plot_client_bars(
         axes.set_ylim(0, 1)
     if len(values_by_name) > 1:
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
-    ranges = [
-        f"{name} from {min(values):.2f} to {max(values):.2f}"
+    lines = [
+        f"{name} from {_range(values)}: {', '.join(map(_number, values))}"
         for name, values in values_by_name.items()
     ]
-    _show(figure, f"{ylabel} by client: {'; '.join(ranges)}.")
+    _show(figure, f"{ylabel}, client by client. {'; '.join(lines)}.")
 
 
 def draw_apps() -> None:
@@ -334,8 +360,12 @@ def draw_apps() -> None:
         axes.text(13.4, 8.1 - 0.8 * row, meaning, va="center", fontsize=9)
     _show(
         figure,
-        "the ServerApp runs beside the SuperLink, each ClientApp beside a SuperNode "
-        "and its data; only SuperLink and SuperNodes talk over the network.",
+        "four machines, a server and clients 0 to 2, with a network between. On the "
+        "server your ServerApp leads one run and exchanges messages with Flower's "
+        "SuperLink, which passes them on. On each client Flower's SuperNode fetches "
+        "messages and replies; it hands each to your ClientApp, which reads the data "
+        "there. Across the network, SuperNodes call the SuperLink for messages, and "
+        "nothing else crosses it.",
     )
 
 
@@ -361,21 +391,27 @@ def plot_label_panels(counts_by_title: dict[str, np.ndarray]) -> None:
         sizes = counts.sum(axis=1)
         left = np.zeros(clients)
         for label, column in enumerate(counts.T):
-            shade = plt.cm.viridis(0.25 + 0.75 * label / max(labels - 1, 1))
+            place = 0.95 * label / max(labels - 1, 1)
             edges = np.where(column > 0.01 * sizes.max(), 0.5, 0)
             bars = axes.barh(
-                range(clients), column, left=left, color=shade, ec="white", lw=edges
+                range(clients),
+                column,
+                left=left,
+                color=plt.cm.viridis(place),
+                ec="white",
+                lw=edges,
             )
             narrow = 0.017 * len(panels) * sizes.max()
             names = [str(label) if n > narrow else "" for n in column]
-            ink = "white" if label < labels / 4 else "black"
+            ink = "white" if place < 0.43 else "black"
             axes.bar_label(bars, names, label_type="center", fontsize=8, color=ink)
             left += column
+        # In grey, the last shade alone would not show on white where a bar ends.
+        axes.barh(range(clients), sizes, fill=False, ec="black", lw=0.8)
         axes.set_title(title, loc="left")
         lines.append(
-            f"{title}: {_span(sizes)} examples and {_span((counts > 0).sum(axis=1))} "
-            f"different labels each, mean label distance "
-            f"{label_distance(counts).mean():.2f}"
+            f"{title}: {_sizes(sizes)}, {_holdings(counts)}, mean label distance "
+            f"{_number(label_distance(counts).mean())}"
         )
     panels[0].set(ylabel="client", yticks=range(clients))
     panels[0].invert_yaxis()
@@ -383,12 +419,110 @@ def plot_label_panels(counts_by_title: dict[str, np.ndarray]) -> None:
     _show(figure, f"{clients} clients; {'; '.join(lines)}.")
 
 
-def _span(values: np.ndarray) -> str:
-    low, high = values.min(), values.max()
-    return f"{low}" if low == high else f"{low} to {high}"
+def _number(value: float, digits: int = 2) -> str:
+    # First to nine digits, so that 0.085 and its neighbours end alike everywhere.
+    return f"{round(float(value), 9):.{digits}f}"
+
+
+def _range(values: Sequence[float], digits: int = 2) -> str:
+    return f"{_number(min(values), digits)} to {_number(max(values), digits)}"
+
+
+def _way(values: Sequence[float], start: int) -> str:
+    """Say where a curve begins and ends, its peak, and its steps back."""
+    values = [float(_number(value)) for value in values]
+    sign = 1 if values[-1] >= values[0] else -1
+    peak = int(np.argmax(np.multiply(sign, values)))
+    back = -sign * np.diff(values)
+    words = [
+        f"from {_number(values[0])} at {start} to {_number(values[-1])} at "
+        f"{start + len(values) - 1}"
+    ]
+    if values[peak] != values[-1]:
+        extreme = "highest" if sign > 0 else "lowest"
+        words.append(f"{extreme} {_number(values[peak])} at {start + peak}")
+    if (back > 0).any():
+        worst = int(np.argmax(back))
+        words.append(
+            f"steps {'down' if sign > 0 else 'up'}: {(back > 0).sum()}, the largest "
+            f"from {_number(values[worst])} to {_number(values[worst + 1])} at "
+            f"{start + worst + 1}"
+        )
+    return ", ".join(words)
+
+
+def _step(messages: list[Delivery], step: tuple[int, str], column: dict) -> str:
+    """Say which clients one step's messages went to, and who did not answer well."""
+    sent = [m for m in messages if (m.round, m.type) == step]
+    asked = {column[m.destination] for m in sent if not m.is_reply}
+    failed = {column[m.source] for m in sent if m.is_reply and m.error}
+    silent = asked - {column[m.source] for m in sent if m.is_reply}
+    words = [f"round {step[0]}: {step[1]} to clients {_clients(asked, len(column))}"]
+    if failed:
+        words.append(f"error from {_clients(failed, len(column))}")
+    if silent:
+        words.append(f"no reply from {_clients(silent, len(column))}")
+    return ", ".join(words if failed or silent else [*words, "all reply"])
+
+
+def _load(messages: list[Delivery], kind: str) -> str:
+    """Say which way messages of a type carry a model."""
+    big = [m for m in messages if m.type == kind and m.bytes >= MODEL_BYTES]
+    back = {m.is_reply for m in big}
+    if not back:
+        return f"{kind} carries no model"
+    if len(back) == 2:
+        return f"{kind} carries a model to the client and back"
+    way = "back" if True in back else "to the client"
+    return f"{kind} carries a model {way} only"
+
+
+def _clients(clients: Collection[int], of: int) -> str:
+    every = f"0 to {of - 1}" if of > 1 and len(clients) == of else ""
+    return every or ", ".join(map(str, sorted(clients)))
+
+
+def _sizes(sizes: np.ndarray) -> str:
+    """Say how many examples the clients have, and who has least and most."""
+    least, most = sizes.argmin(), sizes.argmax()
+    if sizes[least] == sizes[most]:
+        return f"{sizes[most]} examples each"
+    return f"{sizes[least]} (client {least}) to {sizes[most]} (client {most}) examples"
+
+
+def _holdings(counts: np.ndarray) -> str:
+    """Say how many labels the clients have, and which: all of few, or the largest."""
+    held = counts > 0
+    kinds = held.sum(axis=1)
+    fewest, most = kinds.min(), kinds.max()
+    span = f"{most}" if fewest == most else f"{fewest} to {most}"
+    text = f"{span} {'label' if most == 1 else 'different labels'} each"
+    shares = counts.max(axis=1) / np.maximum(counts.sum(axis=1), 1)
+    if most <= 3:
+        each = [" and ".join(map(str, np.flatnonzero(row))) for row in held]
+        return f"{text}, by client ({', '.join(each)})"
+    if shares.max() < 2 / counts.shape[1]:
+        return f"{text}, none more than {shares.max():.0%} of a client"
+    largest = zip(counts.argmax(axis=1), shares, strict=True)
+    each = [f"{label} at {share:.0%}" for label, share in largest]
+    return f"{text}, the largest by client ({', '.join(each)})"
+
+
+def _require_few(series: Collection[str]) -> None:
+    if len(series) > len(COLOURS):
+        raise ValueError(
+            f"{len(series)} series are more than a reader can tell apart: plot at most "
+            f"{len(COLOURS)}."
+        )
 
 
 def _show(figure: plt.Figure, summary: str) -> None:
-    plt.show()
+    """Show a figure with its text: as the image's alternative text, and printed."""
+    if plt.get_backend().endswith("inline"):  # a notebook's
+        from IPython.display import display
+
+        display(figure, metadata={"image/png": {"alt": f"Figure: {summary}"}})
+    else:
+        plt.show()
     plt.close(figure)
     print(f"Figure: {summary}")
