@@ -1,0 +1,347 @@
+"""Every lesson's slides fit their screen, load nothing, and show what the tags say."""
+
+import os
+import re
+import sys
+from collections.abc import Iterator
+from functools import cache
+from html.parser import HTMLParser
+from pathlib import Path
+
+import jupytext
+import nbformat
+import pytest
+from browser import NoBrowser, find_browser
+from nbformat.v4 import new_output
+from playwright.sync_api import Browser, Page, sync_playwright
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "notebooks" / "tools"))
+import slides  # noqa: E402
+from slides import build  # noqa: E402
+
+SOURCES = sorted(build.SOURCES.glob("[0-9]*.py"))
+every_source = pytest.mark.parametrize("source", SOURCES, ids=lambda s: s.stem)
+
+
+@cache
+def deck(source: Path) -> str:
+    """Make a lesson's deck once."""
+    return slides.make_deck(source, build.NOTEBOOKS / f"{source.stem}.ipynb")
+
+
+# ------------------------------------------------------------------------ in a browser
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory) -> Iterator[Browser]:
+    """Launch a browser that finds no host."""
+    with sync_playwright() as playwright:
+        try:
+            which = find_browser(playwright)
+        except NoBrowser as problem:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(str(problem))
+        browser = playwright.chromium.launch(
+            **which,
+            args=["--host-resolver-rules=MAP * ~NOTFOUND"],
+            env={**os.environ, "HOME": str(tmp_path_factory.mktemp("home"))},
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def page(browser) -> Iterator[Page]:
+    """Open a page that is as large as a slide."""
+    page = browser.new_page(viewport={"width": 1280, "height": 720})
+    yield page
+    page.context.close()
+
+
+def show(page: Page, html: str, folder: Path) -> tuple[list[str], list[str]]:
+    """Open a deck from a file; return what it asks for and what goes wrong, so far."""
+    requests, errors = [], []
+    page.on("request", lambda request: requests.append(request.url))
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.on("console", lambda message: errors.append(message.text))
+    path = folder / "deck.html"
+    path.write_text(html, encoding="utf-8")
+    page.goto(path.as_uri())
+    page.wait_for_function("() => window.Reveal?.isReady()", timeout=30_000)
+    return requests, errors
+
+
+# In pixels of a slide, which is 1280 wide and 720 high, whatever the screen is.
+MEASURE = """() => {
+    const slide = Reveal.getCurrentSlide(), box = slide.getBoundingClientRect();
+    const scale = Reveal.getScale(), parts = [...slide.querySelectorAll("*")];
+    const sticksOut = part => {
+        const {left, top, right, bottom} = part.getBoundingClientRect();
+        return left < box.left - 1 || top < box.top - 1
+            || right > box.right + 1 || bottom > box.bottom + 1
+            || part.scrollWidth > part.clientWidth + 1 && part.tagName === "PRE";
+    };
+    const hasText = part => [...part.childNodes].some(
+        node => node.nodeType === Node.TEXT_NODE && node.data.trim());
+    return {
+        size: [box.width / scale, box.height / scale].map(Math.round),
+        heading: slide.querySelector("h1, h2, h3")?.textContent,
+        outside: parts.filter(sticksOut).map(part => part.outerHTML.slice(0, 200)),
+        smallest: Math.min(...parts.filter(hasText).map(
+            part => parseFloat(getComputedStyle(part).fontSize))),
+        pictures: [...slide.querySelectorAll("img")].map(image => ({
+            alt: image.alt,
+            loaded: image.naturalWidth > 0,
+            height: image.getBoundingClientRect().height / scale,
+        })),
+    };
+}"""
+
+
+def look_at_slides(page: Page) -> list[dict]:
+    """Go through all slides, and measure each."""
+    found = []
+    for number in range(page.evaluate("Reveal.getTotalSlides()")):
+        page.evaluate("number => Reveal.slide(number)", number)
+        found.append(page.evaluate(MEASURE))
+    return found
+
+
+@every_source
+def test_a_deck_fits_the_screen_and_asks_for_nothing(source, page, tmp_path) -> None:
+    requests, errors = show(page, deck(source), tmp_path)
+    seen = look_at_slides(page)
+    assert 12 <= len(seen) <= 22
+    title = build.make_notebook(source).cells[0].source
+    assert f"# {seen[0]['heading']}\n" in title
+    assert seen[-1]["heading"] == "Takeaways"
+    for number, slide in enumerate(seen, start=1):
+        assert slide["size"] == [1280, 720]
+        assert slide["heading"], number
+        assert not slide["outside"], (number, slide["outside"])
+        assert slide["smallest"] >= 18, number
+        for picture in slide["pictures"]:
+            assert picture["loaded"] and picture["height"] >= 250, number
+            assert picture["alt"].startswith("Figure: ") and len(picture["alt"]) > 60
+    cells = [c for c in build.make_notebook(source).cells if slides.kind_of(c)]
+    plotted = sum(bool(re.search(r"^(plot|draw)_", c.source, re.M)) for c in cells)
+    assert sum(len(slide["pictures"]) for slide in seen) == plotted
+    assert {url.split(":")[0] for url in requests} <= {"file", "data"}
+    assert sum(url.startswith("file:") for url in requests) == 1
+    assert not errors
+
+
+def test_an_answer_appears_at_the_next_key(page, tmp_path) -> None:
+    show(page, deck(SOURCES[0]), tmp_path)
+    words = "() => Reveal.getCurrentSlide().textContent"
+    while "The plain mean would be 4." not in page.evaluate(words):
+        assert not page.evaluate("Reveal.isLastSlide()"), "the question is nowhere"
+        page.evaluate("Reveal.right()")
+    here = page.evaluate("Reveal.getIndices().h")
+    answer = page.get_by_text("{'w': tensor(6.)}", exact=True)
+    assert not answer.is_visible()
+    page.keyboard.press("ArrowRight")
+    answer.wait_for(state="visible", timeout=10_000)
+    assert page.evaluate("Reveal.getIndices().h") == here
+
+
+def test_a_deck_prints_one_page_for_each_slide(page, tmp_path) -> None:
+    show(page, deck(SOURCES[0]), tmp_path)
+    slides_shown = page.evaluate("Reveal.getTotalSlides()")
+    page.emulate_media(media="print")
+    page.goto((tmp_path / "deck.html").as_uri() + "?view=print")
+    page.wait_for_selector(".pdf-page", timeout=30_000)
+    assert page.locator(".pdf-page").count() == slides_shown
+    assert page.locator(".pdf-page img").count() == 2
+    for picture in page.locator(".pdf-page img").all():
+        assert picture.bounding_box()["height"] >= 250
+
+
+# ------------------------------------------------------------------- without a browser
+
+
+class Resources(HTMLParser):
+    """Collects what a page would load: whatever is no link to click on."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.addresses: list[str] = []
+
+    def handle_starttag(self, tag, attributes) -> None:
+        for name, value in attributes:
+            if name in ("src", "srcset", "data", "poster") or (
+                name == "href" and tag != "a"
+            ):
+                self.addresses.append(value)
+
+
+@every_source
+def test_a_deck_names_no_address_to_load_from(source) -> None:
+    page = deck(source)
+    resources = Resources()
+    resources.feed(page)
+    assert all(address.startswith("data:") for address in resources.addresses)
+    styles = "".join(re.findall(r"<style>(.*?)</style>", page, re.DOTALL))
+    assert ".reveal" in styles and "@import" not in styles
+    assert all(u.startswith("data:") for u in re.findall(r"url\(['\"]?([^)]*)", styles))
+    assert "import(" not in page.split("Reveal.initialize")[1]
+
+
+@every_source
+def test_a_deck_leaves_out_what_serves_a_reader_only(source) -> None:
+    page = deck(source)
+    for unwanted in ("colab", "find_spec", "<details", "You need:", ".ipynb"):
+        assert unwanted not in page
+    assert "No description has been provided" not in page
+
+
+def test_a_deck_carries_the_licence_of_reveal_js() -> None:
+    page = deck(SOURCES[0])
+    assert "Hakim El Hattab" in page
+    assert "The above copyright notice and this permission notice shall be" in page
+
+
+# ------------------------------------------------------------------------ what tags say
+
+LESSON = """\
+# %% [markdown] tags=["slide"]
+# # 42 · Slides
+#
+# **Time:** 1 minute
+
+# %% [markdown]
+# ## A section
+#
+# Not shown.
+
+# %% [markdown] tags=["slide"]
+# **Predict:** what is it? See [there](01_messages_and_records.ipynb).
+#
+# <details><summary>Hint</summary>
+#
+# A hint.
+# </details>
+
+# %% tags=["slide-then", "slide-output"]
+print("hidden code")
+
+# %% tags=["slide-more"]
+print("shown code")
+
+# %%
+print("left out")
+"""
+
+
+def write_lesson(folder: Path, text: str) -> tuple[Path, Path]:
+    """Write a source and its stored notebook, in which each cell has an output."""
+    source, stored = folder / "42_slides.py", folder / "42_slides.ipynb"
+    source.write_text(text, encoding="utf-8")
+    notebook = build.make_notebook(source)
+    for number, cell in enumerate(notebook.cells):
+        if cell.cell_type == "code":
+            cell.outputs = [
+                new_output("stream", name="stdout", text=f"output {number}\n")
+            ]
+    nbformat.write(notebook, stored)
+    return source, stored
+
+
+def texts(page: str) -> list[str]:
+    """Return the words of each slide."""
+    sections = re.findall(
+        r"<section *><section *>(.*?)</section></section>", page, re.S
+    )
+    return [" ".join(re.sub(r"<[^>]*>", " ", part).split()) for part in sections]
+
+
+def test_tags_say_what_is_shown_and_where(tmp_path) -> None:
+    page = slides.make_deck(*write_lesson(tmp_path, LESSON))
+    first, second = texts(page)
+    assert first == "42 · Slides Time: 1 minute"
+    assert second == (
+        "A section Predict: what is it? See there. output 4 "
+        'print ( "shown code" ) output 5'
+    )
+    assert page.count('<div class="fragment"') == 1
+
+
+def test_new_tags_and_prose_need_no_new_run(tmp_path) -> None:
+    source, stored = write_lesson(tmp_path, LESSON)
+    source.write_text(
+        LESSON.replace('# %%\nprint("left', '# %% tags=["slide-more"]\nprint("left')
+    )
+    assert texts(slides.make_deck(source, stored))[1].endswith("output 6")
+
+
+def test_making_a_deck_again_changes_nothing(tmp_path) -> None:
+    lesson = write_lesson(tmp_path, LESSON)
+    assert slides.make_deck(*lesson) == slides.make_deck(*lesson)
+
+
+@pytest.mark.parametrize("too_large", ["long line " * 20, "many lines\n" * 40])
+def test_a_slide_that_overflows_is_noticed(too_large, page, tmp_path) -> None:
+    source, stored = write_lesson(tmp_path, LESSON)
+    lesson = jupytext.read(source)
+    lesson.cells[-2].source = f'"""{too_large}"""'
+    source, stored = write_lesson(tmp_path, jupytext.writes(lesson, fmt="py:percent"))
+    show(page, slides.make_deck(source, stored), tmp_path)
+    assert [bool(slide["outside"]) for slide in look_at_slides(page)] == [False, True]
+
+
+# ------------------------------------------------------------------------ what is told
+
+
+def run_tool(monkeypatch, *words: object) -> None:
+    monkeypatch.setattr(sys, "argv", ["slides.py", *map(str, words)])
+    slides.main()
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("# %% [markdown]\n# # 42 · Untagged\n", "42_slides.py has no slides: tag its"),
+        (LESSON.replace('"slide"', '"slide-more"'), "the first tagged cell is no `sli"),
+    ],
+)
+def test_a_lesson_without_slides_is_told_in_one_sentence(
+    text, sentence, tmp_path
+) -> None:
+    with pytest.raises(ValueError, match=sentence) as told:
+        slides.make_deck(*write_lesson(tmp_path, text))
+    assert "\n" not in str(told.value)
+
+
+def test_a_lesson_that_was_never_made_is_told(tmp_path, monkeypatch) -> None:
+    write_lesson(tmp_path, LESSON)
+    monkeypatch.setattr(build, "SOURCES", tmp_path)
+    with pytest.raises(SystemExit, match=r"^42_slides\.ipynb is missing: make it by"):
+        run_tool(monkeypatch, "42", "--folder", tmp_path / "decks")
+    assert not list((tmp_path / "decks").iterdir())
+
+
+def test_changed_code_that_was_not_run_is_told(tmp_path) -> None:
+    source, stored = write_lesson(tmp_path, LESSON)
+    source.write_text(LESSON.replace("shown code", "new code"), encoding="utf-8")
+    with pytest.raises(ValueError, match=r"make notebooks`\.\nprint\(\"new code\"\)"):
+        slides.make_deck(source, stored)
+
+
+def test_a_missing_reveal_js_is_told(monkeypatch) -> None:
+    monkeypatch.setattr(slides, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install -r requirements\.txt"):
+        slides.reveal()
+
+
+def test_lessons_are_chosen_by_number(tmp_path, monkeypatch, capsys) -> None:
+    with pytest.raises(SystemExit, match=r"^There is no lesson '1': take 00, 01, .*07"):
+        run_tool(monkeypatch, "1", "--folder", tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+    source = SOURCES[3]
+    run_tool(monkeypatch, source.stem[:2], "--folder", tmp_path / "decks")
+    (made,) = (tmp_path / "decks").iterdir()
+    assert made.name == f"{source.stem}.html"
+    assert made.read_text(encoding="utf-8") == deck(source)
+    assert capsys.readouterr().out == f"{made}\n"
