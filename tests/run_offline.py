@@ -1,7 +1,9 @@
-"""Run a notebook with no network, each of its cells as often as is asked.
+"""Run a notebook, or any command, with no network.
 
-``python run_offline.py NOTEBOOK TIMES`` runs it; :func:`offline_command` says how to
-call that so that the network is cut. Not a test itself: tests/test_offline.py calls it.
+``python run_offline.py NOTEBOOK TIMES`` runs a notebook, each of its cells as often as
+is asked, and ``python run_offline.py -- COMMAND`` a command. :func:`offline` says how
+to call these so that the network is cut. Not a test itself: tests/test_offline.py and
+tests/browser.py use it.
 """
 
 import os
@@ -34,17 +36,22 @@ def namespace_command() -> list[str]:
     return command if allowed else []
 
 
-def offline_command(notebook: Path, times: int) -> tuple[list[str], dict[str, str]]:
-    """Return the command that runs a notebook offline, and its environment."""
-    environment = {**os.environ, "TQDM_DISABLE": "1"}
+def offline(*arguments: str) -> tuple[list[str], dict[str, str]]:
+    """Return the command that runs this file offline, and its environment.
+
+    Parameters
+    ----------
+    *arguments : str
+        What this file is called with.
+    """
+    environment = dict(os.environ)
     prefix = namespace_command()
     if prefix:
         environment["COURSE_IN_NAMESPACE"] = "1"
     else:
         path = [str(NO_NETWORK), environment.get("PYTHONPATH", "")]
         environment["PYTHONPATH"] = os.pathsep.join(filter(None, path))
-    command = [sys.executable, __file__, str(notebook), str(times)]
-    return [*prefix, *command], environment
+    return [*prefix, sys.executable, __file__, *arguments], environment
 
 
 def enter_namespace() -> None:
@@ -69,15 +76,26 @@ def repeated(notebook: NotebookNode, times: int) -> NotebookNode:
     return nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata)
 
 
-def main(path: Path, times: int) -> None:
+def run_notebook(path: Path, times: int) -> None:
     """Run one notebook; an error in a cell ends this with its traceback."""
-    if "COURSE_IN_NAMESPACE" in os.environ:
-        enter_namespace()
     notebook = repeated(nbformat.read(path, as_version=4), times)
     NotebookClient(
         notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}
     ).execute()
 
 
+def main(first: str, *others: str) -> None:
+    """Run what the command line asks for."""
+    if "COURSE_IN_NAMESPACE" in os.environ:
+        enter_namespace()
+    if first == "--":
+        # The command takes this process's place, and keeps its id. Windows can't do
+        # that, so there the command is a child, and this process waits for it.
+        if os.name != "nt":
+            os.execvp(others[0], others)
+        sys.exit(subprocess.run(others).returncode)
+    run_notebook(Path(first), int(others[0]))
+
+
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), int(sys.argv[2]))
+    main(*sys.argv[1:])

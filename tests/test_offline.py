@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 from datasets import ClassLabel, Features, Image
-from run_offline import NO_NETWORK, offline_command
+from run_offline import NO_NETWORK, offline
 
 from course_utils.data import load_dataset
 
 NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9]*.ipynb"))
-# From lesson 06 on, they start real processes, and have the data of the Flower App.
+# From lesson 06 on, they start real processes and have the data of the Flower App. They
+# take minutes, so tests/test_jupyterlab.py alone runs them offline.
 FIRST_ON_RUNTIMES = 6
 in_process = pytest.mark.parametrize(
     "notebook", NOTEBOOKS[:FIRST_ON_RUNTIMES], ids=lambda p: p.stem
@@ -21,10 +22,10 @@ in_process = pytest.mark.parametrize(
 
 
 def run_offline(notebook: Path, times: int, **variables: str) -> None:
-    command, environment = offline_command(notebook, times)
+    command, environment = offline(str(notebook), str(times))
     done = subprocess.run(
         command,
-        env={**environment, **variables},
+        env={**environment, "TQDM_DISABLE": "1", **variables},
         capture_output=True,
         text=True,
         timeout=800,
@@ -35,14 +36,6 @@ def run_offline(notebook: Path, times: int, **variables: str) -> None:
 @in_process
 def test_each_cell_runs_twice_without_a_network(notebook) -> None:
     run_offline(notebook, times=2)
-
-
-# Once only: most of their time they wait for processes.
-@pytest.mark.parametrize(
-    "notebook", NOTEBOOKS[FIRST_ON_RUNTIMES:], ids=lambda p: p.stem
-)
-def test_lessons_on_flowers_runtimes_need_no_network(notebook) -> None:
-    run_offline(notebook, times=1)
 
 
 @pytest.fixture(scope="session")
