@@ -3,7 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: lab test notebooks bench lint superlink supernode run
+.PHONY: lab test notebooks bench lint superlink supernode run slides kit assignment \
+	minutes picture publish-links
 
 lab: .venv/installed
 	$(BIN)/jupyter lab $(ARGS) notebooks/00_why_federated_learning.ipynb
@@ -18,6 +19,27 @@ notebooks: .venv/installed
 bench: .venv/installed
 	$(BIN)/python tests/bench.py $(ARGS)
 
+# The README's picture, taken of a lesson.
+picture: .venv/installed
+	$(BIN)/python tests/picture.py
+
+# For teachers: notebooks/INSTRUCTOR.md
+slides: .venv/installed
+	$(BIN)/python notebooks/tools/slides.py $(ARGS)
+
+kit: .venv/installed
+	$(BIN)/python notebooks/tools/kit.py $(ARGS)
+
+assignment: .venv/installed
+	$(BIN)/python notebooks/tools/assignment.py $(LESSON) $(ARGS)
+
+minutes: .venv/installed
+	$(BIN)/python notebooks/tools/minutes.py $(ARGS)
+
+# Whoever publishes the course stamps its address and release into all links.
+publish-links: .venv/installed
+	$(BIN)/python notebooks/tools/publish_links.py --repo "$(REPO)" --tag "$(TAG)"
+
 # A federation of a whole room: notebooks/classroom.md
 superlink: .venv/installed
 	$(BIN)/python -m course_utils.classroom superlink $(ARGS)
@@ -29,7 +51,7 @@ run: .venv/installed
 	$(BIN)/python -m course_utils.classroom run $(ARGS)
 
 lint: .venv/installed
-	$(BIN)/ruff check . && $(BIN)/ruff format --check course_utils tests notebooks/build.py notebooks/conftest.py
+	$(BIN)/ruff check . && $(BIN)/ruff format --check course_utils tests notebooks/*.py notebooks/tools
 
 # Made once, and again only when the list of dependencies changes.
 .venv/installed: pyproject.toml requirements.txt

@@ -93,11 +93,6 @@ def comparable(path: Path) -> str:
     return nbformat.writes(notebook)
 
 
-IN_PROCESS = [source.stem[:2] for source in SOURCES if source.stem < "06"]
-"""Lessons without real processes. The others take minutes, and their outputs, which
-nbval compares, are for the most part what a process printed."""
-
-
 def make(folder: Path, *lessons: str) -> None:
     subprocess.run(
         [sys.executable, NOTEBOOKS / "build.py", *lessons, "--folder", folder],
@@ -106,22 +101,32 @@ def make(folder: Path, *lessons: str) -> None:
     )
 
 
-def test_making_the_notebooks_again_changes_nothing(tmp_path) -> None:
-    make(tmp_path, *IN_PROCESS)
-    for param in TARGETS:
-        source, path, _ = param.values
-        if source.stem[:2] not in IN_PROCESS:
-            continue
-        again = tmp_path / path.relative_to(NOTEBOOKS)
-        assert comparable(again) == comparable(path), path.name
-
-
-def test_on_one_machine_not_a_byte_changes(tmp_path) -> None:
+def test_making_notebooks_again_changes_nothing(tmp_path) -> None:
+    # Of one lesson: nbval compares the outputs of all.
     for folder in (tmp_path / "a", tmp_path / "b"):
         make(folder, "04")
-    name = next(s.stem for s in SOURCES if s.stem.startswith("04"))
-    first, second = (tmp_path / f / f"{name}.ipynb" for f in "ab")
-    assert first.read_bytes() == second.read_bytes()
+    for param in TARGETS:
+        source, path, _ = param.values
+        if source.stem.startswith("04"):
+            name = path.relative_to(NOTEBOOKS)
+            first, second = tmp_path / "a" / name, tmp_path / "b" / name
+            assert first.read_bytes() == second.read_bytes()  # on one machine
+            assert comparable(first) == comparable(path)
+
+
+def test_where_only_prose_has_changed_outputs_are_kept(tmp_path) -> None:
+    source, path, solved = TARGETS[0].values
+    edited = build.make_notebook(source, solved=solved)
+    edited.cells[2].source += " One more sentence."
+    build.keep_outputs(edited, path)
+    stored = read(path)
+    assert [c.outputs for c in code_cells(edited)] == [
+        c.outputs for c in code_cells(stored)
+    ]
+    assert code_cells(edited)[-1].execution_count == len(code_cells(stored))
+    code_cells(edited)[5].source += "\n# another line of code"
+    with pytest.raises(SystemExit, match="make it without --prose"):
+        build.keep_outputs(edited, path)
 
 
 # ------------------------------------------------------------ taught once, and the same
@@ -215,13 +220,17 @@ def tracked_files() -> list[Path]:
     return [ROOT / name for name in names if (ROOT / name).is_file()]
 
 
+def text_files() -> list[Path]:
+    return [path for path in tracked_files() if path.suffix != ".png"]
+
+
 MIGRATION = re.compile(r"## Reading older Flower code.*?</details>", re.DOTALL)
 """The one place for retired names: the page of lesson 06 that says what they became."""
 
 
 def test_retired_names_occur_nowhere_but_in_the_page_on_them() -> None:
     found = []
-    for path in tracked_files():
+    for path in text_files():
         text = path.read_text(encoding="utf-8")
         if path.stem == "06_flower_app":
             text, pages = MIGRATION.subn("", text)
@@ -239,18 +248,101 @@ def test_code_cells_keep_their_size(source) -> None:
         assert max(map(len, lines)) <= 79, cell.source
 
 
-@every_source
-def test_headings_are_in_order(source) -> None:
-    text = "\n".join(
-        cell.source
-        for cell in build.make_notebook(source, solved=True).cells
-        if cell.cell_type == "markdown"
-    )
-    text = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
-    levels = [len(m.group(1)) for m in re.finditer(r"^(#+) ", text, re.MULTILINE)]
+PAGES = [*SOURCES, *sorted(ROOT.glob("*.md")), *sorted(NOTEBOOKS.glob("*.md"))]
+every_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
+
+
+def written(page: Path) -> str:
+    """Return what a lesson or a page says, without its code."""
+    if page.suffix == ".md":
+        text = page.read_text("utf-8")
+    else:
+        text = prose(build.make_notebook(page, solved=True))
+    return re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+
+
+@every_page
+def test_headings_are_in_order(page) -> None:
+    headings = re.finditer(r"^(#+) ", written(page), re.MULTILINE)
+    levels = [len(heading.group(1)) for heading in headings]
     assert levels[0] == 1 and levels.count(1) == 1
     for before, after in pairwise(levels):
         assert after <= before + 1
+
+
+def cells_of(row: str) -> list[str]:
+    return [cell.strip() for cell in row.strip().strip("|").split("|")]
+
+
+@every_page
+def test_every_table_names_its_columns(page) -> None:
+    lines = written(page).splitlines()
+    for above, line in pairwise(lines):
+        if re.fullmatch(r"\|[-:| ]+\|", line):
+            names = cells_of(above)
+            assert len(names) == len(cells_of(line)), above
+            assert all(names[1:]), above  # the first column may name the rows
+
+
+FIGURES = [name for name in vars(plots) if name.startswith(("plot_", "draw_"))]
+
+
+@every_notebook
+def test_every_figure_is_there_once_with_its_text(source, path, solved) -> None:
+    for cell in code_cells(read(path)):
+        images = [o for o in cell.outputs if "image/png" in o.get("data", {})]
+        calls = re.findall(rf"\b(?:{'|'.join(FIGURES)})\(", cell.source)
+        assert len(images) == len(calls), cell.source
+        printed = "".join(o.text for o in cell.outputs if o.get("name") == "stdout")
+        texts = [line for line in printed.splitlines() if line.startswith("Figure: ")]
+        about = [image.metadata.get("image/png", {}) for image in images]
+        assert [each.get("alt") for each in about] == texts, "run `make notebooks`"
+
+
+VAGUE = {"", "here", "click here", "this", "link", "this link", "more", "read more"}
+VAGUE |= {"below", "above", "see", "why", "page", "this page"}
+
+
+@every_page
+def test_a_link_says_where_it_leads_and_an_image_what_it_shows(page) -> None:
+    text = written(page)
+    for words in re.findall(r"\[([^\[\]]*)\](?:\(|\[\w)", text):
+        assert words.strip("`* .").lower() not in VAGUE, words
+        assert not re.match(r"\w+://", words), words
+    bare = re.findall(r"(?<![(<\"'`=\w])https?://\S+", text)
+    defined = re.findall(r"^\[[^\]]+\]: (\S+)$", text, re.MULTILINE)
+    assert set(bare) <= set(defined)
+    for image in re.findall(r"<img[^>]*>", text):
+        assert re.search(r'alt="[^"]+"', image), image
+
+
+@every_page
+def test_what_is_folded_says_what_it_holds(page) -> None:
+    folded = written(page).split("<details>")[1:]
+    for part in folded:
+        opening = re.match(r"\s*<summary>(.*?)</summary>", part, re.DOTALL)
+        assert opening, part[:80]
+        assert re.search(r"\w+ \w+", opening.group(1)), opening.group()
+
+
+SIGN = r"[\u2460-\u24ff\u25a0-\u27bf\u2b00-\u2bff\U0001f000-\U0001faff]"
+"""Numbers in circles, shapes, ticks, crosses and emoji."""
+
+
+def alone(text: str) -> list[str]:
+    """List the lines in which a sign stands for a word: none follows it."""
+    pattern = SIGN + r"(?!\ufe0f? *\w)"
+    return [line for line in text.splitlines() if re.search(pattern, line)]
+
+
+def test_no_sign_or_colour_stands_in_place_of_a_word() -> None:
+    assert alone("✅ passed, ❌ failed") == [] and alone("1.1: ✅") == ["1.1: ✅"]
+    for path in text_files():
+        if path.suffix == ".ipynb" or path in PAGES or "course_utils" in path.parts:
+            assert not alone(path.read_text(encoding="utf-8")), path.name
+    for page in PAGES:
+        colours = r"\b(red|green|blue|yellow|orange|purple|colou?red)\b"
+        assert not re.search(colours, written(page)), page.name
 
 
 @every_source
@@ -258,7 +350,7 @@ def test_a_lesson_opens_and_closes_as_the_others_do(source) -> None:
     cells = build.make_notebook(source).cells
     number, name = source.stem[:2], f"{source.stem}.ipynb"
     title = cells[0].source
-    assert f"blob/main/notebooks/{name})" in title.splitlines()[0]
+    assert f"/notebooks/{name})" in title.splitlines()[0]
     assert f"\n# {number} · " in title
     for part in ("After this lesson you can", "**You need:**", "**Time:**"):
         assert part in title
@@ -271,6 +363,11 @@ def test_a_lesson_opens_and_closes_as_the_others_do(source) -> None:
     questions = text.split("## Check yourself")[1]
     assert questions.count("<details>") == questions.count("</details>") >= 4
     assert "**Next:**" in questions
+
+
+def places_in(page: Path) -> set[str]:
+    """Return what a link to a page can name: JupyterLab and GitHub both go there."""
+    return set(re.findall(r'<a id="([^"]*)">', page.read_text("utf-8")))
 
 
 def test_relative_links_resolve() -> None:
@@ -286,11 +383,76 @@ def test_relative_links_resolve() -> None:
         for link in re.findall(r"\]\(([^)\s]+)\)", text):
             if re.match(r"[a-z]+:|#", link):
                 continue
-            target = path.parent / unquote(link.split("#")[0])
-            if not target.exists():
+            name, _, place = link.partition("#")
+            target = path.parent / unquote(name)
+            if not target.exists() or (place and place not in places_in(target)):
                 broken.append(f"{path.name}: {link}")
     assert not broken
     assert len(pages) > len(SOURCES)
+
+
+# ------------------------------------------------------------------------ the glossary
+
+
+def prose(notebook) -> str:
+    return "\n".join(c.source for c in notebook.cells if c.cell_type == "markdown")
+
+
+def linked_terms(notebook) -> list[str]:
+    return re.findall(r"\]\((?:\.\./)?glossary\.md#([^)]*)\)", prose(notebook))
+
+
+def test_the_glossary_has_each_term_once_in_order_and_in_place() -> None:
+    terms = list(build.glossary())
+    assert len(terms) >= 50
+    assert terms == sorted(terms, key=str.lower)
+    page = build.GLOSSARY.read_text("utf-8")
+    for term in terms:
+        assert page.count(f'\n### <a id="{build.anchor(term)}"></a>{term}\n') == 1
+    forms = [form for forms in build.glossary().values() for form in forms]
+    assert len(forms) == len(set(forms))
+
+
+def test_every_term_is_linked_once_in_each_lesson_that_uses_it() -> None:
+    everywhere = set()
+    for source in SOURCES:
+        linked = linked_terms(build.make_notebook(source))
+        assert len(linked) == len(set(linked)), source.name
+        assert len(linked) >= 8, source.name
+        everywhere |= set(linked)
+    assert everywhere == {build.anchor(term) for term in build.glossary()}
+
+
+TERMS = {"SuperNode": ["SuperNode"], "node config": ["node config"], "node": ["node"]}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("two SuperNodes, one node", "two [SuperNodes](#sn), one [node](#n)"),
+        ("A SuperNode. A SuperNode.", "A [SuperNode](#sn). A SuperNode."),
+        ("`SuperNode` first, `node`", "[`SuperNode`](#sn) first, `node`"),
+        ("## The SuperNode\nA SuperNode", "## The SuperNode\nA [SuperNode](#sn)"),
+        ("```\nSuperNode\n```\nSuperNode", "```\nSuperNode\n```\n[SuperNode](#sn)"),
+        ("[a SuperNode](x.md)", "[a SuperNode](x.md)"),
+        ("<summary>A node?</summary>", "<summary>A node?</summary>"),
+        ("the node\nconfig of a node", "the [node\nconfig](#nc) of a [node](#n)"),
+        ("Node by node", "[Node](#n) by node"),
+        ("nodes.py, a-node, nodelike", "nodes.py, a-node, nodelike"),
+    ],
+)
+def test_a_term_is_linked_where_it_is_first_used(before, after, monkeypatch) -> None:
+    monkeypatch.setattr(build, "glossary", lambda: TERMS)
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell(before)])
+    build.link_terms(notebook)
+    places = {"supernode": "sn", "node-config": "nc", "node": "n"}
+    short = re.sub(
+        r"glossary\.md#([\w-]+)", lambda m: f"#{places[m[1]]}", prose(notebook)
+    )
+    assert short == after
+
+
+# --------------------------------------------------------------------------- the README
 
 
 def test_the_readme_lists_every_lesson_with_exercises_and_minutes() -> None:

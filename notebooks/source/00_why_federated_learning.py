@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # 00 · Why federated learning
 #
 # **Can ten clients train one good model without showing anyone a single example?**
@@ -10,31 +10,42 @@
 # - compare it with one client alone and with everyone's data in one place,
 # - tell parameters sent back from gradients sent back, and show when they agree.
 #
-# **You need:** Python and a little PyTorch. **Time:** 50 minutes, half of them for the exercises.
+# **You need:** Python and a little PyTorch. **Time:** 40 minutes, 23 of them for the exercises.
 
 # %% [markdown]
+# First, is this machine ready for the course? Where a line begins with `FIX`, do what it
+# says, restart the kernel and run the cell again. (In a terminal,
+# `python -m course_utils` says the same.)
+
+# %% tags=["nbval-ignore-output"]
+from course_utils.machine import check_machine
+
+check_machine()
+
+# %% [markdown] tags=["slide"]
 # ## The problem
 #
 # - Ten hospitals each have some labelled images. One model trained on all of them would
 #   serve every hospital better than ten models trained apart.
 # - The images may not leave the hospitals: the law, a contract or the sheer volume
 #   forbids it.
-# - So the model travels instead of the data.
+# - So the model travels instead of the data: that is **federated learning**.
 #
 # Whoever holds data is a **client**. Whoever holds the shared model, the
 # **global model**, is the **server**. One exchange between them is a **round**:
 
-# %%
+# %% tags=["slide", "slide-output"]
 from course_utils.plots import draw_loop, plot_curves
 
 draw_loop()
 
-# %% [markdown]
+# %% [markdown] tags=["slide-more"]
 # - Parameters cross the network, and so does one number: how many examples the client
 #   trained on. Images and labels never do.
 # - Parameters are not harmless: what can be read out of them is a question of its own,
 #   which the later lessons on privacy take up.
-#
+
+# %% [markdown] tags=["slide"]
 # ## The data, the clients, the model
 #
 # The data are real: 5,000 handwritten digits from MNIST that come with the course, 4,000
@@ -42,7 +53,7 @@ draw_loop()
 # (Set the environment variable `COURSE_DATASET` before you start Jupyter to run every
 # lesson on another dataset; `course_utils/data.py` says which.)
 
-# %%
+# %% tags=["slide-more"]
 import torch
 
 from course_utils.partitions import (
@@ -144,7 +155,7 @@ def test(net: nn.Module, loader: DataLoader) -> tuple[float, float]:
     return total / seen, correct / seen
 
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Two yardsticks
 #
 # **One client alone** is what a hospital gets without the others: here client 0, and the
@@ -153,6 +164,8 @@ def test(net: nn.Module, loader: DataLoader) -> tuple[float, float]:
 # images after each pass.
 
 # %%
+from course_utils import with_progress
+
 EPOCHS = 10
 
 
@@ -160,18 +173,18 @@ def learning_curve(trainloader: DataLoader) -> list[float]:
     torch.manual_seed(0)
     net = Net(image_shape())
     accuracies = [test(net, all_testloader)[1]]
-    for _ in range(EPOCHS):
+    for _ in with_progress(range(EPOCHS), doing="passes over the data"):
         train(net, trainloader)
         accuracies.append(test(net, all_testloader)[1])
     return accuracies
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["slide-then", "nbval-ignore-output"]
 alone = learning_curve(clients[0][0])
 centralized = learning_curve(all_trainloader)
 print(f"alone {alone[-1]:.3f}, everyone's data {centralized[-1]:.3f}")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Federated Averaging by hand
 #
 # **Predict:** ten clients share only parameters. Will they end nearer to *one client
@@ -180,7 +193,7 @@ print(f"alone {alone[-1]:.3f}, everyone's data {centralized[-1]:.3f}")
 # The server's part is an average of all parameters, weighted by number of examples: a
 # client with twice the data counts twice.
 
-# %%
+# %% tags=["slide-more"]
 from collections.abc import Sequence
 
 
@@ -197,11 +210,11 @@ def weighted_average(
     }
 
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # On numbers that you can check in your head: a client with 1 example says 0, one with 3
 # examples says 8. The plain mean would be 4.
 
-# %%
+# %% tags=["slide-then"]
 small = weighted_average(
     [{"w": torch.tensor(0.0)}, {"w": torch.tensor(8.0)}], [1, 3]
 )
@@ -248,15 +261,15 @@ check("0.1", shares)
 # average clients instead of examples. With equal weights, a client with 10 images pulls
 # as hard as one with 10,000.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # And this is the whole of **Federated Averaging (FedAvg)**. The comments are the four
 # steps of the figure.
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["slide-more", "nbval-ignore-output"]
 torch.manual_seed(0)
 global_net = Net(image_shape())
 federated = [test(global_net, all_testloader)[1]]
-for _ in range(EPOCHS):
+for _ in with_progress(range(EPOCHS), doing="rounds"):
     states = []
     for trainloader, _ in clients:
         local_net = Net(image_shape())
@@ -270,7 +283,7 @@ for _ in range(EPOCHS):
     federated.append(test(global_net, all_testloader)[1])
 print(f"federated {federated[-1]:.3f}")
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["slide", "slide-output", "nbval-ignore-output"]
 plot_curves(
     {"FedAvg, 10 clients": federated, "one client alone": alone},
     levels={"everyone's data, at its end": centralized[-1]},
@@ -282,12 +295,13 @@ assert alone[-1] < federated[-1] < centralized[-1]
 print("steps of one client in a round:", len(clients[0][0]))
 print("steps of a pass over all data: ", len(all_trainloader))
 
-# %% [markdown]
+# %% [markdown] tags=["slide-then"]
 # - The federation ends between the two, and not one example moved.
 # - It has not caught up with everyone's data in one place. One pass there takes ten
 #   times as many steps as a client takes in a round, and averaging ten clients does not
 #   add their steps up. More rounds narrow the gap: lesson 05 runs them.
-#
+
+# %% [markdown] tags=["slide"]
 # ## Sending gradients instead
 #
 # A client could also send a **gradient**: the direction in which its data would change
@@ -295,7 +309,7 @@ print("steps of a pass over all data: ", len(all_trainloader))
 # **federated SGD (FedSGD)**. Here a client's *whole* data are one batch, and a step is
 # the plainest there is, without the momentum of `train`:
 
-# %%
+# %% tags=["slide-more"]
 import copy
 
 LR = 0.1
@@ -315,12 +329,12 @@ def step(net: Net, gradient: dict[str, torch.Tensor]) -> None:
         p -= LR * gradient[name]
 
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Send parameters, and clients step on their own, as often as they like before the one
 # exchange. Send gradients, and every step is an exchange:
 
 
-# %%
+# %% tags=["slide-more"]
 def send_parameters(start: Net, steps: int) -> dict[str, torch.Tensor]:
     states = []
     for batch in batches:
@@ -339,11 +353,11 @@ def send_gradients(start: Net, steps: int) -> dict[str, torch.Tensor]:
     return net.state_dict()
 
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict:** do both give the same model after one step? After two, after three?
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["slide-then", "nbval-ignore-output"]
 def largest_difference(a: dict, b: dict) -> float:
     return max((a[name] - b[name]).abs().max().item() for name in a)
 
@@ -362,7 +376,7 @@ for steps in (1, 2, 3):
 # %%
 assert apart[1] < 1e-6 < apart[2] < apart[3]
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # - One step: the same model, to rounding. An average of `start - LR * gradient` is
 #   `start - LR * average gradient`, because averaging is linear.
 # - More steps: from the second on, each client's gradient is taken where *that client*
@@ -414,12 +428,12 @@ check("0.2", average_of_updates)
 # and adding the average update to `start` are the same. **What people get wrong:** the
 # sign. An update is *after minus before*; a gradient points the other way.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ### Exercise 0.3: one round
 #
 # | difficulty | minutes | why it matters |
 # |---|---|---|
-# | 3 of 3, build | 12 | this is what Flower's server does for you from lesson 05 on |
+# | 3 of 3, build | 12 | from lesson 05 on, the course's framework does this for you |
 #
 # Complete `fedavg_round`: one round of FedAvg. Each client starts from `global_net` and
 # trains by `train_fn(net, loader)`, which changes `net` in place. Weight each client by
@@ -468,7 +482,7 @@ check("0.3", fedavg_round)
 # client starts where the first one stopped; or they keep `net.state_dict()` of a network
 # that they go on training, and all entries of the list turn out to be the same tensors.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Takeaways
 #
 # - **What leaves a client** is its parameters and how many examples they rest on. Its
@@ -479,7 +493,8 @@ check("0.3", fedavg_round)
 #   is slower to get there.
 # - **Parameters or gradients** make the same model after one local step on the full
 #   batch, and different ones after more.
-#
+
+# %% [markdown]
 # ## Check yourself
 #
 # <details><summary>1. A client has 400 images. How many numbers does it send in a round?
@@ -513,7 +528,8 @@ check("0.3", fedavg_round)
 # </details>
 #
 # **Next:** [01 · Messages and records](01_messages_and_records.ipynb), where parameters
-# and numbers get into Flower's envelopes.
+# and numbers get into the envelopes of **Flower**, the framework that this course
+# teaches.
 
 # %%
 from course_utils.exercises import progress

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # 01 · Messages and records
 #
 # **What exactly travels between a server and its clients, and how many bytes is it?**
@@ -14,7 +14,7 @@
 #
 # **You need:** lesson 00. **Time:** 55 minutes, nearly half of them for the exercises.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Three kinds of content
 #
 # In lesson 00 client and server were variables of one program. Flower puts a network
@@ -32,12 +32,13 @@
 #
 # Each record is a dictionary that checks its values. This lesson builds the figure from
 # the inside out.
-#
+
+# %% [markdown] tags=["slide"]
 # ## A model becomes an ArrayRecord
 #
 # PyTorch's `state_dict` goes in as it is:
 
-# %%
+# %% tags=["slide-more"]
 import torch
 from flwr.app import ArrayRecord
 
@@ -57,11 +58,11 @@ for name, array in arrays.items():
 # %%
 print(type(arrays["head.bias"].data).__name__)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict:** now the network changes. The `state_dict` changes with it, since both
 # share memory. Does the record change too?
 
-# %%
+# %% tags=["slide-then"]
 state = net.state_dict()
 with torch.no_grad():
     net.head.bias.fill_(7.0)
@@ -154,13 +155,14 @@ named_record = ArrayRecord({name: Array(w) for name, w in named.items()})
 print(list(named_record))
 assert np.array_equal(named_record["coef"].numpy(), classifier.coef_)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Numbers become a MetricRecord
 #
 # A **metric** says how something went: a loss, an accuracy, a number of examples. (The
-# numbers here are made up: this perplexity has nothing to do with these losses.)
+# numbers here are made up: a perplexity is the `exp` of some loss, and this one has
+# nothing to do with these losses.)
 
-# %%
+# %% tags=["slide-more"]
 from flwr.app import MetricRecord
 
 metrics = MetricRecord(
@@ -168,10 +170,10 @@ metrics = MetricRecord(
 )
 print(metrics["losses"])
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict:** which of these does a `MetricRecord` take?
 
-# %%
+# %% tags=["slide-more"]
 candidates = {
     "int": 3,
     "float": 0.9,
@@ -189,7 +191,7 @@ candidates = {
 }
 
 
-# %%
+# %% tags=["slide"]
 def takes(record_type: type, value: Any) -> bool:
     return outcome(record_type, {"value": value}) == "taken"
 
@@ -211,7 +213,7 @@ print(outcome(MetricRecord, {"loss": np.float32(0.9).item()}))
 # %% [markdown]
 # - To Python a `bool` is an `int`. Flower refuses it all the same.
 # - The check comes at every assignment, and a refused value is not stored. (In an
-#   `update` of several, those before it are.)
+#   `update(...)` of several, those before it are.)
 
 # %%
 print(outcome(metrics.update, {"accuracy": "high"}))
@@ -264,12 +266,12 @@ check("1.1", clean_metrics)
 # fine, too. **What people get wrong:** they call `.item()` on everything, which
 # Python's own numbers do not have, or they forget the numbers inside lists.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Settings become a ConfigRecord
 #
 # A **config** tells the other side what to do. It is the same kind of dictionary:
 
-# %%
+# %% tags=["slide-more"]
 from flwr.app import ConfigRecord
 
 config = ConfigRecord(
@@ -277,11 +279,11 @@ config = ConfigRecord(
 )
 print(config)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # A `MetricRecord` refuses two of these three values. **Predict:** which of the refused
 # candidates above does a `ConfigRecord` take?
 
-# %%
+# %% tags=["slide-then", "slide-output"]
 for name, value in candidates.items():
     metric = "metric" if takes(MetricRecord, value) else ""
     setting = "config" if takes(ConfigRecord, value) else ""
@@ -290,7 +292,7 @@ assert all(takes(ConfigRecord, value) for value in config.values())
 metric_too = [takes(MetricRecord, value) for value in config.values()]
 assert metric_too == [True, False, False]
 
-# %% [markdown]
+# %% [markdown] tags=["slide-more"]
 # - A config takes all that a metric takes, and `str`, `bool`, `bytes` and lists of one
 #   of them.
 # - `None` and dictionaries go into neither. For anything else there is `bytes`: turn it
@@ -306,7 +308,8 @@ assert json.loads(config_with_dict["layers"]) == layers
 # %% [markdown]
 # Why two types, when the second takes all that the first takes? The answer comes below,
 # under *Why so strict?*
-#
+
+# %% [markdown]
 # ## Records become a RecordDict
 #
 # A `RecordDict` gives each record a name. The names are yours, but what Flower itself
@@ -327,23 +330,24 @@ print(content["config"]["batch_size"])
 print(list(content.array_records), list(content.config_records))
 print(outcome(RecordDict, {"config": {"batch_size": 32}}))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## A Message
 #
 # A message is a content, an address and a purpose. This one says all three, the address
 # being a client's number. **Predict:** will Flower make it, with nothing running?
 
-# %%
+# %% tags=["slide-then"]
 from flwr.app import Message
 
 print(outcome(lambda: Message(content, dst_node_id=123, message_type="train")))
 
-# %% [markdown]
+# %% [markdown] tags=["slide-more"]
 # No. A message also says who sends it, and in which **run**: one execution of a server
 # with its clients. Flower looks that up (in `TaskIdentity`), and finds nothing. In plain
 # words: **without a run there is no message.** In a run, the server starts every
 # conversation, and clients answer.
-#
+
+# %% [markdown] tags=["slide"]
 # So start something small. Three words for it:
 #
 # - The **ClientApp** is the client's program. Lesson 03 builds a real one. This one
@@ -404,14 +408,14 @@ print("destination:", message.metadata.dst_node_id)
 assert message.metadata.ttl == 12 * 60 * 60
 print(outcome(Message, content, node_ids[0], "hello"))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The reply
 #
 # A reply is made from the message that it answers, as in `echo` above:
 # `Message(content, reply_to=message)`. **Predict:** it was given no address. What will
 # be the reply's source, destination and type?
 
-# %%
+# %% tags=["slide-then"]
 (reply,) = grid.send_and_receive([message])
 fields = ("run_id", "message_type", "src_node_id", "dst_node_id")
 for field in fields:
@@ -434,37 +438,39 @@ assert answered.ttl < asked.ttl  # what is left of the 12 hours
 
 # %% [markdown]
 # A ClientApp only ever replies, so it needs no address.
-#
+
+# %% [markdown] tags=["slide"]
 # ## What crosses the grid is a copy
 #
 # First without a grid: call `echo` by hand, as the function that it is, and change what
 # comes back.
 
-# %%
+# %% tags=["slide-more"]
 by_hand = echo(message, None)
 by_hand.content["config"]["batch_size"] = 64
 print("the message says", message.content["config"]["batch_size"])
 assert by_hand.content is message.content
 message.content["config"]["batch_size"] = 32
 
-# %% [markdown]
+# %% [markdown] tags=["slide-then"]
 # One object, two names. **Predict:** the same through the grid?
 
-# %%
+# %% tags=["slide-then"]
 (reply,) = grid.send_and_receive([message])
 reply.content["config"]["batch_size"] = 64
 print("the message says", message.content["config"]["batch_size"])
 assert message.content["config"]["batch_size"] == 32
 
-# %% [markdown]
+# %% [markdown] tags=["slide-more"]
 # Untouched. Between two machines it could not be otherwise, and the in-process grid
 # keeps to it: a client changes something on the server only by what it *sends back*.
-#
+
+# %% [markdown] tags=["slide"]
 # ## An error reply
 #
 # **Predict:** our ClientApp can only `train`. What comes back for a `"query"`?
 
-# %%
+# %% tags=["slide-then"]
 question = Message(content, dst_node_id=node_ids[1], message_type="query")
 (reply,) = grid.send_and_receive([question])
 print("content:", reply.has_content(), " error:", reply.has_error())
@@ -492,22 +498,22 @@ refusal = Message(Error(code=100, reason="no data today"), reply_to=question)
 assert refusal.has_error() and not refusal.has_content()
 print(refusal.error.code, refusal.error.reason)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Why so strict?
 #
 # Two clients report how it went. One did so on 300 examples, the other on 100:
 
-# %%
+# %% tags=["slide-more"]
 report_a = MetricRecord({**metrics, "num-examples": 300})
 other = {"accuracy": 0.5, "losses": [0.5, 0.401], "perplexity": 4.31}
 report_b = MetricRecord({**other, "num-examples": 100})
 print(report_a, report_b, sep="\n")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The server averages them, weighted by number of examples as in lesson 00. By hand:
 
 
-# %%
+# %% tags=["slide-more"]
 def weighted_mean(reports: list[MetricRecord], by: str) -> dict:
     total = sum(report[by] for report in reports)
     return {
@@ -521,7 +527,7 @@ mean = weighted_mean([report_a, report_b], by="num-examples")
 for key, value in mean.items():
     print(f"{key:11} {value.round(6)}")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # - Check one in your head: 270 of 300 and 50 of 100 images were right, 320 of 400 in
 #   all.
 # - `weighted_mean` never asks what a `perplexity` is. Numbers and lists of numbers it
@@ -530,7 +536,8 @@ for key, value in mean.items():
 # - So here is why there are two types: **a MetricRecord holds what a server can average
 #   without knowing what it means.** All else goes into a ConfigRecord, which nobody
 #   averages.
-#
+
+# %% [markdown]
 # Flower calls an algorithm of the server a **strategy**. `FedAvg` is the one from
 # lesson 00. Give it two replies, each with a model and a report. (The `1` is the round.)
 
@@ -569,13 +576,13 @@ on_all_examples = np.exp(np.average(losses, weights=[300, 100]))
 print(f"{on_all_examples:.3f}, not {flower_metrics['perplexity']:.3f}")
 assert on_all_examples < flower_metrics["perplexity"] - 0.1
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## How many bytes is a model?
 #
 # **Predict:** each parameter is a `float32`, which is 4 bytes. How many bytes is the
 # record?
 
-# %%
+# %% tags=["slide-then"]
 num_parameters = sum(p.numel() for p in net.parameters())
 predicted = 4 * num_parameters
 counted = arrays.count_bytes()
@@ -605,11 +612,11 @@ assert metrics.count_bytes() == (8 + 8) + (6 + 2 * 8) + (10 + 8)
 assert counted < 1.01 * predicted
 
 # %% [markdown]
-# Flower's own `message_size_mod` counts a message so: the sum over its records. The
-# records' names ("arrays", "config"), the metadata and the network's own wrapping are
-# not counted.
+# Flower's own `message_size_mod`, a function that can be put around a ClientApp, counts
+# a message so: the sum over its records. The records' names ("arrays", "config"), the
+# metadata and the network's own wrapping are not counted.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ### Exercise 1.2: bytes from shapes
 #
 # | difficulty | minutes | why it matters |
@@ -654,13 +661,14 @@ check("1.2", record_bytes)
 # shape's entries instead of multiplying, count one header for the whole record, or
 # take the shape `()` for nothing. Batch normalization keeps such a single number.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## How many bytes is a federation?
 #
 # **Predict:** in a round, every client gets the model with a config, and sends a model
 # with metrics back. Ten clients, ten rounds: how many megabytes (millions of bytes)?
 # And with twice as many clients? And if each client had twice the data?
-#
+
+# %% [markdown]
 # Write the prediction down as code. The values make no difference, only their types do:
 
 # %%
@@ -725,7 +733,7 @@ for num_clients in (5, 10, 20):
     assert total == predict_bytes(num_clients, NUM_ROUNDS)
     print(f"{num_clients:2} clients: {total:,} bytes, as predicted")
 
-# %%
+# %% tags=["slide-then", "slide-output"]
 from course_utils.plots import plot_curves
 
 curves = {
@@ -734,22 +742,23 @@ curves = {
 }
 plot_curves(curves, ylabel="MB moved so far")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # - A straight line in rounds, and in clients: twice as many clients, twice the bytes.
 # - Not in data. A client with twice the examples sends the same arrays, and another
 #   number in `num-examples`.
 # - Twice the parameters, twice the bytes. A model of 7 billion parameters, in
 #   `float32`:
 
-# %%
+# %% tags=["slide-more"]
 assert traffic[10][-1] == 2 * traffic[5][-1] == traffic[20][-1] / 2
 large_model = 4 * 7_000_000_000
 print(f"10 clients, 100 rounds: {100 * 10 * 2 * large_model / 1e12:.0f} TB")
 
-# %% [markdown]
+# %% [markdown] tags=["slide-more"]
 # That is why FedAvg lets a client take many steps for one exchange: what needs fewer
 # rounds moves fewer bytes.
-#
+
+# %% [markdown]
 # **Predict:** does our federation at least move fewer bytes than sending all images to
 # the server once would? An image is one byte for each pixel and colour.
 
@@ -833,7 +842,7 @@ check("1.3", count_labels)
 # they leave out the labels that the client lacks, so that the third number is not about
 # label 2; or NumPy's integers hide in the list, where a `MetricRecord` refuses them.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Takeaways
 #
 # - **An ArrayRecord** is a snapshot of named arrays in bytes: from a `state_dict`, a
@@ -849,7 +858,8 @@ check("1.3", count_labels)
 #   `num-examples`, and drops that key.
 # - **Bytes** are 4 for each `float32` parameter, and a little, times clients, times
 #   rounds, times two. The number of examples does not come in.
-#
+
+# %% [markdown]
 # ## Check yourself
 #
 # <details><summary>1. A client reports <code>{"train-loss": loss}</code>, with

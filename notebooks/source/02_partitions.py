@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # 02 · Partitions
 #
 # **Ten clients share a dataset. How different are they, and how is that measured?**
@@ -13,7 +13,7 @@
 #
 # **You need:** lesson 00. **Time:** 55 minutes, 25 of them for the exercises.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## One client's local dataset
 #
 # - In a real federation nobody cuts anything: data lie where they arose.
@@ -80,7 +80,7 @@ sizes = [len(part) for part in cut(rows, IidPartitioner(NUM_CLIENTS))]
 print(sizes)
 assert sizes == [6_000] * NUM_CLIENTS
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## IID: everyone draws from the same bag
 #
 # **IID** means *independent and identically distributed*:
@@ -92,14 +92,15 @@ assert sizes == [6_000] * NUM_CLIENTS
 # Partitions cut at random come close. (Not quite: what one client got, the others can't
 # get.)
 
-# %%
+# %% tags=["slide", "slide-output"]
 from course_utils.plots import plot_samples
 
 plot_samples(random_parts)
 
-# %% [markdown]
+# %% [markdown] tags=["slide-more"]
 # Every row is a mix, and no two are alike.
-#
+
+# %% [markdown] tags=["slide"]
 # ## Non-IID: everyone has a bag of their own
 #
 # **Non-IID** is everything else. A children's hospital and a clinic for the elderly see
@@ -107,7 +108,7 @@ plot_samples(random_parts)
 # client 2 of 6–8, and client 3 of 9. `GroupedNaturalIdPartitioner` makes such groups of
 # any column's values (which it calls *natural ids*):
 
-# %%
+# %% tags=["slide-more"]
 from flwr_datasets.partitioner import GroupedNaturalIdPartitioner
 
 grouped = GroupedNaturalIdPartitioner(
@@ -118,14 +119,15 @@ grouped = GroupedNaturalIdPartitioner(
 grouped_parts = cut(train_split, grouped)
 print(grouped.partition_id_to_natural_ids)
 
-# %%
+# %% tags=["slide", "slide-output"]
 plot_samples(grouped_parts)
 
-# %% [markdown]
+# %% [markdown] tags=["slide-more"]
 # Whoever trains on client 3 alone has never seen anything but 9s. Note the order, too:
 # this partitioner leaves a client's images sorted by label. A train loader must shuffle
 # them, as those of the course do.
-#
+
+# %% [markdown]
 # ## The skew in two numbers
 #
 # How unlike the clients are is called the **skew**. To put it into numbers, count. By
@@ -192,18 +194,18 @@ check("2.1", count_labels)
 # what is there (`Counter`, `np.unique`, `np.bincount` on its own). Then a client without
 # 0s has its 1s in the place of the 0s, or its list is too short to stack.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Now a federation small enough for your head: three clients with eight examples each,
 # two labels.
 
-# %%
+# %% tags=["slide-more"]
 tiny = np.array([[4, 4], [6, 2], [8, 0]])
 shares = tiny / tiny.sum(axis=1, keepdims=True)
 whole = tiny.sum(axis=0) / tiny.sum()
 print("the clients' shares:", shares.tolist())
 print("the whole's shares: ", whole.tolist())
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **The first number: label distance.** How far are a client's label shares from those
 # of the whole? Add up the differences, without their signs, and halve. (Its name in
 # statistics: *total variation distance*.)
@@ -211,12 +213,12 @@ print("the whole's shares: ", whole.tolist())
 # **Predict:** which client is at distance 0, the one with 4 and 4 or the one with 6 and
 # 2?
 
-# %%
+# %% tags=["slide-then"]
 distances = np.abs(shares - whole).sum(axis=1) / 2
 print(distances)
 assert distances.tolist() == [0.25, 0.0, 0.25]
 
-# %% [markdown]
+# %% [markdown] tags=["slide-more"]
 # The one with 6 and 2: 0 means *like the whole*, not *evenly spread*.
 #
 # It reads well: the distance is the share of the client's examples that would have to
@@ -227,14 +229,14 @@ assert distances.tolist() == [0.25, 0.0, 0.25]
 changed = tiny[0] + [2, -2]
 assert (changed / changed.sum() == whole).all()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **The second number: effective number of labels.** How many equally frequent labels
 # would be as varied as the client's? It is exp(entropy), where the **entropy** of
 # shares is the sum of −share · log(share).
 #
 # **Predict** it for 4 and 4, and for 8 and 0. Between what does 6 and 2 lie?
 
-# %%
+# %% tags=["slide-then"]
 import math
 
 effective = []
@@ -261,7 +263,7 @@ assert np.allclose(effective_num_classes(tiny), effective)
 # A row of stacked bars shows a client's counts at a glance. The text beneath sums them
 # up. Its last number is the mean label distance of the clients.
 
-# %%
+# %% tags=["slide", "slide-output"]
 from course_utils.plots import plot_label_counts
 
 plot_label_counts(random_counts, title="at random")
@@ -269,12 +271,13 @@ plot_label_counts(random_counts, title="at random")
 # %% [markdown]
 # The distance is small, not 0: a handful of examples more or less is chance. (Flower
 # Datasets has such bars, too: `flwr_datasets.visualization.plot_label_distributions`.)
-#
+
+# %% [markdown] tags=["slide"]
 # **Predict** for the groups of labels: what is the distance of a client that holds
 # three of ten equally frequent labels, and its effective number of labels? And of
 # client 3?
 
-# %%
+# %% tags=["slide-then", "slide-output"]
 plot_label_counts(grouped_counts, title="labels 0–2, 3–5, 6–8, 9")
 
 # %%
@@ -290,7 +293,7 @@ assert furthest < label_distance(grouped_counts).min()
 # have to change. With one label it is 0.9. No distance reaches 1, since the client is
 # part of the whole: whoever holds 30% of all examples is at 0.7 at most.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ### Exercise 2.2: how far from the others?
 #
 # | difficulty | minutes | why it matters |
@@ -341,13 +344,13 @@ check("2.2", distance_from_others)
 # people get wrong:** they average the others' *shares*, so that a client with 10 examples
 # shapes the reference as much as one with 10,000. Add up counts first, then make shares.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## A partitioning that only looks random
 #
 # `IidPartitioner` has *IID* in its name. What does it do, exactly? Compare client 1
 # with a plain slice:
 
-# %%
+# %% tags=["slide-then"]
 size = len(random_parts[0])
 assert train_split["label"][size : 2 * size] == random_parts[1]["label"][:]
 print("client 1 holds rows", size, "to", 2 * size - 1)
@@ -355,20 +358,21 @@ print("client 1 holds rows", size, "to", 2 * size - 1)
 # %% [markdown]
 # It cuts slices, one after another, and draws nothing. They were random because
 # `load_dataset` had shuffled the rows. Many datasets come sorted by label.
-#
+
+# %% [markdown] tags=["slide"]
 # **Predict:** sort first, cut with `IidPartitioner`. What will client 0 hold?
 
-# %%
+# %% tags=["slide-then", "slide-output"]
 order = np.argsort(train_split["label"], kind="stable")
 sorted_split = train_split.select(order)
 sorted_counts = label_counts(cut(sorted_split, IidPartitioner(NUM_CLIENTS)))
 plot_label_counts(sorted_counts, title="IidPartitioner on sorted data")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # One label, or nearly. This is the most skewed partitioning of this lesson, from a
 # partitioner called IID, without an error or a warning. The cure is one call:
 
-# %%
+# %% tags=["slide-more"]
 shuffled = sorted_split.shuffle(seed=42)
 shuffled_counts = label_counts(cut(shuffled, IidPartitioner(NUM_CLIENTS)))
 distance = label_distance(shuffled_counts)
@@ -389,7 +393,8 @@ assert distance.max() < label_distance(sorted_counts).min() / 2
 # ```
 #
 # A partitioner that you use on its own gets the rows as you give them.
-#
+
+# %% [markdown] tags=["slide"]
 # ## Two labels each
 #
 # `PathologicalPartitioner` gives every client the same number of labels. Which ones?
@@ -398,7 +403,7 @@ assert distance.max() < label_distance(sorted_counts).min() / 2
 #
 # **Predict:** do all clients get the same number of examples? What is their distance?
 
-# %%
+# %% tags=["slide-then", "slide-output"]
 from flwr_datasets.partitioner import PathologicalPartitioner
 
 pathological = PathologicalPartitioner(
@@ -420,7 +425,8 @@ if dataset_name() == DEFAULT_DATASET:  # ten equally frequent labels
 # - The sizes differ: a label that many clients drew makes small pieces.
 # - The distance is 0.8 for everyone: eight labels of ten are missing. It does not say
 #   *which* labels a client has.
-#
+
+# %% [markdown] tags=["slide"]
 # ## Dirichlet: skew by degrees
 #
 # Real clients are neither all alike nor all apart. For what lies between, one draws the
@@ -430,7 +436,7 @@ if dataset_name() == DEFAULT_DATASET:  # ten equally frequent labels
 #
 # **Predict:** below are three draws for ten clients. Is a small alpha even or uneven?
 
-# %%
+# %% tags=["slide-then"]
 rng = np.random.default_rng(42)
 for alpha in (100, 1, 0.1):
     draw = rng.dirichlet([alpha] * NUM_CLIENTS)
@@ -470,10 +476,10 @@ dirichlet = DirichletPartitioner(
 )
 assert (label_counts(cut(train_split, dirichlet)) == by_hand).all()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict** for alpha = 100, 1 and 0.1: how do label distance and sizes change?
 
-# %%
+# %% tags=["slide-then", "slide-output"]
 from course_utils.plots import plot_label_panels
 
 counts_of_alpha = {}
@@ -489,12 +495,13 @@ sizes = [counts.sum(axis=1) for counts in counts_of_alpha.values()]
 spans = [each.max() - each.min() for each in sizes]
 assert spans == sorted(spans)
 
-# %% [markdown]
+# %% [markdown] tags=["slide-more"]
 # The smaller alpha, the fewer labels make up most of a client, and the more unequal are
 # the sizes (mind the different scales): Dirichlet skews both. Another seed gives
 # another partitioning of the same alpha. So compare methods on the same seed, and on
 # several.
-#
+
+# %% [markdown]
 # ## Skew in size
 #
 # Clients may differ in size alone. `LinearPartitioner` gives client *i* a size in
@@ -558,8 +565,8 @@ assert square_counts[-1].sum() > len(train_split) / 4
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# Don't round how many rows each client gets: what is rounded away then adds up. Round
-# *where to cut*: the shares added up, times the number of rows.
+# Rounding how many rows each client gets won't do: what is rounded away adds up. Do
+# the rounding *where to cut*: the shares added up, times the number of rows.
 # </details>
 # <details><summary>Hint 3</summary>
 #
@@ -591,9 +598,9 @@ check("2.3", share_out)
 # %% [markdown] tags=["solution"]
 # **Why this.** Cutting label by label is called *stratified*: each client's labels are
 # like the whole not only on average, but as nearly as whole rows allow. **What people get
-# wrong:** they round every client's number of rows down, so that rows get lost, or pile
-# up at the last client. Or they cut without shuffling first: then the seed does nothing,
-# and whatever order the rows had is handed on to the clients.
+# wrong:** they cut every client's number of rows down to a whole one, so that rows get
+# lost, or pile up at the last client. Or they cut without shuffling first: then the seed
+# does nothing, and whatever order the rows had is handed on to the clients.
 
 # %% [markdown]
 # ## The short form
@@ -611,12 +618,12 @@ short = partition(
 )
 assert (label_counts(short) == counts_of_alpha[0.1]).all()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Here is every partitioning of this lesson. With the default dataset, Dirichlet(100) is
 # *nearer* to the whole than a cut at random: 0.03 against 0.06. **Predict:** why? And
 # would it be so with fifteen times as many examples?
 
-# %%
+# %% tags=["slide-then", "slide-output"]
 from course_utils.plots import plot_skew
 
 partitionings = {
@@ -643,7 +650,7 @@ if dataset_name() == DEFAULT_DATASET:
 # %% [markdown]
 # At alpha = 100 each label is cut almost evenly *on purpose*, while cutting at random
 # leaves it to chance. With thousands of examples a client, chance evens out, and the
-# order turns round:
+# order is reversed:
 
 # %%
 labels = {"label": [*range(NUM_CLASSES)] * 6_000}
@@ -672,7 +679,7 @@ except ValueError as error:
 # %% [markdown]
 # Flower refuses. It is tempting to assign only if nothing is assigned yet:
 
-# %%
+# %% tags=["slide"]
 shared = IidPartitioner(NUM_CLIENTS)
 
 
@@ -682,21 +689,22 @@ def load(split: Dataset, partition_id: int) -> Dataset:
     return shared.load_partition(partition_id)
 
 
-# %% [markdown]
+# %% [markdown] tags=["slide-more"]
 # **Predict:** the test split has a quarter of the train split's examples (with the
 # default dataset). How many test examples does client 0 get?
 
-# %%
+# %% tags=["slide-then"]
 own_train = load(train_split, 0)
 own_test = load(test_split, 0)
 print("train:", len(own_train), "test:", len(own_test))
 assert own_test["label"][:] == own_train["label"][:]
 
-# %% [markdown]
+# %% [markdown] tags=["slide-more"]
 # As many as it trains on, because they *are* those it trains on: the second call
 # ignored `test_split`. No error, and splendid accuracies. Make one partitioner for each
 # split; `partition` and `FederatedDataset` both refuse to share one.
-#
+
+# %% [markdown]
 # ## Train and test for each client
 #
 # A partitioner of its own may cut the test split quite unlike the train split. But how
@@ -776,13 +784,16 @@ except IndexError as error:
 # Not before client 5 asks, and about an index. `partition` loads every partition at
 # once and says in one sentence what is wrong:
 
-
 # %%
+import textwrap
+
+
 def print_error(data: Dataset, scheme: str, clients: int, **options) -> None:
     try:
         partition(data, make_partitioner(scheme, clients, **options))
     except ValueError as error:
-        print(f"{type(error).__name__}: {error}")
+        text = f"{type(error).__name__}: {error}"
+        print(textwrap.fill(text, width=80))
 
 
 print_error(five, "iid", 6)
@@ -802,7 +813,7 @@ print_error(train_split, "dirichlet", NUM_CLIENTS, alpha=0)
 average = len(train_split) // NUM_CLIENTS
 print_error(train_split, "dirichlet", NUM_CLIENTS, min_partition_size=average)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Takeaways
 #
 # - **A partition** is one client's local dataset. A partitioner cuts a split: at random
@@ -817,7 +828,8 @@ print_error(train_split, "dirichlet", NUM_CLIENTS, min_partition_size=average)
 #   examples shared out as the train examples are.
 # - **Errors** come early if every partition is loaded at once: too many clients, alpha
 #   not above 0, a minimum size that no draw reaches.
-#
+
+# %% [markdown]
 # ## Check yourself
 #
 # <details><summary>1. Every client of a federation holds only images of label 7. What

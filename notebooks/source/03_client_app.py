@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # 03 · The ClientApp
 #
 # **What does Flower ask of the code that runs where the data are?**
@@ -15,7 +15,7 @@
 # **You need:** lessons 00 to 02. **Time:** 60 minutes, 25 of them for the
 # exercises.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Two apps, and what carries their messages
 #
 # Whoever builds a federation with Flower writes two programs:
@@ -27,12 +27,12 @@
 #
 # Neither knows anything of networks. Two programs of Flower's carry their messages:
 
-# %%
+# %% tags=["slide", "slide-output"]
 from course_utils.plots import draw_apps
 
 draw_apps()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # - There is one **SuperLink**, and one **SuperNode** for each client. Both run all the
 #   time, before a run and after it.
 # - A SuperNode calls the SuperLink and asks for messages. The SuperLink never calls a
@@ -41,12 +41,13 @@ draw_apps()
 #   message*, and keeps nothing: lesson 04 shows what follows from that.
 # - The ClientApp reads the data, on the client's machine. Of what it learns from them,
 #   only its reply goes to the server.
-#
+
+# %% [markdown]
 # Both apps are plain Python objects. The same ClientApp answers in three places: in this
 # notebook; on Flower's Simulation Runtime, where one machine plays all clients; and with
 # a SuperLink and SuperNodes, as drawn, which is a **deployment**. The last two are
 # Flower's **runtimes**. What a ServerApp sees of all this is its **grid**. Here, an
-# `InProcessGrid` stands for everything between the blue boxes.
+# `InProcessGrid` stands for everything between your code on both sides.
 
 # %% [markdown]
 # ## What a ClientApp is called with
@@ -116,7 +117,8 @@ assert context == grid.node_contexts[node_id]
 
 # %% [markdown]
 # The last line says that the grid has made the very same Context for this node.
-#
+
+# %% [markdown] tags=["slide"]
 # ## Training, line by line
 #
 # A train function does five things. First as five cells.
@@ -124,16 +126,16 @@ assert context == grid.node_contexts[node_id]
 # **1. Unpack.** The names of the records are those the server chose. Flower's strategies
 # choose `"arrays"` and `"config"`.
 
-# %%
+# %% tags=["slide-more"]
 arrays = message.content["arrays"]
 config = message.content["config"]
 print(f"{len(arrays)} arrays, config {dict(config)}")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2. Find one's own data.** A message says nothing of data: it could not, the server
 # has never seen them. It is the Context that says which partition is this client's:
 
-# %%
+# %% tags=["slide-more"]
 from torch.utils.data import DataLoader
 
 from course_utils.partitions import load_partition
@@ -159,11 +161,12 @@ print(
 #   and `partition-id` picks.
 # - `scheme="linear"` makes sizes grow from client to client, as in lesson 02. The
 #   average will have to respect that.
-#
+
+# %% [markdown] tags=["slide"]
 # **3. Load and train.** Plain PyTorch, with the `train` of lesson 00. The seed fixes the
 # order of the batches, so that we can compare later.
 
-# %%
+# %% tags=["slide-more"]
 from course_utils import model
 
 torch.manual_seed(1)
@@ -173,20 +176,20 @@ train_loss = model.train(
     net, trainloader, epochs=config["local-epochs"], lr=config["lr"]
 )
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **4. Pack.** The model, how it went, and on how many examples:
 
-# %%
+# %% tags=["slide-more"]
 metrics = {"train-loss": train_loss, "num-examples": num_examples}
 content = RecordDict(
     {"arrays": ArrayRecord(net.state_dict()), "metrics": MetricRecord(metrics)}
 )
 print({name: type(record).__name__ for name, record in content.items()})
 
-# %% [markdown]
+# %% [markdown] tags=["slide-more"]
 # **5. Reply.** `reply_to` says which message this answers, and gives type and address:
 
-# %%
+# %% tags=["slide-more"]
 by_lines = Message(content, reply_to=message)
 assert by_lines.metadata.src_node_id == node_id
 assert by_lines.metadata.dst_node_id == message.metadata.src_node_id
@@ -255,7 +258,7 @@ check("3.1", pack_reply)
 # it for messages of type `"train"`. Written above `train`, it is short for
 # `train = client_app.train()(train)`.
 
-# %%
+# %% tags=["slide"]
 client_app = ClientApp()
 
 
@@ -278,25 +281,25 @@ def train(message: Message, context: Context) -> Message:
     return Message(content, reply_to=message)
 
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict:** what is `train` now? The decorator might have wrapped it in something that
 # only Flower can call.
 
-# %%
+# %% tags=["slide-then"]
 assert ClientApp().train()(train) is train
 torch.manual_seed(1)
 by_hand = train(message, context)
 assert by_hand.content == by_lines.content
 print("called by hand: the same reply")
 
-# %% [markdown]
+# %% [markdown] tags=["slide-more"]
 # It has not: the decorator notes the function down and returns it unchanged. So you can
 # call it, test it, and set a breakpoint in it, without any server.
 #
 # A ClientApp is called the same way, with a Message and a Context. It looks at the
 # message's type, and calls the function for it:
 
-# %%
+# %% tags=["slide-more"]
 torch.manual_seed(1)
 by_app = client_app(message, context)
 assert by_app.content == by_hand.content
@@ -318,14 +321,15 @@ print("over a grid: the same reply")
 # %% [markdown]
 # Bit by bit the same, model and metrics. That is the way to work: get the lines right,
 # then the function, then the app, then send messages.
-#
+
+# %% [markdown] tags=["slide"]
 # ## Evaluation
 #
 # The server also asks how good its model is on data that only clients have. The message
 # brings arrays, and the reply takes back numbers:
 
 
-# %%
+# %% tags=["slide-more"]
 def evaluate(message: Message, context: Context) -> Message:
     _, testloader = load_data(context)
     net = Net(image_shape())
@@ -379,7 +383,7 @@ print(list(by_hand.content), list(by_hand.content["metrics"]))
 # In a file, which is loaded once, write `@client_app.train()` and
 # `@client_app.evaluate()` above the functions.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ### Exercise 3.2: answer an evaluate message
 #
 # | difficulty | minutes | why it matters |
@@ -434,12 +438,12 @@ check("3.2", report)
 # test the network as it was made, with random parameters, and the accuracy stays
 # near chance in every round; or they count batches, and small clients weigh too much.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## num-examples
 #
 # Now all ten clients train. Each counts its own examples:
 
-# %%
+# %% tags=["slide-more"]
 grid = InProcessGrid(client_app, NUM_CLIENTS, seed=0)
 replies = grid.send_and_receive(
     [instruction(node) for node in grid.get_node_ids()]
@@ -490,18 +494,18 @@ def flower_average(first: dict, second: dict) -> float:
 
 print(flower_average({"num-examples": 1}, {"num-examples": 3}))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict:** neither client says how many. Does Flower take the plain mean, 4.0?
 
-# %%
+# %% tags=["slide-then"]
 print(outcome(flower_average, {"train-loss": 0.5}, {"train-loss": 0.7}))
 
-# %% [markdown]
+# %% [markdown] tags=["slide-then"]
 # It refuses, on the server, and the run ends there (as Flower 1.41's source has it):
 # every client has trained for nothing. **Predict:** and when every client says the
 # *same*, whatever it has?
 
-# %%
+# %% tags=["slide-then"]
 plain_mean = flower_average({"num-examples": 1}, {"num-examples": 1})
 print(plain_mean)
 assert plain_mean == 4.0
@@ -593,7 +597,8 @@ assert list(reply.content["arrays"]) == ["head.weight", "head.bias"]
 # %% [markdown]
 # A strategy sends `"train"`, `"evaluate"` and nothing else. A ServerApp that wants a
 # query or a named action sends it itself, as we did.
-#
+
+# %% [markdown] tags=["slide"]
 # ## The mistakes everyone makes once
 #
 # **Predict**, for each: who notices? The record, the message, the app, the runtime, the
@@ -604,7 +609,7 @@ assert list(reply.content["arrays"]) == ["head.weight", "head.bias"]
 # in the config looks the same.
 
 
-# %%
+# %% tags=["slide-then"]
 def wrong_name(message: Message, context: Context) -> Message:
     return Message(
         RecordDict({"arrays": message.content["weights"]}), reply_to=message
@@ -641,12 +646,13 @@ print(outcome(instruction, node_id, "training"))
 
 # %% [markdown]
 # *The message notices*, before it is sent.
-#
+
+# %% [markdown] tags=["slide"]
 # **No return**, or a dictionary returned. **Predict:** does the ClientApp check what its
 # function returns?
 
 
-# %%
+# %% tags=["slide-more"]
 def returns_nothing(message: Message, context: Context) -> Message:
     Message(RecordDict(), reply_to=message)
 
@@ -655,7 +661,7 @@ def returns_a_dictionary(message: Message, context: Context) -> Message:
     return {"train-loss": 0.5}
 
 
-# %%
+# %% tags=["slide-then"]
 from collections.abc import Callable
 
 
@@ -748,7 +754,7 @@ assert reply.content["arrays"] == message.content["arrays"]
 reply = ask(wrong_name, client_errors="reply")
 print(reply.has_content(), reply.error.reason)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # All of them again, by who notices:
 #
 # | who notices | mistake |
@@ -838,7 +844,7 @@ check("3.3", train_clipped)
 # model goes back unclipped; they clip each array on its own, which turns the update into
 # another direction; or they clip the parameters, which pulls the whole model to zero.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Takeaways
 #
 # - **A ServerApp** leads a run, beside the SuperLink. **A ClientApp** answers one
@@ -852,7 +858,8 @@ check("3.3", train_clipped)
 #   `"train.head"`.
 # - **A mistake** is noticed by the record, the message, the app, the runtime, the server,
 #   or nobody.
-#
+
+# %% [markdown]
 # ## Check yourself
 #
 # <details><summary>1. Which process reads a hospital's images, and on whose machine?

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # 04 · Context and state
 #
 # **What does a client know about itself, and what can it remember?**
@@ -14,14 +14,14 @@
 # **You need:** lessons 00 to 03. **Time:** 55 minutes, nearly half of them for
 # the exercises.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The Context
 #
 # A ClientApp is called with a Message and a Context. The message comes from the server.
 # The client's side hands over the Context: what it knows of the run and of itself.
 # Lesson 03 made one by hand. A grid makes one for each node:
 
-# %%
+# %% tags=["slide-more", "slide-output"]
 from flwr.app import (
     ArrayRecord,
     ConfigRecord,
@@ -40,7 +40,7 @@ for field in ("run_id", "node_id", "node_config", "run_config"):
     print(f"{field:12} {getattr(context, field)}")
 print(f"{'state':12} {dict(context.state)}")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # | field | what it says | who sets it |
 # |---|---|---|
 # | `run_id` | which run this is | Flower |
@@ -50,13 +50,14 @@ print(f"{'state':12} {dict(context.state)}")
 # | `state` | what this node remembers of this run; empty at first | the ClientApp |
 #
 # (A sixth field, `series_id`, ties several runs together. This course does not.)
-#
+
+# %% [markdown] tags=["slide"]
 # ## node_config: which client am I?
 #
 # This query asks for two entries of the node config, and for the number of examples that
 # follows from them:
 
-# %%
+# %% tags=["slide-more"]
 from course_utils.partitions import load_partition
 
 client_app = ClientApp()
@@ -78,12 +79,12 @@ def who_am_i(message: Message, context: Context) -> Message:
     )
 
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict:** three nodes run this one function, and get the same empty message. Three
 # equal answers?
 
 
-# %%
+# %% tags=["slide-then"]
 def ask(grid: InProcessGrid) -> list[Message]:
     nodes = grid.get_node_ids()
     return grid.send_and_receive(
@@ -96,7 +97,7 @@ answers = [dict(reply.content["metrics"]) for reply in ask(grid)]
 print(*answers, sep="\n")
 assert [answer["partition"] for answer in answers] == [0, 1, 2]
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # - Three different ones. The message says what to do, the Context says who does it.
 # - `partition-id` and `num-partitions` are set by the grid, as they are by Flower's
 #   Simulation Runtime. Both set these two and nothing else.
@@ -105,13 +106,14 @@ assert [answer["partition"] for answer in answers] == [0, 1, 2]
 #   likely, the place of its images: `--node-config "data-path='/data/scans'"`.
 # - Nobody checks that two SuperNodes were not given the same `partition-id`. They would
 #   train on the same data, without a word.
-#
+
+# %% [markdown] tags=["slide"]
 # ## run_config: what holds for the whole run
 #
 # An app's settings stand in its `pyproject.toml`, in a table of their own. Lesson 06
 # writes the whole file. This is the table:
 
-# %%
+# %% tags=["slide-more"]
 PYPROJECT = """
 [tool.flwr.app.config]
 num-server-rounds = 3
@@ -120,21 +122,21 @@ local-epochs = 1
 lr = 0.01
 """
 
-# %%
+# %% tags=["slide-more"]
 import tomllib
 
 run_config = tomllib.loads(PYPROJECT)["tool"]["flwr"]["app"]["config"]
 for key, value in run_config.items():
     print(f"{key:18} {value!r:5} {type(value).__name__}")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # When a run starts, Flower reads this table and gives it to the ServerApp and to every
 # ClientApp, each in its own `context.run_config`. Here, the grid takes the dictionary.
 #
 # **Predict:** the message is still empty. What does it weigh, and which `lr` do the
 # nodes find?
 
-# %%
+# %% tags=["slide-then", "slide-output"]
 client_app = ClientApp()
 
 
@@ -173,9 +175,9 @@ print(outcome(start_with, {"layers": ["body", "head"]}))
 print(outcome(start_with, {"layers": "body head"}))
 
 # %% [markdown]
-# - Refused, before anything runs. `flwr run` refuses it, too: "The value for key layers
-#   needs to be of type `int`, `float`, …". Write the list as one string, and `.split()`
-#   it in the app.
+# - Refused, before anything runs. `flwr run`, the command that starts a run on Flower's
+#   runtimes (lesson 06), refuses it, too: "The value for key layers needs to be of type
+#   `int`, `float`, …". Write the list as one string, and `.split()` it in the app.
 # - `flwr run` takes one thing more, a table within the table, and flattens its names:
 #   `lr` in `[tool.flwr.app.config.optimizer]` becomes `run_config["optimizer.lr"]`.
 # - For one run, a setting can be changed without touching the file:
@@ -232,7 +234,8 @@ assert used[2]["message's lr"] == run_config["lr"] / 4
 # in every round, whatever the server says, and no error tells. Here, the run's `lr` is
 # where the *server* starts, and the message's is what a *client* uses. Decide for each
 # setting where the client reads it.
-#
+
+# %% [markdown] tags=["slide"]
 # | | `node_config` | `run_config` | message's config |
 # |---|---|---|---|
 # | holds for | one node, in all runs | all nodes, for one run | one message |
@@ -245,7 +248,7 @@ assert used[2]["message's lr"] == run_config["lr"] / 4
 # before the run starts: run config. Different from round to round or from client to
 # client: message's config.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ### Exercise 4.1: the learning rate that applies
 #
 # | difficulty | minutes | why it matters |
@@ -290,13 +293,13 @@ check("4.1", lr_to_use)
 # which is right until a server sends something else; or they write
 # `config.get("lr") or ...`, which takes a 0.0 that was sent for nothing sent.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## What can a ClientApp remember?
 #
 # So much for what a client knows. To remember something, there are three obvious places:
 # a global number, a global list, and an attribute of the app.
 
-# %%
+# %% tags=["slide-more"]
 calls = 0
 seen = []
 client_app = ClientApp()
@@ -315,11 +318,11 @@ def train(message: Message, context: Context) -> Message:
     )
 
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict:** one node gets three messages. What does each of the three places hold on
 # the first, the second and the third?
 
-# %%
+# %% tags=["slide-then"]
 grid = InProcessGrid(client_app, num_supernodes=3, seed=0)
 first, second, third = grid.get_node_ids()
 for _ in range(3):
@@ -327,21 +330,21 @@ for _ in range(3):
     print(dict(reply.content["metrics"]))
     assert set(reply.content["metrics"].values()) == {1}
 
-# %% [markdown]
+# %% [markdown] tags=["slide-then"]
 # One, each time. Each call gets a **fresh copy** of the app, and of the globals that
 # its functions use, as they were when the grid was made. (Imported modules are not
 # copied.) After the call the copy is thrown away. So nothing reaches the notebook's own
 # variables either:
 
-# %%
+# %% tags=["slide-more", "slide-output"]
 print(calls, len(seen), client_app.calls)
 assert calls == len(seen) == client_app.calls
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Now call `train` by hand, as a plain function, once for each of the three nodes.
 # **Predict:** what does each call print?
 
-# %%
+# %% tags=["slide-then"]
 calls_before = calls
 for node_id in (first, second, third):
     message = Message(RecordDict(), node_id, "train")
@@ -349,7 +352,7 @@ for node_id in (first, second, third):
     print(dict(reply.content["metrics"]))
 assert calls == calls_before + 3
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # 1, 2, 3: one process, one set of globals. It seems to remember, and it misleads twice:
 # it forgets as soon as the app runs on a deployment, and even here it does not count
 # what you meant, since *three different nodes* share one counter. What a call finds in
@@ -361,7 +364,8 @@ assert calls == calls_before + 3
 # | `InProcessGrid` | what it held when the grid was made |
 # | a SuperNode | what the file sets: for each message a new process loads the app |
 # | Simulation Runtime | what the last call *in that worker* left, of whichever node |
-#
+
+# %% [markdown]
 # - The Simulation Runtime has a few worker processes for all nodes, and gives a message
 #   to any that is idle. A worker goes on living, and its globals with it. So a counter
 #   in a global counts some calls of some nodes there. That is worse than zero: it looks
@@ -370,25 +374,26 @@ assert calls == calls_before + 3
 #   as if the process ended with its `return`.
 # - What only saves time may stay: `load_partition` remembers, in its module, tensors that
 #   it has read. An answer must not depend on it.
-#
+
+# %% [markdown] tags=["slide"]
 # ## context.state: what survives
 #
 # One thing comes back on the next message: `context.state`. It is a `RecordDict`.
 # **Predict:** can the counter go straight in?
 
-# %%
+# %% tags=["slide-then"]
 from operator import setitem
 
 print(outcome(setitem, RecordDict(), "calls", 1))
 print(outcome(setitem, RecordDict(), "counter", MetricRecord({"calls": 1})))
 
-# %% [markdown]
+# %% [markdown] tags=["slide-more"]
 # Only records, as in lesson 01: on a deployment, the state travels between the
 # SuperNode and the ClientApp's process, as a message would. So a number goes into a
 # `MetricRecord`. On the first message there is none yet:
 
 
-# %%
+# %% tags=["slide-more"]
 def count(context: Context) -> int:
     if "counter" not in context.state:
         context.state["counter"] = MetricRecord({"calls": 0})
@@ -434,12 +439,12 @@ def evaluate_and_count(message: Message, context: Context) -> Message:
     return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict:** three rounds of `train` and `evaluate`. The first node takes part in all
 # of them, the second only in round 1, the third in none. What do the three remember?
 
 
-# %%
+# %% tags=["slide-then", "slide-output"]
 def send(
     grid: InProcessGrid, node: int, message_type: str, config: dict
 ) -> Message:
@@ -461,7 +466,7 @@ assert reply.content["metrics"] == {"calls": 6, "rounds-trained": 3}
 # `grid.node_contexts` holds each node's Context, so here, and only here, you can look
 # into what the nodes remember:
 
-# %%
+# %% tags=["slide-then"]
 for node in (first, second, third):
     state = grid.node_contexts[node].state
     print({name: dict(record) for name, record in state.items()})
@@ -588,7 +593,8 @@ assert in_state == [1, 1, 2]
 # - You need not care if you **change the state last**, just before the `return`: then a
 #   call has changed either all of it or nothing, wherever it runs. `count`, called first
 #   as it is here, is what not to do.
-#
+
+# %% [markdown] tags=["slide"]
 # ## A head that never leaves the client
 #
 # A state can hold arrays, too, and so a part of the model. That makes a federation of
@@ -602,7 +608,7 @@ assert in_state == [1, 1, 2]
 # list, so it is a string:
 
 
-# %%
+# %% tags=["slide-more"]
 def is_shared(name: str, context: Context) -> bool:
     return name.split(".")[0] in context.run_config["shared"].split()
 
@@ -714,7 +720,7 @@ print(f"the grid counted {grid.messages[-1].bytes:,} bytes, metrics included")
 
 # %% [markdown]
 # - The head is in no message. And it is more than half of the model: a convolution uses
-#   the same few weights all over the image, while the head has one for each of its
+#   the same few parameters all over the image, while the head has one for each of its
 #   inputs and each label.
 # - The server needs no head at all. It averages whatever arrays it gets, name by name.
 # - "Never leaves" does not mean "leaves no trace": the body was trained together with
@@ -752,9 +758,12 @@ def average_of(replies: list[Message]) -> dict:
 # %%
 import torch
 
+from course_utils import with_progress
+
 NUM_ROUNDS = 5
 
 
+# %%
 def federate(
     shared: str, seed: int = 0
 ) -> tuple[InProcessGrid, dict, list[float]]:
@@ -767,7 +776,7 @@ def federate(
     average = {
         n: w for n, w in start.items() if n.split(".")[0] in shared.split()
     }
-    for _ in range(NUM_ROUNDS):
+    for _ in with_progress(range(NUM_ROUNDS), doing="rounds"):
         average = average_of(send_to_all(grid, average, "train"))
     tested = send_to_all(grid, average, "evaluate")
     accuracies = [
@@ -776,7 +785,7 @@ def federate(
     return grid, average, accuracies
 
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Three runs of one app. They differ in one setting of the run config, `shared`:
 #
 # - `"body head"`: all is shared. One global model with one **global head**, that is
@@ -793,7 +802,7 @@ _, global_weights, global_head = federate("body head")
 local_grid, shared_body, local_head = federate("body")
 _, _, alone = federate("")
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["slide", "slide-output", "nbval-ignore-output"]
 from statistics import mean
 
 from course_utils.plots import plot_client_bars
@@ -817,7 +826,7 @@ if dataset_name() == DEFAULT_DATASET:
     contexts = list(local_grid.node_contexts.values())
     assert len(load_data(contexts[7])[1].dataset) == 11
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # With the default dataset:
 #
 # - A local head helps, and helps nearly every client. The global head has to be right
@@ -827,7 +836,8 @@ if dataset_name() == DEFAULT_DATASET:
 #   gain is that a client need not care for labels it never sees. What the shared body
 #   adds is little.
 # - Mind client 7: it has 11 test examples, so one answer is 9 points.
-#
+
+# %% [markdown]
 # And there is a price. **Predict:** the ten models with local heads, each tested on the
 # whole test set, with all ten labels?
 
@@ -926,7 +936,7 @@ check("4.3", keep_best)
 # first accuracy is 0.0 has no best; they compare with `>=`; or they keep the arrays of
 # every round, which fills the node's memory.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Takeaways
 #
 # - **`node_config`** says which node this is, and so which data are its own. Whoever
@@ -940,7 +950,8 @@ check("4.3", keep_best)
 #   of the model as an ArrayRecord. None of it is in a reply unless you put it there.
 # - **A state** belongs to one node in one run, and is empty at first. A call that
 #   raises may or may not have changed it, so change it last.
-#
+
+# %% [markdown]
 # ## Check yourself
 #
 # <details><summary>1. A client should train with half the usual learning rate because

@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # 05 · The ServerApp
 #
 # **Who picks the clients of a round, and what becomes of their replies?**
@@ -114,7 +114,7 @@ LINEAR = {"scheme": "linear"}
 IID = {"scheme": "iid"}
 DIRICHLET = {"scheme": "dirichlet", "alpha": 0.1}
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## One round by hand
 #
 # A round is four steps: pick nodes, send, receive, aggregate. All of them need a
@@ -123,7 +123,7 @@ DIRICHLET = {"scheme": "dirichlet", "alpha": 0.1}
 #
 # **1. Pick.** The server knows its clients by node id, and by nothing else:
 
-# %%
+# %% tags=["slide-more"]
 from course_utils.runtime import InProcessGrid
 
 grid = InProcessGrid(
@@ -148,12 +148,12 @@ random.seed(0)
 sampled = sample(node_ids, RUN_CONFIG["fraction-train"])
 print("sampled clients:", [node_ids.index(node_id) for node_id in sampled])
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **2. Send.** One message for each node that was drawn. All carry the same content: the
 # global model, and what to do with it.
 
 
-# %%
+# %% tags=["slide-more"]
 def messages_to(
     node_ids: list[int], message_type: str, arrays: ArrayRecord, config: dict
 ) -> list[Message]:
@@ -167,11 +167,11 @@ config = {"lr": RUN_CONFIG["lr"], "server-round": 1}
 messages = messages_to(sampled, "train", arrays, config)
 print(len(messages), "messages of type", messages[0].metadata.message_type)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **3. Receive.** `send_and_receive` returns when every client has replied, or when a
 # `timeout` is over.
 
-# %%
+# %% tags=["slide-more"]
 replies = grid.send_and_receive(messages)
 counts = [reply.content["metrics"]["num-examples"] for reply in replies]
 print("num-examples:", counts)
@@ -180,11 +180,12 @@ assert [reply.metadata.src_node_id for reply in replies] == sampled
 # %% [markdown]
 # (Here replies come in the order of the messages. On a deployment they come in any
 # order, and `reply.metadata.src_node_id` says whose each is.)
-#
+
+# %% [markdown] tags=["slide"]
 # **4. Aggregate.** The average of all models, each with its share of the examples:
 
 
-# %%
+# %% tags=["slide-more"]
 def aggregate(replies: list[Message]) -> ArrayRecord:
     total = sum(reply.content["metrics"]["num-examples"] for reply in replies)
     average = {}
@@ -199,11 +200,11 @@ def aggregate(replies: list[Message]) -> ArrayRecord:
 by_hand = aggregate(replies).to_torch_state_dict()
 print(list(by_hand))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict:** two others average by number of examples, the `weighted_average` of
 # lesson 00 and Flower's `FedAvg`. Do all three agree?
 
-# %%
+# %% tags=["slide-then"]
 from flwr.serverapp.strategy import FedAvg
 
 states = [reply.content["arrays"].to_torch_state_dict() for reply in replies]
@@ -225,7 +226,7 @@ off = max((plain_mean[name] - by_hand[name]).abs().max() for name in by_hand)
 assert off > 1e-4
 print("the plain mean is another model")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The round in a ServerApp
 #
 # So far this notebook was the server. A **ServerApp** is the same code as a program of
@@ -247,7 +248,7 @@ def train_round(
     return aggregate(grid.send_and_receive(messages))
 
 
-# %%
+# %% tags=["slide"]
 server_app = ServerApp()
 
 
@@ -261,12 +262,13 @@ def main_by_hand(grid: Grid, context: Context) -> None:
     context.state["arrays"] = arrays
 
 
-# %% [markdown]
+# %% [markdown] tags=["slide-more"]
 # - `main` lives from the first round to the last, so its variables keep their values. A
 #   ClientApp lives for one message (lesson 04).
 # - It returns nothing. What is to be found afterwards goes into `context.state` (in
 #   this notebook: on Flower's runtimes, into a file, as you will see).
-#
+
+# %% [markdown] tags=["slide"]
 # `run_in_process` runs a ServerApp with its clients. It makes the grid and both sides'
 # Contexts, and returns what is left when `main` has ended. `seed` fixes the initial
 # model and the draws.
@@ -274,7 +276,7 @@ def main_by_hand(grid: Grid, context: Context) -> None:
 # **Predict:** three rounds, half of ten nodes. How many messages cross the grid,
 # replies included?
 
-# %%
+# %% tags=["slide-then"]
 from course_utils.runtime import run_in_process
 
 hand_run = run_in_process(
@@ -310,7 +312,7 @@ def run_with(settings: dict, **options) -> InProcessRun:
     )
 
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## FedAvg does the same
 #
 # Flower has the loop ready-made. An object that decides whom to ask, and what to make
@@ -327,7 +329,7 @@ def run_with(settings: dict, **options) -> InProcessRun:
 #
 # First without the last two rows. `fraction_evaluate=0.0` asks no client to evaluate:
 
-# %%
+# %% tags=["slide"]
 server_app = ServerApp()
 
 
@@ -347,7 +349,7 @@ def main_train_only(grid: Grid, context: Context) -> None:
 
 # %% [markdown]
 # What a strategy does, it writes to **Flower's log**. The course keeps the log off,
-# since it is long, and `flower_log=True` turns it on, in red under the cell. To pick
+# since it is long, and `flower_log=True` turns it on, below the cell. To pick
 # some lines of it, we catch it instead:
 
 # %%
@@ -365,11 +367,11 @@ def run_with_log(settings: dict, **options) -> tuple[InProcessRun, list[str]]:
     return run, [line.split(":", 1)[1].strip() for line in text.splitlines()]
 
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict:** the same seed, so the same initial model and the same draws. Does
 # Flower's loop end with the model of ours?
 
-# %%
+# %% tags=["slide-then"]
 flower_run, log = run_with_log(LINEAR)
 torch.testing.assert_close(
     flower_run.result.arrays.to_torch_state_dict(),
@@ -449,7 +451,7 @@ check("5.1", draw_nodes)
 # called a minimum; `random.choices`, which puts back; or the first nodes of the list,
 # so that the model never sees the data of the others.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## A full run
 #
 # Now with evaluation, in both of the ways that Flower offers:
@@ -488,7 +490,7 @@ def main(grid: Grid, context: Context) -> None:
     context.state["arrays"] = result.arrays
 
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict**, for three rounds: how many times is a client asked to train, and how many
 # times to evaluate? How many times does a model cross the grid? Which moves more bytes,
 # training half of the clients or evaluating all?
@@ -501,7 +503,7 @@ run = run_with(IID)
 # with `train` or `eval` are what the clients report, averaged. Those that begin with
 # `server` are what `evaluate_fn` returns. Now count:
 
-# %%
+# %% tags=["slide-then", "slide-output"]
 for message_type in ("train", "evaluate"):
     of_type = [m for m in run.messages if m.type == message_type]
     sent = sum(not m.is_reply for m in of_type)
@@ -516,14 +518,15 @@ counted = sum(m.bytes for m in run.messages)
 print(f"60 models: {predicted:,} bytes, counted: {counted:,} bytes")
 assert 0 < counted - predicted < 0.01 * predicted
 
-# %% [markdown]
+# %% [markdown] tags=["slide-more"]
 # - 15 times to train, 30 times to evaluate, and as many replies.
 # - A model crosses 60 times: 15 times out and 15 times back to train, 30 times out to
 #   be evaluated. A reply to `evaluate` carries three numbers.
 # - So **evaluating all clients moved as much as training half of them**. If that is too
 #   dear, lower `fraction_evaluate`.
 # - The rest, well below one percent, is configs and metrics.
-#
+
+# %% [markdown]
 # **Predict:** each round draws half of the clients. Has every client trained at least
 # once after three rounds?
 
@@ -537,7 +540,7 @@ print("clients that never trained:", never)
 # clients, that is a little more than one on average. In the picture of all messages it
 # is a column without a mark in the rows of `train`:
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["slide", "slide-output", "nbval-ignore-output"]
 from course_utils.plots import plot_traffic
 
 plot_traffic(run.messages, list(run.node_contexts))
@@ -592,7 +595,8 @@ print("kept:", len(kept), "arrays")
 # > `context.state` before it stores the Context. A ServerApp that wants to keep its
 # > model writes a file, as the last line of `main`:
 # > `torch.save(result.arrays.to_torch_state_dict(), "final_model.pt")`.
-#
+
+# %% [markdown] tags=["slide"]
 # ## Fifteen rounds, two ways to share out the data
 #
 # The same app, more rounds, and two runs that differ in the data only: IID, and
@@ -602,9 +606,13 @@ print("kept:", len(kept), "arrays")
 # **Predict** both curves. Which ends higher? Which is smoother?
 
 # %%
+from course_utils import with_progress
+
 FIFTEEN = {"num-server-rounds": 15}
-iid_run = run_with(FIFTEEN | IID, progress=False)
-dirichlet_run = run_with(FIFTEEN | DIRICHLET, progress=False)
+iid_run, dirichlet_run = (
+    run_with(FIFTEEN | split, progress=False)
+    for split in with_progress((IID, DIRICHLET), doing="runs")
+)
 
 # %% [markdown]
 # The curves show the accuracy that the server measures:
@@ -618,7 +626,7 @@ def accuracies(run: InProcessRun) -> list[float]:
 
 iid, dirichlet = accuracies(iid_run), accuracies(dirichlet_run)
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["slide-then", "slide-output", "nbval-ignore-output"]
 from course_utils.plots import plot_curves
 
 plot_curves({"IID": iid, "Dirichlet(0.1)": dirichlet})
@@ -635,13 +643,14 @@ def largest_fall(curve: list[float]) -> float:
 assert sum(dirichlet[-5:]) < sum(iid[-5:])
 assert largest_fall(dirichlet) > largest_fall(iid)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # - Skewed data learn more slowly: over the last five rounds, Dirichlet is behind.
 # - And it jumps: a round can end *below* the one before. The average of five models
 #   leans towards the labels that these five clients have, and next time it is five
 #   others.
 # - So do not judge such a run by its last round: that may be a peak or a hole.
-#
+
+# %% [markdown]
 # **Predict:** in which of the two do the *clients* report the lower train loss?
 
 
@@ -695,11 +704,11 @@ def accuracy_by_client(run: InProcessRun, settings: dict) -> list[float]:
 iid_by_client = accuracy_by_client(iid_run, IID)
 dirichlet_by_client = accuracy_by_client(dirichlet_run, DIRICHLET)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict:** the bars will be the accuracies of one model for ten clients. For which
 # of the two are they further apart?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["slide-then", "slide-output", "nbval-ignore-output"]
 from course_utils.plots import plot_client_bars
 
 plot_client_bars(
@@ -765,13 +774,13 @@ try:
 except ValueError as error:
     print(textwrap.fill(f"{type(error).__name__}: {error}", width=80))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # That is this course's kindness: a client's exception surfaces in the notebook, and
 # ends the run. Flower's runtimes turn it into an error reply. `client_errors="reply"`
 # does the same here. **Predict:** every reply of all three rounds is an error. What
 # does `FedAvg(...).start(...)` do?
 
-# %%
+# %% tags=["slide-then"]
 silent_run, log = run_with_log(TYPO, client_errors="reply")
 lost = silent_run.result
 print("arrays:", len(lost.arrays))
@@ -780,17 +789,18 @@ print("metrics of evaluate:", lost.evaluate_metrics_clientapp)
 print("rounds of the server:", list(lost.evaluate_metrics_serverapp))
 assert not lost.arrays
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # It finishes, as if nothing had happened. There is no exception, and `main` goes on and
 # keeps a model without a single array. Three signs give it away:
 #
 # - **the clients' metrics are missing:** `train_metrics_clientapp` has fewer rounds
 #   than were run.
 # - **the curve is flat:** the server has evaluated the initial model, again and again.
-# - **error replies:** Flower's log counts them as *failures*, and gives each reason. On
-#   Flower's runtimes, that is where to look. Here, `run.messages` has them, too:
+# - **error replies:** Flower's log counts them as *failures*, the other replies as
+#   *results*, and gives each failure's reason. On Flower's runtimes, that is where to
+#   look. Here, `run.messages` has them, too:
 
-# %%
+# %% tags=["slide-more", "slide-output"]
 assert len(set(accuracies(silent_run))) == 1
 for line in log:
     if line.startswith("aggregate_train"):
@@ -824,7 +834,7 @@ except RuntimeError as error:
 # %% [markdown]
 # At the end of `main`, such a check turns a silent failure into a failed run.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ### Exercise 5.2: an average, and what it leaves out
 #
 # | difficulty | minutes | why it matters |
@@ -986,7 +996,7 @@ check("5.3", train_until)
 # the model that they have sent instead of the new one; their best begins at 0, which an
 # accuracy of 0 does not beat; or they stop a round too late.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Takeaways
 #
 # - **A round by hand** is `grid.get_node_ids()`, a sample, messages,
@@ -1003,7 +1013,8 @@ check("5.3", train_until)
 # - **A run waits for ever** if its strategy wants more nodes than come. It **fails
 #   without a word** if all replies are errors: empty arrays, no metrics of clients, a
 #   flat curve.
-#
+
+# %% [markdown]
 # ## Check yourself
 #
 # <details><summary>1. 100 nodes, 20 rounds, <code>FedAvg(fraction_train=0.1)</code>.

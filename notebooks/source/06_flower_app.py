@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # 06 · From notebook to Flower App
 #
 # **What does it take for two apps to leave the notebook that they were written in?**
@@ -16,18 +16,18 @@
 #
 # **You need:** lessons 00 to 05, a clone of the course, and
 # [Ray](https://www.ray.io), which the course installs (not on Windows with Python 3.13
-# and later: read along there). **Time:** 60 minutes, 25 of them for the exercises.
+# and later: read along there). **Time:** 70 minutes, 25 of them for the exercises.
 #
 # This lesson starts real processes. All of it takes about two minutes to run.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Four files
 #
 # Lesson 05 ended with two apps in a notebook. A hospital does not run your notebook.
 # What Flower runs is a **Flower App**, a folder with a `pyproject.toml` and a Python
 # package. The course has one, in `notebooks/flower_app`:
 
-# %%
+# %% tags=["slide-more", "slide-output"]
 from pathlib import Path
 
 import course_utils
@@ -38,7 +38,7 @@ paths = sorted([*APP.rglob("*.toml"), *APP.rglob("*.py")])
 for path in paths:
     print(path.relative_to(APP).as_posix())
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # | file | holds | you know it from |
 # |---|---|---|
 # | `task.py` | model, data, training and test | lessons 00 and 02 |
@@ -117,7 +117,7 @@ from federated_digits.client_app import load_data, train
 
 show(load_data, train, task.set_seed)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # Compare with the clients of lesson 05:
 #
 # | lesson 05 | `client_app.py` | why |
@@ -127,7 +127,8 @@ show(load_data, train, task.set_seed)
 # | `local-epochs` from the run config | from the message | the server may change it from round to round (`batch-size` stays in the run config) |
 # | no seed | `task.set_seed(...)` | see "The seed" |
 # | a missing `partition-id` is a `KeyError` | an error that says what to do | see "The node config" |
-#
+
+# %% [markdown] tags=["slide"]
 # **The seed.** In the notebook, `run_in_process(..., seed=0)` gave each client random
 # numbers of its own. Flower's runtimes know no seed, so the app has to bring one: it is
 # a setting of the run, and the server sends it with each message.
@@ -156,7 +157,7 @@ def update(partition_id: int, **config: int) -> ArrayRecord:
     return reply.content["arrays"]
 
 
-# %%
+# %% tags=["slide-then"]
 first = update(1, **{"seed": 0, "server-round": 1})
 again = update(1, **{"seed": 0, "server-round": 1})
 next_round = update(1, **{"seed": 0, "server-round": 2})
@@ -169,7 +170,8 @@ print("same seed, round and partition: the same bits")
 # They are, to the last bit. With the same model and settings, an update then depends on
 # **seed, round and partition alone**: not on the process, on what it did before, or on
 # who else trains. That will let us compare runtimes.
-#
+
+# %% [markdown]
 # **The node config.** Whoever starts a SuperNode says which data it has. Whoever
 # forgets it should learn so from the client's own words, since the traceback will stand
 # in a log on somebody else's machine:
@@ -188,7 +190,7 @@ def client_on(node_config: dict) -> None:
 print(outcome(client_on, {}))
 print(outcome(client_on, {"partition-id": 3, "num-partitions": 3}))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ### server_app.py
 
 # %%
@@ -196,7 +198,7 @@ from federated_digits import server_app as server_module
 
 show(server_module.main)
 
-# %% [markdown]
+# %% [markdown] tags=["slide-more"]
 # What is new against lesson 05:
 #
 # - **Every number is a setting.** Whoever starts a run may have no Python at hand, only
@@ -208,7 +210,8 @@ show(server_module.main)
 # - **A run without a single model fails**, instead of saving an empty one (lesson 05).
 # - **`save`.** Nobody is there to be handed a result, so it is written to files. We
 #   read it below.
-#
+
+# %% [markdown]
 # > The first of the three fixes the *places* in the list of node ids that are drawn.
 # > Which client stands at a place changes from run to run: in a simulation, the ids are
 # > random, and in any order. So compare runs only with `fraction-train=1.0`, where all
@@ -221,7 +224,7 @@ show(server_module.main)
 text = (APP / "pyproject.toml").read_text(encoding="utf-8")
 print(text)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # - `[project]` has the name, the version, and what the app needs to be installed.
 # - `[tool.flwr.app]` says who publishes it. With name and version that makes the app's
 #   id, `flower-course/federated-digits==1.0.0`.
@@ -229,7 +232,8 @@ print(text)
 # - `[tool.flwr.app.config]` is the run config: each setting that there is, with its
 #   default.
 # - `[build-system]` and `[tool.hatch...]` are for `pip`. Flower does not read them.
-#
+
+# %% [markdown]
 # By hand, this is what Flower does with it:
 
 # %%
@@ -288,7 +292,8 @@ print(f"\n{seconds_here:.1f} seconds")
 
 # %% [markdown]
 # Note that it got no `seed`: the app has its own.
-#
+
+# %% [markdown] tags=["slide"]
 # ## flwr run
 #
 # Now without the notebook. A **SuperLink** is a server that takes in runs, and keeps
@@ -305,7 +310,8 @@ print(f"\n{seconds_here:.1f} seconds")
 # flwr run . --stream --federation-config "num-supernodes=10" \
 #     --run-config "num-server-rounds=2 fraction-train=1.0"
 # ```
-#
+
+# %% [markdown] tags=["slide"]
 # - `.` is the app's folder.
 # - `--stream` shows the run's log until it ends. Without it, the command returns at
 #   once, and the run goes on.
@@ -313,7 +319,8 @@ print(f"\n{seconds_here:.1f} seconds")
 # - `--run-config` overrides settings, for this run only.
 # - The variable is explained in "What a run installs". Set it before your very first
 #   `flwr` command.
-#
+
+# %% [markdown]
 # From here, `Deployment` does the same, and sets the variable. (Its name is from lesson
 # 07. Here it runs `flwr` for us: `deployment.flwr("list")` is `flwr list`.) Three things
 # differ from your terminal, so that this lesson does not meddle with your own runs:
@@ -347,10 +354,12 @@ print(deployment.flwr("list"))
 # %% [markdown]
 # It has started one, in the background, and that one has had no runs yet. (We shall
 # look at it below.) Now the run.
-#
+
+# %% [markdown] tags=["slide"]
 # **Predict:** under the table of the run in this process stands how long its two rounds
 # took. How long will the same two take now?
-#
+
+# %% [markdown]
 # To see where they go, note when each step shows up in the log. `wait_for` waits until
 # a text was printed, and gives up when time is up:
 
@@ -388,13 +397,13 @@ for line in process.log().splitlines():
     if "ROUND" in line or "_train" in line or "Saved" in line:
         print(line)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ### One app, two runtimes, one model?
 #
 # **Predict:** ten clients, two rounds, the same seed. Here they ran one after the other
 # in one process, there in workers of another program. How far apart are the two models?
 
-# %%
+# %% tags=["slide-then"]
 import torch
 
 
@@ -422,10 +431,10 @@ print(f"largest difference: {difference:.0e}")
 assert (0.1 + 0.2) + 0.3 != 0.1 + (0.2 + 0.3)
 print((0.1 + 0.2) + 0.3, "and", 0.1 + (0.2 + 0.3))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ### Where the seconds go
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["slide-more", "slide-output", "nbval-ignore-output"]
 before = 0.0
 for step, seconds in reached.items():
     print(f"{seconds:5.1f} s  (+{seconds - before:4.1f})  {step}")
@@ -441,7 +450,7 @@ assert round_2 < in_all / 4
 print("when the first ten replies are there,", end=" ")
 print("more than half of the time has passed")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # More than three times as long as here, often more than ten times. Nearly every line
 # above is something starting up:
 #
@@ -456,7 +465,8 @@ print("more than half of the time has passed")
 # 6. At the end Ray is shut down.
 #
 # So these seconds are **paid once for each run**, and not for each round or message.
-#
+
+# %% [markdown]
 # **Predict:** the table of the run in this process counts some MB for each round. How
 # much of that has gone through the SuperLink in this run: all of it, or less?
 
@@ -476,14 +486,15 @@ assert finished["network-traffic"]["total-bytes"] == 0
 # messages to Ray's workers, and looks for replies ten times a second. The SuperLink only
 # hears how the run goes, and keeps its log. With real SuperNodes every message does pass
 # through it: lesson 07.
-#
+
+# %% [markdown] tags=["slide"]
 # | runtime | takes | good for |
 # |---|---|---|
 # | in-process (this course's) | no time to start | writing and debugging apps, a few clients |
 # | `flwr run`, simulated | half a minute to start | many clients, on all cores of a machine, many rounds |
 # | `flwr run`, deployed | some seconds for each message (lesson 07) | data that must stay where they are |
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Overrides, and what is refused
 #
 # In the notebook, `run_config | overrides` takes any key. **Predict:** what does
@@ -509,21 +520,22 @@ def answer_of(command: str | list[str]) -> str:
 answer = answer_of(run_arguments({"learning-rate": 0.1}))
 print(answer)
 
-# %%
+# %% tags=["slide-then", "slide-output"]
 assert "Invalid run configuration." in answer
 path = FLWR_HOME / "local-superlink" / "superlink.log"
 log = path.read_text(encoding="utf-8")
 reason = next(s for s in log.splitlines() if "learning" in s)
 print(reason.split(": ")[-1])
 
-# %% [markdown]
+# %% [markdown] tags=["slide-then"]
 # - **Unknown keys are refused**, before anything runs. (It should have been `lr`.)
 #   Which key it was stands only in the SuperLink's log, the file that the cell has
 #   read. Its "main dictionary" is `[tool.flwr.app.config]`.
 # - **A string needs quotes within the quotes**: `--run-config "results-dir='/tmp/a'"`.
 #   Without them: "The provided configuration string is in an invalid format."
 # - Many overrides fit better into a file: `--run-config overrides.toml`.
-#
+
+# %% [markdown]
 # **Predict:** two and a half rounds. Refused, too?
 #
 # ```bash
@@ -544,7 +556,7 @@ bad_run = submit({"num-server-rounds": 2.5})
 # %% [markdown]
 # **Nobody checks types.** The run has started, and we shall see what becomes of it.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ### Exercise 6.1: the settings of a run
 #
 # | difficulty | minutes | why it matters |
@@ -726,9 +738,9 @@ long_run = submit({"num-server-rounds": 50})
 print(deployment.flwr("list"))
 
 # %% [markdown]
-# Three runs (the refused one is none), the newest above. Leave the column *Federation*
-# for later. A run is `pending` until somebody takes it up,
-# `starting`, `running`, and then one of `finished:completed`, `finished:failed` and
+# Three runs (the refused one is none), the newest above. The column *Federation* says the
+# same for all, and matters to none of them. A run is `pending` until somebody takes it
+# up, `starting`, `running`, and then one of `finished:completed`, `finished:failed` and
 # `finished:stopped`. To wait for a status, ask again until it is there:
 
 
@@ -805,7 +817,7 @@ assert '"FLWR_HOME' in place and "apps" in place
 # - `--show` prints what there is and returns. `--stream`, the default, goes on until
 #   the run ends.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The SuperLink in the background
 #
 # You have not started one yourself: the first `flwr list` has. **Predict:** all runs
@@ -834,7 +846,7 @@ def processes_here() -> dict[int, str]:
     return found
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["slide-then", "slide-output", "nbval-ignore-output"]
 for pid, name in processes_here().items():
     print(pid, name)
 
@@ -843,12 +855,13 @@ pids = {name: pid for pid, name in processes_here().items()}
 parent = psutil.Process(pids["flower-superexec"]).ppid()
 assert parent == pids["flower-superlink"]
 
-# %% [markdown]
+# %% [markdown] tags=["slide-then"]
 # - **`flower-superlink`** takes in runs. It outlives the command and the terminal,
 #   until somebody stops it or the machine does.
 # - **`flower-superexec`** is its helper, and starts a process for each run. (If you
 #   also see `flwr-simulation` and Ray, the run that you stopped is just ending.)
-#
+
+# %% [markdown]
 # Their own files are in the `FLWR_HOME`, which is `~/.flwr` unless the environment
 # variable says otherwise (a run's results are not):
 
@@ -952,13 +965,14 @@ print(sentence_of_help("flower-superlink", beginning))
 beginning = "--allow-runtime-dependency-installation Allow"
 print(sentence_of_help("flower-supernode", beginning))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## What a run ships
 #
 # `flwr run` packs the app's folder into one file, and sends it to the SuperLink. From
 # there, each SuperNode gets it: this is how your code reaches a hospital's machine.
 # `flwr build` makes the same file for you to look into, a **Flower App Bundle** (FAB).
-#
+
+# %% [markdown]
 # The app's folder has a `.gitignore`, of one line: `results/`. To see what it is good
 # for, take a copy of the app in which somebody has run it and left the results, and
 # remove the `.gitignore` there:
@@ -982,12 +996,12 @@ shutil.copytree(APP, copied, dirs_exist_ok=True, ignore=ignore)
 shutil.copytree(THERE, copied / "results", dirs_exist_ok=True)
 print(sorted(path.name for path in copied.iterdir()))
 
-# %% [markdown]
+# %% [markdown] tags=["slide-more"]
 # `flwr build` writes into the current folder, so we go there for a moment. **Predict:**
 # the bundle is a zip file. Which of the results are in it: the metrics, the model,
 # both, or neither?
 
-# %%
+# %% tags=["slide-then", "slide-output"]
 import contextlib
 import zipfile
 
@@ -1006,12 +1020,13 @@ def contents(bundle: Path) -> list[str]:
 careless = build()
 print(*contents(careless), sep="\n")
 
-# %% [markdown]
+# %% [markdown] tags=["slide-then"]
 # - `results/metrics.json` is in it. Would you want each hospital to get your results?
 #   Flower packs all files of certain kinds: Python, TOML, Markdown, JSON, YAML. (The
 #   model's `.pt` is none of these.)
 # - `.info/CONTENT` lists each file with its SHA-256 hash.
-#
+
+# %% [markdown]
 # What `.gitignore` names stays out. It must be the one in the app's own folder, so put
 # it back there:
 
@@ -1210,7 +1225,7 @@ print("no process, no folder")
 #
 # </details>
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Takeaways
 #
 # - **A Flower App** is `task.py`, `client_app.py`, `server_app.py` and
@@ -1228,7 +1243,8 @@ print("no process, no folder")
 # - **A run ships** the app's folder, without what its `.gitignore` names, and
 #   **installs** its dependencies anew, unless the variable forbids it. **Older code**
 #   translates by the table.
-#
+
+# %% [markdown]
 # ## Check yourself
 #
 # <details><summary>1. You fix a bug in <code>client_app.py</code> while a run of 100

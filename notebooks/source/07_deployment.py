@@ -1,4 +1,4 @@
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # # 07 · Deployment
 #
 # **The same app on real machines, of which one crashes, one hangs and one is a
@@ -17,13 +17,13 @@
 #
 # **You need:** lessons 00 to 06. **Time:** 75 minutes, 30 of them for the exercises.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## The parts
 #
 # In lesson 06, `flwr run` started a SuperLink in the background, and the clients were
 # virtual. Now you start every part yourself:
 
-# %%
+# %% tags=["slide-more", "slide-output"]
 from course_utils.plots import draw_apps
 
 draw_apps()
@@ -51,7 +51,7 @@ if old := globals().get("deployment"):  # this cell was run before
     old.stop()
 deployment = Deployment()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ### The SuperLink
 #
 # In a terminal, in the environment of the course, its command is
@@ -64,7 +64,8 @@ deployment = Deployment()
 # The variable is that of lesson 06: it keeps apps in this environment. (`Deployment`
 # sets it.) `--database` is where the SuperLink writes down all that it has to know
 # tomorrow: nodes, runs, messages. Without it, they are in its memory only.
-#
+
+# %% [markdown]
 # The cell below does the same, on a port that is free:
 
 # %%
@@ -98,8 +99,10 @@ show(superlink, "WARNING", "Starting the SuperLink")
 # - Two warnings, and both are right: nothing is encrypted, and whoever calls is let in.
 #   Section "Encrypted" mends the one, section "By key" the other.
 # - Three interfaces (APIs) on one port: **Fleet** is for SuperNodes, **Control** for the
-#   command `flwr`, **Runtime** for the process that runs your ServerApp.
-#
+#   command `flwr`, **Runtime** for the process that runs your ServerApp (a name of this
+#   interface, not one of the runtimes of lesson 03).
+
+# %% [markdown] tags=["slide-more"]
 # ### The SuperNodes
 #
 # ```bash
@@ -136,13 +139,13 @@ show(node, "SuperNode")
 for i in (1, 2):
     start_supernode(i)
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ### The command `flwr`
 #
 # It is a third party: it may run on any machine that reaches the SuperLink, and finds
 # its address in `config.toml` in its `FLWR_HOME` (`~/.flwr`, in your terminal):
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["slide-more", "slide-output", "nbval-ignore-output"]
 config_file = deployment.connect(address, name="course")
 print(config_file.read_text())
 
@@ -226,7 +229,7 @@ def submit_and_wait_for(
     return run
 
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict:** the SuperLink and the three SuperNodes are four processes. Which others are
 # there in the middle of a round, and which of all run *your* code? (You will miss one
 # kind.)
@@ -248,7 +251,7 @@ def tree(process: psutil.Process, depth: int = 0) -> list[str]:
     return ["    " * depth + program, *below]
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["slide-then", "slide-output", "nbval-ignore-output"]
 node = deployment.processes["supernode-0"]
 run = submit_and_wait_for(node, "first-run")
 lines = [s for child in psutil.Process().children() for s in tree(child)]
@@ -261,7 +264,7 @@ assert programs["flower-superlink"] == 1 and programs["flower-supernode"] == 3
 assert programs["flower-superexec"] == 4
 assert programs["flwr-serverapp"] >= 1 and programs["flwr-clientapp"] >= 1
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # | process | where | it | lives |
 # |---|---|---|---|
 # | `flower-superlink` | server | keeps the state, passes messages on | until stopped |
@@ -275,7 +278,8 @@ assert programs["flwr-serverapp"] >= 1 and programs["flwr-clientapp"] >= 1
 # Thirteen at most. Eight are there all the time, and do not know your app. Your code runs
 # in processes that come and go. (You may see fewer than three ClientApps: each SuperNode
 # asks for its message at a time of its own.)
-#
+
+# %% [markdown]
 # Wait until the run is over, and read its rounds. Of the log of a run we keep what says
 # who took part:
 
@@ -320,7 +324,8 @@ show(node, "Successfully installed")
 # %% [markdown]
 # The **app travels**: the SuperNode has unpacked it into its own `FLWR_HOME`. What the
 # app imports does not: PyTorch has to be installed on the SuperNode's machine.
-#
+
+# %% [markdown] tags=["slide"]
 # **Predict:** the same app in this notebook's own process, as in lesson 05, with the same
 # settings. How far is its model from that of all these processes?
 
@@ -367,12 +372,12 @@ def largest_difference(a: dict, b: dict) -> float:
     return max((a[name] - b[name]).abs().max().item() for name in a)
 
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["slide-then", "slide-output", "nbval-ignore-output"]
 apart = largest_difference(load_model("first-run"), load_model("here"))
-print(f"largest difference of two weights: {apart:.1e}")
+print(f"largest difference of two parameters: {apart:.1e}")
 assert apart <= 1e-5
 
-# %% [markdown]
+# %% [markdown] tags=["slide-more"]
 # Next to nothing, and lesson 06 found the same for the Simulation Runtime: **one app,
 # three runtimes, one model.**
 #
@@ -382,7 +387,8 @@ assert apart <= 1e-5
 # - What remains: the server adds up the replies in the order in which they arrive, and
 #   a sum of floats depends on its order, in its last digits. (On machines with other
 #   processors, these add rounding of their own.)
-#
+
+# %% [markdown]
 # That the check means something: one round fewer is another model.
 
 # %% tags=["nbval-ignore-output"]
@@ -399,7 +405,7 @@ assert largest_difference(one_round, load_model("here")) > 1e-3
 deployment.stop()
 deployment = Deployment()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **TLS** is what a browser does with `https`. It encrypts, and it proves to the caller
 # that the server is the one that was called. The proof is a **certificate**: a file that
 # says "this public key belongs to the server with these names", signed by a
@@ -410,7 +416,7 @@ TLS = make_certificates(deployment.folder / "tls")
 for name, path in TLS.items():
     print(f"{name:5} {path.name}")
 
-# %% [markdown]
+# %% [markdown] tags=["slide-more"]
 # | file | what it is | who may have it |
 # |---|---|---|
 # | `ca.pem` | the CA's certificate, to check signatures by | everyone |
@@ -421,7 +427,8 @@ for name, path in TLS.items():
 #   caller. Who has `key.pem` can pretend to be the server.
 # - A fourth one is missing with intent: the CA's own private key, which signed. Who has
 #   it can make certificates that everyone here believes. `make_certificates` forgets it.
-#
+
+# %% [markdown]
 # **Predict:** the certificate was made for "the server with these names". Which names
 # does it need, if everyone calls `127.0.0.1`?
 
@@ -449,7 +456,8 @@ assert stat.S_IMODE(TLS["key"].stat().st_mode) == 0o600  # for its owner only
 #
 # A certificate has an end, too. This one is valid for a week. Then all three files are
 # made anew, and everyone needs the new `ca.pem`.
-#
+
+# %% [markdown] tags=["slide"]
 # ## By key
 #
 # TLS says who the server is. It does not say who calls: whoever has `ca.pem`, and that
@@ -464,7 +472,8 @@ assert stat.S_IMODE(TLS["key"].stat().st_mode) == 0o600  # for its owner only
 # |---|---|
 # | `key-0` | **this SuperNode alone.** It is made there, and never leaves |
 # | `key-0.pub` | everyone. Whoever runs the SuperLink registers it |
-#
+
+# %% [markdown] tags=["slide-more"]
 # First the SuperLink, with four options more, and `--insecure` gone:
 #
 # ```bash
@@ -551,7 +560,7 @@ secure = load_model("secure-run")
 assert largest_difference(secure, one_round) <= 1e-5
 print("the same model as in this process, after one round")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # The same. TLS and keys decide who may talk, and change nothing of what is said.
 #
 # > **What this does not protect.** Flower, as you have installed it, has no passwords:
@@ -746,7 +755,8 @@ assert "Connection to the SuperLink is unavailable." in answers[0]
 # No: it has one sentence for both, which speaks of the network. If `flwr` says that the
 # SuperLink is unavailable, check address and `root-certificates` in its `config.toml`.
 # For the reason, start a SuperNode with the same address and CA, and read its log.
-#
+
+# %% [markdown] tags=["slide"]
 # | what is wrong | what you read | where |
 # |---|---|---|
 # | unregistered key | `[code: 2004] Failed to activate SuperNode.` | SuperNode |
@@ -756,7 +766,7 @@ assert "Connection to the SuperLink is unavailable." in answers[0]
 # | plain HTTP to TLS | `Connection attempt failed, retrying`, for ever | SuperNode |
 # | wrong CA, or plain HTTP | `Connection to the SuperLink is unavailable.` | `flwr` |
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ### Exercise 7.2: why a SuperNode stays out
 #
 # | difficulty | minutes | why it matters |
@@ -850,7 +860,7 @@ def ending(run: Process) -> tuple[str, str]:
 
 print(Counter(nodes().values()), ending(run))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ### The SuperLink is killed
 #
 # **Predict:** no goodbye, everything on the server dies in an instant, with the
@@ -870,18 +880,18 @@ print(dead_run.tail(6))
 assert exit_code == 1
 assert "Connection to the SuperLink is unavailable." in dead_run.log()
 
-# %% [markdown]
+# %% [markdown] tags=["slide-then"]
 # `flwr run` ends at once, with a clear error. And what does the SuperLink know, now that
 # it is back?
 
-# %%
+# %% tags=["slide-more", "slide-output"]
 known = nodes()
 print("SuperNodes:", Counter(known.values())["online"], "online")
 print("the run:", ending(dead_run)[0])
 for i in range(3):
     assert deployment.processes[f"supernode-{i}"].is_running
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # - **The SuperNodes** retried until the SuperLink was back, and went on. The database
 #   knew them, and their keys. (That they are `online` proves little: the database says so
 #   for a minute anyway. In the next run they will take part.)
@@ -903,7 +913,8 @@ assert "[ROUND 1/2]" in log
 
 # %% [markdown]
 # What to do? Submit it again. And while that minute passes, the next two things happen.
-#
+
+# %% [markdown] tags=["slide"]
 # ### One client raises, another one dies
 #
 # - SuperNode 2 is started anew, with a typo: partition 7 of 3. It starts without
@@ -913,8 +924,8 @@ assert "[ROUND 1/2]" in log
 #   again at once, by the same command, with the same key.
 #
 # **Predict:** how many results and failures will be counted? When does the round end?
-# (Its deadline is far: 600 s. A SuperNode gives heartbeats, as a ServerApp does.) And is
-# the new SuperNode 0 let in?
+# (Its deadline, the `timeout` of lesson 05, is far: 600 s. A SuperNode gives heartbeats,
+# as a ServerApp does.) And is the new SuperNode 0 let in?
 
 # %% tags=["nbval-ignore-output"]
 import time
@@ -962,19 +973,20 @@ assert load_model("raises-and-dies")
 # %% tags=["nbval-ignore-output"]
 show(typo, "Traceback", "in train", "in load_data", "ValueError")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # - **Who dies** says nothing. 60 seconds after its last heartbeat, and so 30 to 60 after
 #   its death, it is **offline**, and the SuperLink writes an error reply in its place.
 #   Hence `from node 1`: that is no client, but the SuperLink's own number. Which client it
 #   was, `flwr supernode list` tells while it is offline: compare the id there with the
 #   `SuperNode ID` in each SuperNode's log.
 # - Until then it counts as online, and its key as in use. So the new one is refused, with
-#   the `[code: 2004]` of an unregistered key, and *ends*. Something has to start it again a minute later: systemd with
-#   `Restart=always`, `docker run --restart always`, or you. (Without SuperNode
-#   authentication it is let in at once, as a new node with a new id.)
+#   the `[code: 2004]` of an unregistered key, and *ends*. Something has to start it again
+#   a minute later: systemd with `Restart=always`, `docker run --restart always`, or you.
+#   (Without SuperNode authentication it is let in at once, as a new node with a new id.)
 # - A SuperNode that is *asked* to end, as by Ctrl+C, says goodbye. It is offline at once,
 #   and so `start_supernode(2)` above could end the old one and start another.
-#
+
+# %% [markdown]
 # > **Too quick a return.** The SuperLink writes that error reply when the ServerApp asks
 # > for replies, every three seconds, and the node is offline *then*. A SuperNode that
 # > says goodbye and is back before that, with the same key, is never missed. But its
@@ -1006,7 +1018,8 @@ assert ending(run)[0] == "finished:completed"
 # > its end, also if the ServerApp ended with an error. (It was 1 above, because the
 # > *connection* broke.) Ask `flwr list`, or look for the
 # > model.
-#
+
+# %% [markdown] tags=["slide"]
 # ### A client hangs
 #
 # A laptop is closed, a disk stalls: the process is there and does nothing. `suspend`
@@ -1016,7 +1029,7 @@ assert ending(run)[0] == "finished:completed"
 #
 # **Predict:** the round ends after 30 s. How many results, and how many failures?
 
-# %% tags=["nbval-ignore-output"]
+# %% tags=["slide-then", "slide-output", "nbval-ignore-output"]
 frozen = deployment.processes["supernode-2"]
 run = submit_and_wait_for(
     frozen, "one-hangs", num_server_rounds=1, round_timeout=30.0
@@ -1036,7 +1049,7 @@ assert "and 0 failures" in run.log()
 assert load_model("one-hangs")
 assert "Receiving: train" in deployment.processes["supernode-0"].log()
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ### 2 results and 0 failures, of 3
 #
 # That is no slip of the pen:
@@ -1051,7 +1064,8 @@ assert "Receiving: train" in deployment.processes["supernode-0"].log()
 #   **sampled − results − failures = silently missing**, here 3 − 2 − 0 = 1.
 # - When the process wakes up, it finishes, sends its reply, and nobody wants it any more.
 #   In the next run it takes part as if nothing had happened.
-#
+
+# %% [markdown] tags=["slide"]
 # By the way, SuperNode 0, which was dead two minutes ago, took part. No run has hung, and
 # none ended without either a model or an error:
 #
@@ -1127,7 +1141,7 @@ check("7.3", read_rounds)
 # lines as well, which look the same but for a word, or put 0 where a run broke off: that
 # would say that all were asked and none was there.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Many machines
 #
 # Nothing of this changes but the address. Say the server is 192.0.2.10:
@@ -1140,7 +1154,8 @@ check("7.3", read_rounds)
 # | server | `flwr supernode register key-0.pub course` |
 # | client | `flower-supernode --superlink 192.0.2.10:9091` … as above, with `ca.pem` |
 # | anywhere | `flwr run flower_app course`, with the address in its `config.toml` |
-#
+
+# %% [markdown]
 # - **`--host 0.0.0.0`** listens on all of the server's networks. The default, 127.0.0.1,
 #   is reached from the server itself only.
 # - **The certificate** needs the address that clients type, here 192.0.2.10. If it is not
@@ -1180,7 +1195,7 @@ assert not any(is_ours(process) for process in psutil.process_iter())
 assert not deployment.folder.exists()
 print("no process and no file is left")
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # ## Takeaways
 #
 # - **The parts:** a SuperLink that passes messages on, SuperNodes that fetch them, and
@@ -1198,7 +1213,8 @@ print("no process and no file is left")
 #   the run does not.
 # - **On many machines** the commands are the same. The address is in the certificate, one
 #   port of the server is open, and clients only call out.
-#
+
+# %% [markdown]
 # ## Check yourself
 #
 # <details><summary>1. A log says <code>Sampled 20 nodes (out of 25)</code> and
@@ -1226,7 +1242,8 @@ print("no process and no file is left")
 # TLS. A wrong CA or key would have ended it at once, with an error.
 # </details>
 #
-# <details><summary>4. Does TLS keep a participant from sending a poisoned model?</summary>
+# <details><summary>4. Does TLS keep a participant from sending a wrong model on
+# purpose?</summary>
 #
 # No. TLS keeps others from reading and changing what is sent, and keys say who sends it.
 # What a participant with a registered key sends is its own business.
