@@ -177,15 +177,18 @@ class Process:
         start = time.monotonic()
         doing = f"seconds for {self.name} to {what}"
         with with_progress(doing=doing, total=timeout, delay=3) as bar:
-            while not done():
-                waited = time.monotonic() - start
-                if waited > timeout:
-                    raise TimeoutError(
-                        f"{self.name} did not {what} within {timeout:g} s. Its last "
-                        f"lines:\n{self.tail()}"
-                    )
-                bar.update(round(waited) - bar.n)
-                time.sleep(0.1)
+            try:
+                while not done():
+                    waited = time.monotonic() - start
+                    if waited > timeout:
+                        raise TimeoutError(
+                            f"{self.name} did not {what} within {timeout:g} s. Its "
+                            f"last lines:\n{self.tail()}"
+                        )
+                    bar.update(round(waited) - bar.n)
+                    time.sleep(0.1)
+            finally:
+                bar.total = bar.n  # else a notebook keeps the bar, in red
 
     def ask_to_end(self) -> None:
         """Ask it to end, as Ctrl+C does, and do not wait until it has."""
@@ -308,7 +311,7 @@ class Deployment:
             **os.environ,
             **QUIET_AND_OFFLINE,
             **KEEP_THE_MARK,
-            "COLUMNS": "110",  # how wide flwr draws its tables
+            "COLUMNS": "104",  # how wide flwr draws its tables: as JupyterLab is
             MARK: f"{self._id}/{name}",
             "FLWR_HOME": str(self.home("flwr" if "flwr" in words else name)),
             "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",

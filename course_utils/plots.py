@@ -5,6 +5,7 @@ by dash and marker, bars by hatching or by the number in them. Each function sho
 figure, prints the line and returns nothing.
 """
 
+import textwrap
 from collections.abc import Collection, Sequence
 
 import matplotlib.pyplot as plt
@@ -525,4 +526,5 @@ def _show(figure: plt.Figure, summary: str) -> None:
     else:
         plt.show()
     plt.close(figure)
-    print(f"Figure: {summary}")
+    # JupyterLab would break a long line in the middle of a word.
+    print(textwrap.fill(f"Figure: {summary}", width=80, break_on_hyphens=False))

@@ -334,11 +334,13 @@ def test_words_in_a_figure_are_readable_on_what_they_stand_on(name, draw) -> Non
 
 
 @every_figure
-def test_a_figure_is_followed_by_one_line_that_says_what_it_shows(name, capsys) -> None:
+def test_a_figure_is_followed_by_a_text_that_says_what_it_shows(name, capsys) -> None:
     function, args = arguments(name)
     function(*args)
-    (line,) = capsys.readouterr().out.splitlines()
-    assert line.startswith("Figure: ") and line.endswith(".") and len(line) > 60
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= 80
+    text = " ".join(lines)
+    assert text.startswith("Figure: ") and text.endswith(".") and len(text) > 60
     assert not plt.get_fignums()
 
 

@@ -69,8 +69,7 @@ def judge_shares(answer: Attempt, rng: random.Random) -> None:
 
 @exercise(
     "0.2",
-    "this is the new global model: averaging models, and adding the average update to "
-    "the start, are the same.",
+    "averaging models, and adding the average update to the start, are the same.",
 )
 def judge_average_of_updates(answer: Attempt, rng: random.Random) -> None:
     """Compare on a hand case and on random models."""

@@ -802,7 +802,10 @@ print(failed["status"])
 print(failed["status-details"])
 
 # %% tags=["nbval-ignore-output"]
-log = deployment.flwr(f"log {bad_run} --show")
+for _ in range(20):  # its last lines come a moment after its status
+    log = deployment.flwr(f"log {bad_run} --show")
+    if "TypeError" in log:
+        break
 lines = log.replace(str(FLWR_HOME), "FLWR_HOME").splitlines()
 error = next(s for s in lines if "TypeError" in s)
 place = next(s for s in lines if "in main" in s)
