@@ -47,7 +47,9 @@ def install(installed: dict[str, str]) -> None:
             for line in pip.stdout:
                 said.append(line)
                 doing, *what = line.split() or [""]
-                if doing in ("Collecting", "Processing", "Building", "Installing"):
+                if line.startswith("Installing collected packages:"):
+                    print(f"Installing {len(what) - 2} packages", flush=True)
+                elif doing in ("Collecting", "Processing"):
                     print(doing, Path(what[0]).name, flush=True)
     if pip.returncode:
         raise SystemExit(

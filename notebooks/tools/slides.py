@@ -155,11 +155,13 @@ def fit_for_slide(cell: NotebookNode) -> None:
         cell.source = text.strip()
         return
     pictures = [out for out in cell.outputs if "image/png" in out.get("data", {})]
-    texts = {out.metadata.get("image/png", {}).get("alt") for out in pictures}
+    texts = {out.metadata.get("image/png", {}).get("alt", "") for out in pictures}
     for output in cell.outputs:
         if "text" in output:
-            lines = output.text.splitlines(keepends=True)
-            output.text = "".join(s for s in lines if s.strip() not in texts)
+            for text in filter(None, texts):
+                # In the output it is broken into lines.
+                words = r"\s+".join(map(re.escape, text.split()))
+                output.text = re.sub(rf"^{words}\n?", "", output.text, flags=re.M)
     cell.outputs = [output for output in cell.outputs if output.get("text") != ""]
     cell.metadata["picture"] = bool(pictures)
 
