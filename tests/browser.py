@@ -11,11 +11,21 @@ import shutil
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
+import pytest
 from filelock import FileLock
-from playwright.sync_api import Browser, Error, Page, Playwright, TimeoutError
+from playwright.sync_api import (
+    Browser,
+    Error,
+    Page,
+    Playwright,
+    TimeoutError,
+    sync_playwright,
+)
 from run_offline import offline
 
 from course_utils.deployment import free_port
@@ -103,6 +113,26 @@ def install_on_debian() -> str:
     if path is None:
         raise NoBrowser(HOW_TO_GET_ONE)
     return path
+
+
+@contextmanager
+def launched(launch: Callable[[Playwright], Browser]) -> Iterator[Browser]:
+    """Launch a browser for tests. Where there is none they are skipped, but not in CI.
+
+    Parameters
+    ----------
+    launch : Callable[[Playwright], Browser]
+        What launches it, or raises :class:`NoBrowser`.
+    """
+    with sync_playwright() as playwright:
+        try:
+            browser = launch(playwright)
+        except NoBrowser as problem:
+            if os.environ.get("CI"):
+                raise
+            pytest.skip(str(problem))
+        yield browser
+        browser.close()
 
 
 # -------------------------------------------------------------------------- the server

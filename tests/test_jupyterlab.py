@@ -14,10 +14,10 @@ from types import SimpleNamespace
 
 import nbformat
 import pytest
-from browser import Lab, NoBrowser, Notebook, find_browser, lab_command
+from browser import Lab, NoBrowser, Notebook, find_browser, lab_command, launched
 from exercise_tools import ANSWERS, Solved, find_exercises
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from playwright.sync_api import Browser, Error, Page, sync_playwright
+from playwright.sync_api import Browser, Error, Page
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 PATHS = [
@@ -44,15 +44,8 @@ def lab(tmp_path_factory) -> Iterator[Lab]:
 @pytest.fixture(scope="module")
 def browser(lab) -> Iterator[Browser]:
     """Launch a browser beside the server."""
-    with sync_playwright() as playwright:
-        try:
-            browser = lab.launch(playwright)
-        except NoBrowser as problem:
-            if os.environ.get("CI"):
-                raise
-            pytest.skip(str(problem))
+    with launched(lab.launch) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture

@@ -11,9 +11,9 @@ from pathlib import Path
 import jupytext
 import nbformat
 import pytest
-from browser import NoBrowser, find_browser
+from browser import find_browser, launched
 from nbformat.v4 import new_output
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, Playwright
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "notebooks" / "tools"))
@@ -36,20 +36,16 @@ def deck(source: Path) -> str:
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory) -> Iterator[Browser]:
     """Launch a browser that finds no host."""
-    with sync_playwright() as playwright:
-        try:
-            which = find_browser(playwright)
-        except NoBrowser as problem:
-            if os.environ.get("CI"):
-                raise
-            pytest.skip(str(problem))
-        browser = playwright.chromium.launch(
-            **which,
+
+    def launch(playwright: Playwright) -> Browser:
+        return playwright.chromium.launch(
+            **find_browser(playwright),
             args=["--host-resolver-rules=MAP * ~NOTFOUND"],
             env={**os.environ, "HOME": str(tmp_path_factory.mktemp("home"))},
         )
+
+    with launched(launch) as browser:
         yield browser
-        browser.close()
 
 
 @pytest.fixture
