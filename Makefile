@@ -9,9 +9,9 @@ ARGS ?=
 lab: .venv/installed
 	$(BIN)/jupyter lab $(ARGS) notebooks/00_why_federated_learning.ipynb
 
+# All of it, or with LESSON=03 what concerns that lesson.
 test: .venv/installed lint
-	$(BIN)/python -m pytest -n 2 tests $(ARGS)
-	$(BIN)/python -m pytest -n 2 --dist loadfile --nbval notebooks
+	$(BIN)/python -m pytest -n 2 --nbval tests notebooks $(if $(LESSON),--lesson $(LESSON)) $(ARGS)
 
 notebooks: .venv/installed
 	$(BIN)/python notebooks/build.py $(ARGS)

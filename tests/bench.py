@@ -8,7 +8,9 @@ import argparse
 import inspect
 import io
 import os
+import re
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -302,6 +304,26 @@ def bench_lesson(path: Path) -> None:
     )
 
 
+# -------------------------------------------------------------------------- the tests
+
+
+def bench_tests() -> None:
+    """Run all tests as `make test` does, keep their durations, and sum them up."""
+    command = [sys.executable, "-m", "pytest", "-n", "2", "--nbval", "--keep-durations"]
+    start = time.perf_counter()
+    done = subprocess.run(
+        [*command, "tests", "notebooks"], cwd=ROOT, capture_output=True, text=True
+    )
+    took = time.perf_counter() - start
+    outcome = done.stdout.strip().splitlines()[-1].strip("= ")
+    report("all tests", f"{took / 60:.1f} min", "≤ 12 min", outcome)
+    for spent, name in re.findall(r"^ *([\d.]+)  (lesson \d\d)$", done.stdout, re.M):
+        held_to = "≤ 150 s" if int(name[-2:]) > 7 else "–"
+        report(f"tests of {name}", f"{spent} s", held_to, "both notebooks, all tests")
+    for spent, file in re.findall(r"^ *([\d.]+)  (\S+/\S+)$", done.stdout, re.M)[:12]:
+        report(file, f"{spent} s", "–", "on one of two workers")
+
+
 def main() -> None:
     """Print the table, or the rows named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -311,7 +333,7 @@ def main() -> None:
         "runtimes": bench_three_runtimes,
         "many": bench_many_clients,
     }
-    parser.add_argument("rows", nargs="*", help=f"{', '.join(benches)}, lessons")
+    parser.add_argument("rows", nargs="*", help=f"{', '.join(benches)}, lessons, tests")
     chosen = parser.parse_args().rows or [*benches, "lessons"]
     torch.manual_seed(0)
     os.environ["TQDM_DISABLE"] = "1"
@@ -323,6 +345,8 @@ def main() -> None:
     if "lessons" in chosen:
         for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb")):
             bench_lesson(path)
+    if "tests" in chosen:
+        bench_tests()
 
 
 if __name__ == "__main__":

@@ -225,7 +225,7 @@ def submit_and_wait_for(
     """Submit the app, and wait until a SuperNode's ClientApp has started."""
     earlier = node.log().count(START)
     run = submit(name, **settings)
-    node.wait_for(START, times=earlier + 1, timeout=120)
+    node.wait_for(START, times=earlier + 1, timeout=600)
     return run
 
 
@@ -300,7 +300,7 @@ def show_rounds(run: Process) -> None:
 
 
 # %% tags=["nbval-ignore-output"]
-run.wait(timeout=150)
+run.wait(timeout=600)
 show_rounds(run)
 
 # %% [markdown]
@@ -551,8 +551,12 @@ for i in range(3):
 # are, one round. Which model will it be?
 
 # %% tags=["nbval-ignore-output"]
+import time
+
+begin = time.monotonic()
 run = submit("secure-run", num_server_rounds=1)
-run.wait(timeout=150)
+run.wait(timeout=600)
+secure_seconds = time.monotonic() - begin
 show_rounds(run)
 
 # %%
@@ -644,7 +648,7 @@ check("7.1", supernode_words)
 def refused(name: str, command: str) -> Process:
     """Start a SuperNode that will be refused, and wait until it has ended."""
     stranger = deployment.start(name, f"{command} --max-retries 1")
-    assert stranger.wait(timeout=60) == 1
+    assert stranger.wait(timeout=300) == 1
     return stranger
 
 
@@ -710,7 +714,7 @@ assert "certificate has expired" in stranger.log()
 # the same error, so that no ServerApp would ever start there:
 
 # %% tags=["nbval-ignore-output"]
-old_superlink.wait_for("certificate has expired", timeout=30)
+old_superlink.wait_for("certificate has expired", timeout=300)
 print(old_superlink.tail(1))
 old_superlink.stop()
 
@@ -872,7 +876,7 @@ print(Counter(nodes().values()), ending(run))
 node = deployment.processes["supernode-0"]
 dead_run = submit_and_wait_for(node, "superlink-dies")
 superlink.kill()
-exit_code = dead_run.wait(timeout=60)
+exit_code = dead_run.wait(timeout=300)
 superlink = deployment.start("superlink", SUPERLINK, ready=READY)
 print(dead_run.tail(6))
 
@@ -884,7 +888,7 @@ assert "Connection to the SuperLink is unavailable." in dead_run.log()
 # `flwr run` ends at once, with a clear error. And what does the SuperLink know, now that
 # it is back?
 
-# %% tags=["slide-more", "slide-output"]
+# %% tags=["slide-more", "slide-output", "nbval-ignore-output"]
 known = nodes()
 print("SuperNodes:", Counter(known.values())["online"], "online")
 print("the run:", ending(dead_run)[0])
@@ -897,7 +901,8 @@ for i in range(3):
 #   for a minute anyway. In the next run they will take part.)
 # - **The run** is running, says the database. That is not true: its ServerApp is dead,
 #   and nobody starts it again. A ServerApp gives a sign of life, a **heartbeat**, every
-#   30 seconds or less; after 60 without, the SuperLink will notice. We shall look again.
+#   30 seconds or less. After 60 without, the SuperLink notices, and says
+#   `finished:failed`. (On a slow machine you may read that already.) We shall look again.
 # - **Its rounds** are lost, since this app saves its model at the end. But its log is in
 #   the database:
 #
@@ -928,8 +933,6 @@ assert "[ROUND 1/2]" in log
 # as a ServerApp does.) And is the new SuperNode 0 let in?
 
 # %% tags=["nbval-ignore-output"]
-import time
-
 typo = start_supernode(2, partition_id=7)
 victim = deployment.processes["supernode-0"]
 run = submit_and_wait_for(victim, "raises-and-dies", num_server_rounds=1)
@@ -947,13 +950,13 @@ print(Counter(nodes().values()))
 # It is refused. Wait until the round has ended, and try once more:
 
 # %% tags=["nbval-ignore-output"]
-run.wait_for("aggregate_train", timeout=150)
+run.wait_for("aggregate_train", timeout=600)
 seconds = time.monotonic() - killed_at
 start_supernode(0)
 print(f"again after {seconds:.0f} s: let in")
 
 # %% tags=["nbval-ignore-output"]
-run.wait(timeout=60)
+run.wait(timeout=300)
 show_rounds(run)
 
 # %%
@@ -1025,19 +1028,25 @@ assert ending(run)[0] == "finished:completed"
 # A laptop is closed, a disk stalls: the process is there and does nothing. `suspend`
 # freezes SuperNode 2 with its ClientApp in the middle of training. The round has a
 # deadline. In this app it is `round-timeout`, which becomes the `timeout` of
-# `strategy.start`: 600 s in this app, an hour in Flower, and 30 s in this run.
-#
-# **Predict:** the round ends after 30 s. How many results, and how many failures?
+# `strategy.start`: 600 s in this app, an hour in Flower. In this run it is half a
+# minute, or as long as the encrypted run has taken, if that was longer:
+
+# %% tags=["nbval-ignore-output"]
+deadline = max(30.0, secure_seconds)
+print(f"{deadline:.0f} seconds")
+
+# %% [markdown]
+# **Predict:** the round ends at its deadline at the latest. How many results, and how
+# many failures?
 
 # %% tags=["slide-then", "slide-output", "nbval-ignore-output"]
 frozen = deployment.processes["supernode-2"]
 run = submit_and_wait_for(
-    frozen, "one-hangs", num_server_rounds=1, round_timeout=30.0
+    frozen, "one-hangs", num_server_rounds=1, round_timeout=deadline
 )
 try:
     frozen.suspend()
-    print(Counter(nodes().values()))
-    run.wait(timeout=150)
+    run.wait(timeout=600)
 finally:
     frozen.resume()
 show_rounds(run)
@@ -1045,21 +1054,22 @@ show_rounds(run)
 # %%
 assert "Sampled 3 nodes (out of 3)" in run.log()
 assert "Received 3 results" not in run.log()
-assert "and 0 failures" in run.log()
 assert load_model("one-hangs")
-assert "Receiving: train" in deployment.processes["supernode-0"].log()
 
 # %% [markdown] tags=["slide"]
 # ### 2 results and 0 failures, of 3
 #
-# That is no slip of the pen:
+# That is what a machine shows that has time for you, and it is no slip of the pen:
 #
 # - A failure is an *error reply*. Who sends nothing is counted nowhere: the strategy gets
 #   two replies, and is not told whom it waited for in vain.
-# - **Every line of this log looks like success.** The SuperNode counts as online, too: its
-#   30 seconds were over before its 60. Frozen for longer, it would be a failure like
-#   SuperNode 0. But where only the *ClientApp* hangs, or is slow, the SuperNode's heart
-#   goes on beating, and no deadline is long enough to make it a failure.
+# - **Every line of such a log looks like success.** The SuperNode counts as online, too:
+#   the 30 seconds of the deadline were over before the 60 after its last heartbeat.
+#   Frozen for longer, it is a failure, like SuperNode 0. (Your machine had other work,
+#   and you read `1 failures`? Then its deadline came after these 60 seconds.)
+# - A client that freezes whole has no heartbeat. One that waits for a disk in your
+#   `train`, or counts for ever, has: a thread of its own sends it. No deadline is long
+#   enough to make that one a failure.
 # - Only a subtraction gives it away:
 #   **sampled − results − failures = silently missing**, here 3 − 2 − 0 = 1.
 # - When the process wakes up, it finishes, sends its reply, and nobody wants it any more.

@@ -1,0 +1,237 @@
+"""The run of all tests: its order, its choice of tests, and kernels without network."""
+
+import ast
+import json
+import re
+import subprocess
+import sys
+
+import nbformat
+import pytest
+import whole_run
+from test_notebooks import NOTEBOOKS, ROOT, build, code_cells
+from test_notebooks import read as read_notebook
+from whole_run import (
+    PROCESSES,
+    LongestFirst,
+    durations,
+    is_shown_by_its_twin,
+    longest_first,
+    require_budget,
+    seconds_of_a_core,
+    start_offline_kernel,
+    unit_of,
+    what_concerns,
+)
+
+FILES = [
+    path.relative_to(ROOT).as_posix()
+    for pattern in ("tests/test_*.py", "notebooks/[0-9]*", "notebooks/solutions/[0-9]*")
+    for path in sorted(ROOT.glob(pattern))
+]
+SOLUTIONS_OF_PROCESSES = [f for f in FILES if is_shown_by_its_twin(f)]
+
+# ------------------------------------------------------------------- the order of work
+
+
+def test_all_that_starts_processes_is_one_unit_and_the_longest_unit_is_first() -> None:
+    together = {file for file in FILES if unit_of(file) == PROCESSES}
+    assert {
+        "tests/test_deployment.py",
+        "tests/test_hosts.py",
+        "notebooks/06_flower_app.ipynb",
+        "notebooks/solutions/07_deployment.ipynb",
+    } <= together
+    order = longest_first(FILES)
+    assert set(order[: len(together)]) == together
+    rest = [durations()[file]["seconds"] for file in order[len(together) :]]
+    assert rest == sorted(rest, reverse=True)
+
+
+def test_a_file_that_nobody_has_measured_starts_first(monkeypatch) -> None:
+    monkeypatch.setattr(whole_run, "unit_of", lambda file: file)
+    assert longest_first([*FILES, "tests/test_new.py"])[0] == "tests/test_new.py"
+
+
+def test_every_file_has_a_duration_and_every_notebook_a_budget() -> None:
+    assert set(durations()) == set(FILES)
+    for file, known in durations().items():
+        assert known["seconds"] > 0
+        assert ("budget" in known) == file.startswith("notebooks/")
+
+
+def test_two_workers_never_have_the_processes_at_a_time() -> None:
+    scheduler = object.__new__(LongestFirst)
+    a, b = "tests/test_hosts.py::test_a[x]", "notebooks/06_flower_app.ipynb::Cell 3"
+    assert scheduler._split_scope(a) == scheduler._split_scope(b) == PROCESSES
+    assert scheduler._split_scope("tests/test_data.py::test") == "tests/test_data.py"
+
+
+# ------------------------------------------------------------------ the choice of tests
+
+IDS = (
+    "notebooks/03_client_app.ipynb::Cell 1",
+    "notebooks/solutions/03_client_app.ipynb::Cell 1",
+    "tests/test_notebooks.py::test_code_cells_keep_their_size[03_client_app]",
+    "tests/test_notebooks.py::test_relative_links_resolve",
+    "tests/test_exercises.py::test_a_blank_is_not_attempted_yet[3.1]",
+    "notebooks/05_server_app.ipynb::Cell 1",
+    "tests/test_exercises.py::test_a_blank_is_not_attempted_yet[5.1]",
+    "tests/test_data.py::test_x[3.1]",
+    "tests/test_instructor.py::test_y",
+    "tests/test_hosts.py::test_y",
+)
+
+
+@pytest.mark.parametrize(
+    ("paths", "expected"),
+    [
+        (["notebooks/source/03_client_app.py"], {0, 1, 2, 3, 4, 7}),
+        (["notebooks/solutions/03_client_app.ipynb"], {0, 1, 2, 3, 4, 7}),
+        (["course_utils/exercises/lesson_05.py"], {3, 5, 6}),
+        (["tests/answers/survivors_05.txt"], {3, 5, 6}),
+        (["tests/test_hosts.py"], {9}),
+        (["README.md"], {2, 3, 8}),
+        (["README.md", "tests/test_data.py"], {2, 3, 7, 8}),
+        (["tests/test_data.py", "course_utils/data.py"], set(range(10))),
+        (["tests/browser.py"], set(range(10))),
+        (["pyproject.toml"], set(range(10))),
+        (["notebooks/build.py"], set(range(10))),
+        (["course_utils/exercises/messages.py"], set(range(10))),
+        ([], set()),
+    ],
+)
+def test_a_change_is_tested_by_what_it_concerns(paths, expected) -> None:
+    pattern = what_concerns(paths)
+    found = {i for i, name in enumerate(IDS) if pattern is None or pattern.search(name)}
+    assert found == expected
+
+
+def test_a_lessons_tests_count_as_its_own() -> None:
+    expected = ["03", "03", "03", None, "03", "05", "05", "03", None, None]
+    assert [whole_run.lesson_of(name) for name in IDS] == expected
+
+
+def test_one_lesson_is_chosen_by_its_number() -> None:
+    command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:xdist"]
+    command += ["--nbval", "--lesson", "03", "notebooks", "tests/test_plots.py"]
+    command += ["tests/test_exercises.py"]
+    printed = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, timeout=300
+    ).stdout
+    collected = [line for line in printed.splitlines() if "::" in line]
+    files = {line.partition("::")[0] for line in collected}
+    assert files == {
+        "notebooks/03_client_app.ipynb",
+        "notebooks/solutions/03_client_app.ipynb",
+        "tests/test_exercises.py",
+    }
+    assert any("[3.3]" in line for line in collected)
+    assert not any("[5.3]" in line for line in collected)
+
+
+# --------------------------------------------------------- offline, and within budget
+
+
+@pytest.fixture
+def kernel(tmp_path):
+    manager, client = start_offline_kernel(startup_timeout=300, cwd=str(tmp_path))
+    yield manager, client
+    client.stop_channels()
+    manager.shutdown_kernel(now=True)
+
+
+def ask(client, code: str) -> str:
+    """Run code in a kernel, and return what it printed or how it failed."""
+    said = []
+
+    def hook(message) -> None:
+        content = message["content"]
+        said.append(content.get("text") or content.get("evalue") or "")
+
+    client.execute_interactive(code, output_hook=hook, timeout=300)
+    return "".join(said).strip()
+
+
+def test_a_cell_has_no_network_but_its_own_machine(kernel) -> None:
+    _, client = kernel
+    connect = "import socket; socket.create_connection({}, timeout=20)"
+    failed = ask(client, connect.format("('192.0.2.1', 80)"))
+    assert "unreachable" in failed or "have cut the network" in failed
+    here = "with socket.create_server(('127.0.0.1', 0)) as server:\n    "
+    here += connect.format("server.getsockname()") + "; print('connected')"
+    assert ask(client, here) == "connected"
+
+
+def test_cells_that_cost_more_than_their_budget_are_noticed(
+    kernel, monkeypatch
+) -> None:
+    manager, client = kernel
+    before = seconds_of_a_core(manager)
+    ask(client, "import time; end = time.process_time() + 1")
+    ask(client, "while time.process_time() < end: pass")
+    spent = seconds_of_a_core(manager)
+    assert spent > before + 0.9
+    for budget, sentence in ((spent / 2, "s of a core, and"), (None, "no budget")):
+        monkeypatch.setattr(
+            whole_run, "durations", lambda b=budget: {"x": {"budget": b}}
+        )
+        with pytest.raises(AssertionError, match=sentence):
+            require_budget("x", manager)
+    monkeypatch.setattr(whole_run, "durations", lambda: {"x": {"budget": spent + 100}})
+    require_budget("x", manager)
+
+
+# ------------------------------------------- solutions of lessons that start processes
+
+
+def prints_the_same(learner, solution) -> bool:
+    """Compare stored outputs as nbval does, which leaves out pictures."""
+    outputs = [json.loads(json.dumps(cell.outputs)) for cell in (learner, solution)]
+    for output in (o for cell in outputs for o in cell):
+        output.get("data", {}).pop("image/png", None)
+    return outputs[0] == outputs[1]
+
+
+def names(cells, kind: type) -> set[str]:
+    """Return the names that cells define (kind Store) or use (kind Load)."""
+    nodes = [node for cell in cells for node in ast.walk(ast.parse(cell.source))]
+    if kind is ast.Load:
+        return {n.id for n in nodes if isinstance(n, ast.Name) and type(n.ctx) is kind}
+    definitions = (ast.FunctionDef, ast.ClassDef)
+    return {n.name for n in nodes if isinstance(n, definitions)}
+
+
+@pytest.mark.parametrize("file", SOLUTIONS_OF_PROCESSES)
+def test_a_solution_that_is_not_run_is_the_learners_notebook_but_its_exercises(
+    file,
+) -> None:
+    """Its other cells print what the learner's print, and do not use an answer.
+
+    So it runs as the learner's does. That its answers are right, and what their checks
+    print, tests/test_exercises.py shows.
+    """
+    solution = code_cells(read_notebook(ROOT / file))
+    learner = code_cells(read_notebook(NOTEBOOKS / (ROOT / file).name))
+    pairs = list(zip(learner, solution, strict=True))
+    exercises = [(a, b) for a, b in pairs if a.source != b.source]
+    assert len(exercises) >= 3
+    for blank, solved in exercises:
+        assert "raise NotImplementedError" in blank.source
+        assert blank.outputs == solved.outputs == []
+    judged = re.compile(r"^(?:check\(\"|progress\(\")", re.M)
+    others = [(a, b) for a, b in pairs if a.source == b.source]
+    for blank, solved in others:
+        if judged.search(blank.source):
+            continue
+        ignored = "nbval-ignore-output" in build.tags(blank)
+        assert ignored or prints_the_same(blank, solved), blank.source
+    answers = names([solved for _, solved in exercises], ast.Store)
+    used = [blank for blank, _ in others if not judged.search(blank.source)]
+    assert not answers & names(used, ast.Load)
+
+
+def test_an_answer_that_a_later_cell_needs_is_noticed() -> None:
+    cell = nbformat.v4.new_code_cell("def save():\n    pass")
+    later = nbformat.v4.new_code_cell("x = save()")
+    assert names([cell], ast.Store) & names([later], ast.Load) == {"save"}
