@@ -6,6 +6,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from exercise_tools import find_exercises
 from nbgrader.api import Gradebook
 from nbgrader.nbgraderformat import MetadataValidator
 from nbgrader.preprocessors import ClearHiddenTests, ClearSolutions
@@ -37,9 +38,33 @@ def run_tool(monkeypatch, *words: object) -> None:
 # ------------------------------------------------------------------ the whole way once
 
 
+@pytest.fixture
+def small_lesson(tmp_path, monkeypatch) -> Path:
+    """Make a lesson of the first two exercises of lesson 01, and of nothing else."""
+    source = tmp_path / "sources" / "01_small.py"
+    source.parent.mkdir()
+    parts = ["# %% [markdown]\n# # 01 · Two exercises", "# %%\n" + IMPORTS]
+    for exercise in find_exercises():
+        if exercise.name in ("1.1", "1.2"):
+            card = "\n".join(f"# {line}" for line in exercise.card.splitlines())
+            parts += [f"# %% [markdown]\n{card}", f"# %%\n{exercise.cell}"]
+            parts += [f'# %%\ncheck("{exercise.name}", {exercise.function})']
+    source.write_text("\n\n".join(parts), encoding="utf-8")
+    monkeypatch.setattr(build, "SOURCES", source.parent)
+    return source
+
+
+IMPORTS = """\
+from typing import Any
+
+from flwr.app import MetricRecord
+
+from course_utils.exercises import check"""
+
+
 def hand_in(folder: Path, student: str, answers: dict[str, str]) -> None:
     """Put a copy of what was handed out, with answers in it, where it belongs."""
-    name = "lesson_05/05_server_app.ipynb"
+    name = "lesson_01/01_small.ipynb"
     notebook = nbformat.read(folder / "release" / name, as_version=4)
     for cell in notebook.cells:
         cell.source = answers.get(role(cell), cell.source)
@@ -48,37 +73,38 @@ def hand_in(folder: Path, student: str, answers: dict[str, str]) -> None:
     nbformat.write(notebook, target)
 
 
-def test_nbgrader_gives_each_answer_its_points(tmp_path, monkeypatch, capsys) -> None:
-    run_tool(monkeypatch, "05", "--folder", tmp_path)
-    assert f"hand out    {tmp_path}/release/lesson_05" in capsys.readouterr().out
-    source = next(s for s in SOURCES if s.stem.startswith("05"))
-    teacher = assignment.make_assignment(source)
+def test_nbgrader_gives_each_answer_its_points(
+    small_lesson, tmp_path, monkeypatch, capsys
+) -> None:
+    run_tool(monkeypatch, "01", "--folder", tmp_path)
+    assert f"hand out    {tmp_path}/release/lesson_01" in capsys.readouterr().out
+    teacher = assignment.make_assignment(small_lesson)
     solution = {
         role(cell): without_marks(cell.source)
         for cell in teacher.cells
         if cell.metadata["nbgrader"]["solution"]
     }
-    assert list(solution) == ["answer-5-1", "answer-5-2", "answer-5-3"]
+    assert list(solution) == ["answer-1-1", "answer-1-2"]
     hand_in(tmp_path, "solved", solution)
     hand_in(tmp_path, "blank", {})
     wrong = {
-        "answer-5-2": "def read_replies(replies, key):\n    return 0.5, 0",
-        "check-5-2": 'print("5.2 correct: trust me")',  # a locked cell, changed
+        "answer-1-2": "def record_bytes(shapes, number_size):\n    return 0",
+        "check-1-2": 'print("1.2 correct: trust me")',  # a locked cell, changed
     }
     hand_in(tmp_path, "wrong_once", solution | wrong)
-    assignment.nbgrader(tmp_path, "autograde", "lesson_05")
+    assignment.nbgrader(tmp_path, "autograde", "lesson_01")
 
     def marks(student: str) -> tuple[float, list[float]]:
-        submission = gradebook.find_submission("lesson_05", student)
+        submission = gradebook.find_submission("lesson_01", student)
         (notebook,) = submission.notebooks
         scores = {grade.name: grade.auto_score for grade in notebook.grades}
         assert not any(grade.needs_manual_grade for grade in notebook.grades)
         return submission.max_score, [scores[name] for name in sorted(scores)]
 
     with Gradebook(f"sqlite:///{tmp_path / 'gradebook.db'}") as gradebook:
-        assert marks("solved") == (6, [1, 2, 3])
-        assert marks("blank") == (6, [0, 0, 0])
-        assert marks("wrong_once") == (6, [1, 0, 3])
+        assert marks("solved") == (3, [1, 2])
+        assert marks("blank") == (3, [0, 0])
+        assert marks("wrong_once") == (3, [1, 0])
 
 
 # ---------------------------------------------------------------- every other lesson
