@@ -35,8 +35,11 @@ MARK = "FLOWER_COURSE_DEPLOYMENT"
 SUPERLINK_READY = "Uvicorn running on"
 """What a SuperLink prints when it answers. (Its application has started up before.)"""
 
-GRACE = 10.0
+GRACE = 30.0
 """Seconds that a process has to end by itself before it is killed."""
+
+PATIENCE = 300.0
+"""Seconds to wait at most where nothing else is said: a busy machine is slow."""
 
 # Flower reads these: no telemetry, no question for updates, and apps run in the
 # environment that is here instead of one that is made for each of them.
@@ -79,6 +82,7 @@ class Process:
     ) -> None:
         self.name, self.command, self.log_path = name, command, log_path
         self._mark = environment[MARK]
+        self._asked_to_end = False
         with log_path.open("wb") as log:
             try:
                 self._popen = subprocess.Popen(
@@ -115,7 +119,7 @@ class Process:
         """Return the last lines that it has printed, blank ones left out."""
         return "\n".join([s for s in self.log().splitlines() if s.strip()][-lines:])
 
-    def wait_for(self, text: str, *, times: int = 1, timeout: float = 60) -> None:
+    def wait_for(self, text: str, *, times: int = 1, timeout: float = PATIENCE) -> None:
         """Wait until it has printed a text.
 
         Parameters
@@ -148,7 +152,7 @@ class Process:
 
         self._wait(printed, f"print {text!r}", timeout)
 
-    def wait(self, timeout: float = 60) -> int:
+    def wait(self, timeout: float = PATIENCE) -> int:
         """Wait until it has ended, and return its exit code.
 
         Raises
@@ -191,8 +195,14 @@ class Process:
                 bar.total = bar.n  # else a notebook keeps the bar, in red
 
     def ask_to_end(self) -> None:
-        """Ask it to end, as Ctrl+C does, and do not wait until it has."""
-        self._popen.terminate()  # does nothing if it has ended
+        """Ask it to end, as Ctrl+C does, and do not wait until it has.
+
+        It is asked once, however often this is called: what is asked again while it says
+        goodbye ends at once, and its goodbye is lost.
+        """
+        if not self._asked_to_end:
+            self._asked_to_end = True
+            self._popen.terminate()  # does nothing if it has ended
 
     def stop(self) -> None:
         """Ask it to end; kill what is left after a few seconds."""
@@ -276,7 +286,7 @@ class Deployment:
         command: str | list[str],
         *,
         ready: str | None = None,
-        timeout: float = 60,
+        timeout: float = PATIENCE,
     ) -> Process:
         """Start a process, and wait until it is ready.
 
@@ -330,7 +340,11 @@ class Deployment:
         return process
 
     def flwr(
-        self, command: str | list[str], *, show: bool = False, timeout: float = 300
+        self,
+        command: str | list[str],
+        *,
+        show: bool = False,
+        timeout: float = 2 * PATIENCE,
     ) -> str:
         """Run one ``flwr`` command to its end.
 
@@ -465,9 +479,11 @@ def guard(deployment_id: str, folder: str | None = None) -> None:
     """
     sys.stdin.buffer.read()  # ends when the other end is closed
     processes = find_marked(deployment_id)
+    pids = {process.pid for process in processes}
     for process in processes:  # a SuperNode that is asked to end says goodbye
         with suppress(psutil.NoSuchProcess):
-            process.terminate()
+            if process.ppid() not in pids:  # and ends what it has started itself
+                process.terminate()
     psutil.wait_procs(processes, timeout=GRACE)
     kill_marked(deployment_id)
     if folder is not None:
