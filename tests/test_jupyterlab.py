@@ -62,7 +62,7 @@ def browser(lab) -> Iterator[Browser]:
 def shelf(browser, lab) -> Iterator[Page]:
     """Open JupyterLab once, for all notebooks that are only opened."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(180_000)
     open_without_kernels(page, lab)
     yield page
     page.context.close()
@@ -72,7 +72,7 @@ def shelf(browser, lab) -> Iterator[Page]:
 def page(browser) -> Iterator[Page]:
     """Open an empty page."""
     page = browser.new_page(viewport={"width": 1280, "height": 900})
-    page.set_default_timeout(20_000)
+    page.set_default_timeout(180_000)
     yield page
     page.context.close()
 
@@ -323,20 +323,24 @@ def a_restarted_kernel_runs_a_cell(notebook: Notebook, seconds: float = 180) -> 
     assert all(output["output_type"] != "error" for output in cell["outputs"]), cell
 
 
-def text_is_light_on_dark(notebook: Notebook) -> None:
-    text, ground = notebook.page.evaluate(
+def text_is_light_on_dark(notebook: Notebook, seconds: float = 180) -> None:
+    notebook.wait(
         """() => {
             const grey = colour => colour.match(/[0-9.]+/g).slice(0, 3)
                 .reduce((sum, part) => sum + Number(part) / 3, 0);
-            const style = name => getComputedStyle(document.querySelector(name));
-            return [grey(style(".jp-Notebook .jp-RenderedMarkdown p").color),
-                    grey(style(".jp-Notebook").backgroundColor)];
-        }"""
+            const text = document.querySelector(".jp-Notebook .jp-RenderedMarkdown");
+            let ground = text;
+            const colour = () => getComputedStyle(ground).backgroundColor;
+            while (ground.parentElement && colour() === "rgba(0, 0, 0, 0)")
+                ground = ground.parentElement;
+            return grey(getComputedStyle(text).color) > 150 && grey(colour()) < 80;
+        }""",
+        "does not show light text on dark",
+        seconds,
     )
-    assert text > 150 > 80 > ground, f"text {text:.0f} on {ground:.0f} is not dark"
 
 
-def a_page_opens_rendered_at_its_heading(notebook: Notebook, seconds=20) -> None:
+def a_page_opens_rendered_at_its_heading(notebook: Notebook, seconds=180) -> None:
     links = re.findall(r"\]\(([\w/.]+\.md)(?:#([\w-]+))?\)", markdown(notebook))
     if not links:
         return
@@ -384,9 +388,9 @@ def test_the_first_lesson_works_in_the_hands_of_a_person(lab, page) -> None:
     keep_pictures(notebook)
     nothing_is_wider_than_the_page(notebook)
     no_line_is_broken(notebook)
-    for exercise in EXERCISES:
-        if lesson(RUN) == int(number(exercise)):
-            an_exercise_is_done_by_keyboard(notebook, exercise)
+    own = [e for e in EXERCISES if lesson(RUN) == int(number(e))]
+    for exercise in own[:2]:
+        an_exercise_is_done_by_keyboard(notebook, exercise)
     the_first_hint_is_reached_by_keyboard(notebook)
     notebook.set_theme("Dark")
     text_is_light_on_dark(notebook)
@@ -468,7 +472,10 @@ NOTICED = [
     (lambda notebook: checks_say(notebook, SOLVED), "perhaps"),
     (nothing_is_wider_than_the_page, "widewide"),
     (no_line_is_broken, "longlong"),
-    (text_is_light_on_dark, "is not dark"),
+    (
+        lambda notebook: text_is_light_on_dark(notebook, seconds=1),
+        "does not show light text on dark after 1 s",
+    ),
     (
         lambda notebook: an_exercise_is_done_by_keyboard(notebook, EXERCISES[0]),
         "perhaps",
