@@ -217,7 +217,7 @@ class Lab:
         """Return what the server has said so far."""
         return self.log_path.read_text(encoding="utf-8", errors="replace")
 
-    def wait_until_ready(self, seconds: float = 120) -> None:
+    def wait_until_ready(self, seconds: float = 300) -> None:
         """Wait until the server says where it is."""
         deadline = time.monotonic() + seconds
         while f"{self.address}/lab" not in self.log():
@@ -249,6 +249,7 @@ class Lab:
         home.mkdir(exist_ok=True)
         return playwright.chromium.launch(
             **which,
+            timeout=180_000,
             args=["--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"],
             env={**os.environ, "HOME": str(home)},
         )
@@ -294,6 +295,21 @@ IS_DONE = f"""() => {{
 }}"""
 
 
+def open_without_kernels(page: Page, lab: Lab) -> None:
+    """Open JupyterLab so that the notebooks opened in it start no kernel."""
+    page.goto(f"{lab.address}/lab/workspaces/shelf?token={lab.token}")
+    page.wait_for_function("() => window.jupyterapp?.shell", timeout=300_000)
+    page.evaluate(
+        """async () => {
+            await window.jupyterapp.restored;
+            const registry = window.jupyterapp.docRegistry;
+            const preferred = registry.getKernelPreference.bind(registry);
+            registry.getKernelPreference = (...of) => (
+                {...preferred(...of), shouldStart: false, autoStartDefault: false});
+        }"""
+    )
+
+
 class Notebook:
     """A notebook that is open in JupyterLab.
 
@@ -318,8 +334,45 @@ class Notebook:
             f"() => {PANEL}?.context?.isReady && {PANEL}.sessionContext?.session"
             "?.kernel?.status === 'idle'",
             "is not open and its kernel not idle",
-            seconds=120,
+            seconds=300,
         )
+
+    @classmethod
+    @contextmanager
+    def opened(cls, page: Page, lab: Lab, path: str) -> Iterator["Notebook"]:
+        """Open a notebook, without a kernel, in a page that shows JupyterLab.
+
+        Parameters
+        ----------
+        page : Page
+            What :func:`open_without_kernels` was called with.
+        lab, path
+            See :class:`Notebook`.
+        """
+        notebook = cls.__new__(cls)
+        notebook.page, notebook.path = page, path
+        page.evaluate(
+            "path => window.jupyterapp.commands.execute("
+            "'docmanager:open', {path, factory: 'Notebook'})",
+            path,
+        )
+        # Each cell of text has been rendered, and each picture has been loaded.
+        notebook.wait(
+            f"""() => {PANEL}?.context?.isReady && {PANEL}.content.widgets?.every(
+                cell => cell.model.type !== "markdown"
+                    || cell.node.querySelector(".jp-RenderedMarkdown")?.innerHTML)
+                && [...{PANEL}.node.querySelectorAll("img")].every(
+                    image => image.complete)""",
+            "is not open",
+            seconds=300,
+        )
+        assert not page.evaluate(f"() => {PANEL}.sessionContext.session"), "a kernel"
+        try:
+            yield notebook
+        finally:
+            page.evaluate(
+                "() => window.jupyterapp.commands.execute('application:close-all')"
+            )
 
     def wait(
         self, condition: str, otherwise: str, seconds: float, argument: object = None
@@ -337,11 +390,11 @@ class Notebook:
         """Return each cell's type, source, execution count and outputs."""
         return self.page.evaluate(READ)
 
-    def find(self, start: str) -> int:
+    def find(self, start: str, cells: list[dict] | None = None) -> int:
         """Return the position of the one code cell with a line that starts so."""
         found = [
             number
-            for number, cell in enumerate(self.cells())
+            for number, cell in enumerate(cells or self.cells())
             if cell["type"] == "code"
             and any(line.startswith(start) for line in cell["source"].split("\n"))
         ]
@@ -361,6 +414,17 @@ class Notebook:
         assert not any(cell["outputs"] or cell["count"] for cell in self.cells())
         self.choose("Run", "Run All Cells")
         self.wait(IS_DONE, "has not run", seconds)
+
+    def restart(self, seconds: float) -> None:
+        """Restart the kernel with the mouse, which clears all outputs."""
+        self.choose("Kernel", "Restart Kernel and Clear Outputs of All Cells…")
+        self.page.locator(".jp-Dialog button.jp-mod-accept").click()
+        self.wait(
+            f"() => {PANEL}.sessionContext.session?.kernel?.status === 'idle'"
+            f" && {PANEL}.content.widgets.every(cell => !cell.model.executionCount)",
+            "has not restarted its kernel",
+            seconds,
+        )
 
     def active(self) -> int:
         """Return the position of the selected cell."""
@@ -386,7 +450,7 @@ class Notebook:
             self.page.keyboard.type(line)
         assert self.cells()[self.active()]["source"] == source
 
-    def run_selected(self, seconds: float = 60) -> str:
+    def run_selected(self, seconds: float = 300) -> str:
         """Run the selected cell by Shift+Enter, and return what it printed."""
         number = self.active()
         before = self.cells()[number]["count"]
