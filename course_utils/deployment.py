@@ -54,8 +54,23 @@ KEEP_THE_MARK = {"SPT_NOENV": "1"}
 SCRIPTS = Path(sys.executable).parent
 """Where the commands of this environment lie."""
 
-SLOW_START = "Failed to start local SuperLink within"
-"""What ``flwr`` says when a busy machine starts the local SuperLink too slowly."""
+TOO_SLOW = {
+    "Failed to start local SuperLink within": "The local SuperLink",
+    "The current node timed out during startup": "Ray",
+}
+"""What a log says when a busy machine starts something too slowly, and what that is.
+
+Flower gives the local SuperLink 15 seconds to start, and Ray gives its node 30."""
+
+ATTEMPTS = 3
+"""How often something is started that was too slow."""
+
+# Of Ray's processes, those that no run of the course needs are not started.
+LEAN_RAY = {
+    "RAY_enable_worker_prestart": "0",
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+}
 
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
@@ -197,8 +212,8 @@ class Process:
     def ask_to_end(self) -> None:
         """Ask it to end, as Ctrl+C does, and do not wait until it has.
 
-        It is asked once, however often this is called: what is asked again while it says
-        goodbye ends at once, and its goodbye is lost.
+        It is asked once, however often this is called. Asked again while it says
+        goodbye, it would end at once, and the goodbye be lost.
         """
         if not self._asked_to_end:
             self._asked_to_end = True
@@ -321,6 +336,7 @@ class Deployment:
             **os.environ,
             **QUIET_AND_OFFLINE,
             **KEEP_THE_MARK,
+            **LEAN_RAY,
             "COLUMNS": "104",  # how wide flwr draws its tables: as JupyterLab is
             MARK: f"{self._id}/{name}",
             "FLWR_HOME": str(self.home("flwr" if "flwr" in words else name)),
@@ -338,6 +354,58 @@ class Deployment:
                 process.stop()
                 raise
         return process
+
+    def follow(
+        self,
+        name: str,
+        command: str | list[str],
+        steps: Iterable[tuple[str, str, int]],
+        timeout: float = PATIENCE,
+    ) -> dict[str, float]:
+        """Run a process to its end, and note when it reaches each step.
+
+        Where a busy machine starts Ray or the SuperLink too slowly, it says so in a
+        sentence and starts the process again, twice at most.
+
+        Parameters
+        ----------
+        name, command : str, str or list[str]
+            As for :meth:`start`.
+        steps : Iterable[tuple[str, str, int]]
+            What each step is, what the process prints then, and for which time.
+        timeout : float
+            Seconds that each step may take.
+
+        Returns
+        -------
+        dict[str, float]
+            Seconds from the start to each step, and to ``"the command is back"``.
+
+        Raises
+        ------
+        CommandFailed
+            If it ends before it has reached all steps.
+        TimeoutError
+            If a step takes too long. It is stopped then.
+        """
+        for attempt in range(1, ATTEMPTS + 1):
+            begin = time.monotonic()
+            process = self.start(name, command)
+            reached = {}
+            try:
+                for step, line, times in steps:
+                    process.wait_for(line, times=times, timeout=timeout)
+                    reached[step] = time.monotonic() - begin
+                process.wait(timeout)
+            except CommandFailed:
+                if not was_too_slow(process, attempt):
+                    raise
+                continue
+            except BaseException:  # an interrupt of the notebook, too
+                process.stop()
+                raise
+            return reached | {"the command is back": time.monotonic() - begin}
+        raise AssertionError("was_too_slow raises after the last attempt")
 
     def flwr(
         self,
@@ -370,9 +438,7 @@ class Deployment:
             If it took too long. It is stopped then, as it is after an interrupt.
         """
         words = split_command(command)
-        # Flower gives the local SuperLink 15 seconds to start, and a busy machine may
-        # need more. Nothing has happened then, so the command is tried again.
-        for attempts_left in (2, 1, 0):
+        for attempt in range(1, ATTEMPTS + 1):
             self._commands += 1
             process = self.start(f"flwr-{self._commands}", ["flwr", *words])
             try:
@@ -383,7 +449,7 @@ class Deployment:
                 process.stop()
                 raise
             del self.processes[process.name]
-            if SLOW_START not in process.log() or not attempts_left:
+            if not was_too_slow(process, attempt):
                 break
         if code != 0:
             raise CommandFailed(
@@ -488,6 +554,26 @@ def guard(deployment_id: str, folder: str | None = None) -> None:
     kill_marked(deployment_id)
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def was_too_slow(process: Process, attempt: int) -> bool:
+    """Say whether a process ended because something started too slowly, in a sentence.
+
+    Raises
+    ------
+    CommandFailed
+        If that was its last attempt.
+    """
+    what = next((TOO_SLOW[sign] for sign in TOO_SLOW if sign in process.log()), None)
+    if what is None:
+        return False
+    sentence = f"{what} did not start in time: this machine is busy."
+    if attempt == ATTEMPTS:
+        raise CommandFailed(
+            f"{sentence} That was attempt {attempt}. End other programs, and try again."
+        )
+    print(f"{sentence} Trying again ({attempt + 1} of {ATTEMPTS}).", flush=True)
+    return True
 
 
 def split_command(command: str | list[str]) -> list[str]:

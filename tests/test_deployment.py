@@ -11,9 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-import torch
 from cryptography import x509
-from federation import NODES, ROUNDS, Federation, distance, reference
+from federation import NODES, Federation
 from jupyter_client.manager import start_new_kernel
 
 from course_utils import classroom
@@ -80,6 +79,49 @@ def test_a_failing_flwr_command_is_told(deployment) -> None:
         deployment.flwr("stop not-a-number")
 
 
+SLOW = """
+import pathlib, sys
+tries = pathlib.Path(sys.argv[1])
+tries.write_text(tries.read_text() + "x" if tries.exists() else "x")
+print("first step")
+if len(tries.read_text()) <= int(sys.argv[2]):
+    print("Exception: The current node timed out during startup. This could happen")
+    sys.exit()  # as `flwr run --stream` does: with 0
+print("second step")
+"""
+STEPS = [("one", "first step", 1), ("two", "second step", 1)]
+
+
+def slow(folder: Path, times: int) -> list[str]:
+    return [sys.executable, "-c", SLOW, str(folder / f"tries-{times}"), str(times)]
+
+
+def test_what_a_busy_machine_starts_too_slowly_is_started_again(
+    deployment, tmp_path, capsys
+) -> None:
+    reached = deployment.follow("run", slow(tmp_path, 0), STEPS)
+    assert list(reached) == ["one", "two", "the command is back"]
+    assert capsys.readouterr().out == ""
+    deployment.follow("run", slow(tmp_path, 2), STEPS)
+    said = "Ray did not start in time: this machine is busy. Trying again ({} of 3).\n"
+    assert capsys.readouterr().out == said.format(2) + said.format(3)
+    with pytest.raises(CommandFailed, match=r"busy\. That was attempt 3\. End other"):
+        deployment.follow("run", slow(tmp_path, 3), STEPS)
+    with pytest.raises(CommandFailed, match="did not print 'third step'"):
+        deployment.follow("run", slow(tmp_path, 0), [("three", "third step", 1)])
+
+
+def test_a_flwr_command_that_was_too_slow_is_run_again(
+    deployment, tmp_path, capsys, monkeypatch
+) -> None:
+    start = deployment.start
+    monkeypatch.setattr(
+        deployment, "start", lambda name, _: start(name, slow(tmp_path, 1))
+    )
+    assert deployment.flwr("run .") == "first step\nsecond step\n"
+    assert "Ray did not start in time" in capsys.readouterr().out
+
+
 def test_a_stopped_deployment_starts_nothing(tmp_path) -> None:
     deployment = Deployment(tmp_path)
     deployment.stop()
@@ -120,7 +162,7 @@ print(deployment._id, deployment.folder)
 """
 
 
-def eventually(condition, seconds: float = 20) -> bool:
+def eventually(condition, seconds: float = 300) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:
@@ -160,7 +202,7 @@ def test_nothing_is_left_however_its_owner_ends(ending) -> None:
         if ending.startswith("SIG"):
             assert is_open(port) and len(find_marked(mark)) >= 2  # and its SuperExec
             owner.send_signal(getattr(signal, ending))
-        owner.wait(30)
+        owner.wait(300)
     assert eventually(lambda: is_gone(mark, folder, port))
 
 
@@ -172,7 +214,7 @@ def run_cell(client, code: str) -> str:
         content = message["content"]
         printed.append(content.get("text") or content.get("ename") or "")
 
-    client.execute_interactive(code, output_hook=hook, timeout=60)
+    client.execute_interactive(code, output_hook=hook, timeout=300)
     return "".join(printed).strip()
 
 
@@ -189,7 +231,7 @@ def interrupted_cell(manager, client, code: str) -> str:
     printed = []
     message_id = client.execute(code)
     while True:
-        message = client.get_iopub_msg(timeout=60)
+        message = client.get_iopub_msg(timeout=300)
         if message["parent_header"].get("msg_id") != message_id:
             continue
         content = message["content"]
@@ -227,170 +269,70 @@ def test_an_interrupt_ends_the_wait_and_a_restart_ends_the_rest(kernel) -> None:
     assert eventually(lambda: is_gone(mark, folder, port))
 
 
-def test_stop_ends_what_the_processes_started_themselves(tmp_path) -> None:
+def test_stop_lets_supernodes_say_goodbye_and_ends_all_that_they_started(
+    tmp_path,
+) -> None:
     with Federation(tmp_path).start_all() as federation:
         port = int(federation.address.split(":")[1])
         mark = federation._id
         assert len(find_marked(mark)) >= 2 * (1 + NODES)  # each with a SuperExec
+        superlink, first, *others = federation.processes.values()
+        first.stop()
+        assert first.exit_code == 0  # a second request would have killed it
+        assert superlink.log().count(GOODBYE) == 1
+        assert not find_marked(f"{mark}/{first.name}")
+        for supernode in others:
+            supernode.ask_to_end()
+        for supernode in others:
+            supernode.stop()
+        assert [node.exit_code for node in others] == [0, 0]
+        assert superlink.log().count(GOODBYE) == NODES
     assert not find_marked(mark) and not is_open(port)
 
 
-# ------------------------------------------------------------------- what is refused
-
-REFUSED = "Exit Code: 305"  # Flower's code for "no connection to the SuperLink"
+GOODBYE = "[Fleet.DeactivateNode] Deactivated node_id="
 
 
-def refusal(federation: Federation, command: list[str]) -> str:
-    """Start a SuperNode that must be refused, and return its log."""
-    process = federation.start("refused", [*command, "--max-retries", "2"])
-    assert process.wait() == 1, process.tail()
-    assert "SuperNode ID:" not in process.log() and REFUSED in process.log()
-    return process.log()
+# ------------------------------------------- what no lesson shows of a real federation
+
+# Lesson 07 asserts in its cells, which nbval runs: who else is refused and what they
+# read, the same model on all runtimes, and what becomes of a run when a client raises,
+# hangs or dies, or the SuperLink does.
 
 
-def test_who_is_refused_and_what_they_read(tmp_path) -> None:
+def test_a_supernode_without_a_key_is_refused_and_reads_why(tmp_path) -> None:
     with Federation(tmp_path, secure=True) as federation:
         federation.start_superlink()
-        good = federation.supernode_command(0)
-        ca = str(tmp_path / "tls" / "ca.pem")
-        other = make_certificates(tmp_path / "other")["ca"]
-        wrong_ca = [str(other) if word == ca else word for word in good]
-        log = refusal(federation, wrong_ca)
-        assert "certificate verify failed: unable to get local issuer" in log
-
-        position = good.index("--auth-supernode-private-key")
-        without_key = good[:position]
-        log = refusal(federation, without_key)
-        assert "[code: 2001] SuperNode authentication is enabled." in log
-
-        plain = [word for word in without_key if word != ca]
-        plain[plain.index("--root-certificates")] = "--insecure"
-        log = refusal(federation, plain)
-        # Its SuperExec, which no longer finds it, may say the same after its end.
-        own, _, _ = log.partition(REFUSED)
-        assert own.count("Connection attempt failed, retrying") == 2
-
-        stranger, _ = make_supernode_key(tmp_path / "stranger")
-        log = refusal(federation, [*good[:-1], str(stranger)])
-        assert "[code: 2004] Failed to activate SuperNode." in log
-
-        assert federation.start("good", good, ready="SuperNode ID:").is_running
-        federation.connect(federation.address)  # flwr without TLS
-        with pytest.raises(CommandFailed, match="Connection to the SuperLink is un"):
-            federation.flwr("list")
+        command = federation.supernode_command(0)
+        del command[command.index("--auth-supernode-private-key") :]
+        process = federation.start("refused", [*command, "--max-retries", "2"])
+        assert process.wait() == 1, process.tail()
+        assert "[code: 2001] SuperNode authentication is enabled." in process.log()
+        assert "Exit Code: 305" in process.log()  # Flower's: no connection
 
 
-def test_an_expired_certificate_is_refused(tmp_path) -> None:
-    with Federation(tmp_path, secure=True) as federation:
-        make_certificates(tmp_path / "tls", days=-1)
+def test_broken_clients_alone_end_a_run_and_a_node_without_a_key_comes_back_as_another(
+    tmp_path,
+) -> None:
+    with Federation(tmp_path) as federation:
         federation.start_superlink()
-        command = federation._on(
-            0, f"flower-supernode --superlink {federation.address}"
-        )
-        command += [*federation._node, "--port", str(free_port())]
-        log = refusal(federation, command)
-        assert "certificate verify failed: certificate has expired" in log
+        for number in (0, 1):
+            federation.start_supernode(number, partition_id=7)
+        run = federation.submit(num_server_rounds=1, min_available_nodes=2)
+        run.wait()
+        assert "No client sent a model back: read the SuperNodes' logs." in run.log()
+        assert not federation.results.exists()
+        listed = json.loads(federation.flwr("list --format json"))["runs"]
+        assert [entry["status"] for entry in listed] == ["finished:failed"]
 
-
-# ------------------------------------------------------------------ what survives
-
-
-def test_a_killed_supernode_costs_a_round_its_reply_and_no_more(tmp_path) -> None:
-    with Federation(tmp_path).start_all() as federation:
-        run = federation.submit()
-        supernode = federation.processes["supernode-1"]
-        supernode.wait_for("Receiving: train")
+        supernode = federation.processes["supernode-0"]
         supernode.kill()
-        federation.start_supernode(1)
-        assert run.wait(240) == 0, run.tail()
-        log = run.log()
-        assert "Received 2 results and 1 failures" in log
-        assert "Node Unavailable" in log
-        # In the next round the new one is there.
-        assert "Received 3 results and 0 failures" in log
-        assert (federation.results / "final_model.pt").exists()
-
-
-def test_a_killed_supernode_with_a_key_may_come_back_a_minute_later(tmp_path) -> None:
-    with Federation(tmp_path, secure=True) as federation:
-        federation.start_superlink()
-        first = federation.start_supernode(0)
-        first.kill()
-        with pytest.raises(CommandFailed, match="Failed to activate SuperNode"):
-            federation.start_supernode(0)
-        deadline = time.monotonic() + 120
-        while time.monotonic() < deadline:
-            try:
-                second = federation.start_supernode(0)
-                break
-            except CommandFailed:
-                time.sleep(5)
-        assert node_id(second.log()) == node_id(first.log())
+        before = node_id(supernode.log())
+        assert node_id(federation.start_supernode(0).log()) != before
 
 
 def node_id(log: str) -> str:
     return log.partition("SuperNode ID: ")[2].split()[0]
-
-
-def test_a_client_that_raises_and_a_frozen_one(tmp_path) -> None:
-    with Federation(tmp_path) as federation:
-        federation.start_superlink()
-        for number in (0, 1):
-            federation.start_supernode(number)
-        broken = federation.start_supernode(2, partition_id=7)
-        run = federation.submit(num_server_rounds=1)
-        assert run.wait(240) == 0, run.tail()
-        assert "Received 2 results and 1 failures" in run.log()
-        assert "ValueError: No partition 7: there are 3" in broken.log()
-        model = torch.load(federation.results / "final_model.pt")
-
-        # Frozen instead of broken: the same model, but nobody counts a failure.
-        frozen = federation.start_supernode(2)
-        seen = frozen.log().count("Receiving: train")
-        run = federation.submit(num_server_rounds=1, round_timeout=20.0)
-        frozen.wait_for("Receiving: train", times=seen + 1)
-        frozen.suspend()
-        assert run.wait(240) == 0, run.tail()
-        frozen.resume()
-        assert "Received 2 results and 0 failures" in run.log()
-        assert distance(federation.results, model) <= 1e-5
-
-
-def test_a_run_of_broken_clients_alone_ends_in_a_clear_error(tmp_path) -> None:
-    with Federation(tmp_path) as federation:
-        federation.start_superlink()
-        for number in range(NODES):
-            federation.start_supernode(number, partition_id=7)
-        run = federation.submit(num_server_rounds=1)
-        run.wait(240)
-        assert "No client sent a model back: read the SuperNodes' logs." in run.log()
-        assert not federation.results.exists()
-        assert states(federation) == ["finished:failed"]
-
-
-def states(federation: Federation) -> list[str]:
-    """Return the status of each run, the latest first."""
-    runs = json.loads(federation.flwr("list --format json"))["runs"]
-    return [run["status"] for run in runs]
-
-
-def test_a_killed_superlink_remembers_but_its_run_is_lost(tmp_path) -> None:
-    with Federation(tmp_path).start_all() as federation:
-        run = federation.submit()
-        federation.processes["supernode-1"].wait_for("Receiving: train")
-        federation.processes["superlink"].kill()
-        assert run.wait(60) == 1
-        assert "Connection to the SuperLink is unavailable" in run.log()
-
-        federation.start_superlink()
-        assert states(federation) == ["running"]  # it does not know better yet
-        run = federation.submit()  # on the same SuperNodes, which have reconnected
-        assert run.wait(240) == 0, run.tail()
-        assert run.log().count(f"Received {NODES} results and 0 failures") == ROUNDS
-        assert distance(federation.results, reference()) <= 1e-5
-        assert eventually(
-            lambda: states(federation) == ["finished:completed", "finished:failed"], 120
-        )
 
 
 # ----------------------------------------------------------------------- the classroom
@@ -430,10 +372,11 @@ def test_a_room_joins_by_one_line_each(tmp_path) -> None:
         words = ["run", "--folder", str(room), "--config", settings]
         run = start_classroom(tmp_path, "run", *words)
         parts.append(run)
-        assert run.wait(240) == 0, run.tail()
+        assert run.wait() == 0, run.tail()
         assert "[ROUND 1/1]" in run.log() and "Received 2 results" in run.log()
-        parts[1].press_control_c()  # one goes home
+        parts[1].press_control_c()  # one goes home, and says so
         teacher.wait_for("1 of 2 online: 1")
+        assert GOODBYE in (room / "superlink.log").read_text(encoding="utf-8")
     finally:
         for part in reversed(parts):
             if part.is_running:

@@ -15,44 +15,34 @@ needs_root = pytest.mark.skipif(REASON is not None, reason=str(REASON))
 
 
 @needs_root
-def test_a_cut_link_delays_the_run_and_changes_nothing(tmp_path) -> None:
-    with Hosts(NODES + 2) as hosts, Federation(tmp_path, hosts=hosts) as federation:
-        federation.start_all()
-        run = federation.submit()
-        supernode = federation.processes["supernode-1"]
-        supernode.wait_for("Receiving: train")
-        hosts.cut(2)  # the host of SuperNode 1
-        assert not hosts.reaches(2, federation.address)
-        time.sleep(CUT)
-        assert f"Received {NODES} results" not in run.log()
-        hosts.restore(2)
-        assert hosts.reaches(2, federation.address)
-        assert run.wait(240) == 0
-        assert run.log().count(f"Received {NODES} results and 0 failures") == ROUNDS
-        assert distance(federation.results, reference()) <= 1e-5
-
-
-@needs_root
-def test_latency_and_loss_slow_the_run_and_change_nothing(tmp_path) -> None:
+def test_latency_loss_and_a_cut_link_slow_a_run_and_change_nothing(tmp_path) -> None:
     with (
         Hosts(NODES + 2, delay=40, loss=0.02) as hosts,
         Federation(tmp_path, secure=True, hosts=hosts) as federation,
     ):
         federation.start_all()
         begin = time.monotonic()
-        federation.ask("list")
-        assert time.monotonic() - begin > 4 * 0.04  # a handshake there and back
-        run = federation.submit()
-        assert run.wait(240) == 0
-        assert run.log().count(f"Received {NODES} results and 0 failures") == ROUNDS
-        assert distance(federation.results, reference()) <= 1e-5
-
-
-@needs_root
-def test_the_hosts_are_joined_by_the_switch_alone(tmp_path) -> None:
-    with Hosts(2) as hosts, Federation(tmp_path, hosts=hosts) as federation:
-        federation.start_superlink()
         assert "Listing all runs" in federation.ask("list")
-        hosts.cut(0)
-        with pytest.raises(AssertionError, match="Connection to the SuperLink is un"):
-            federation.ask("list")
+        assert time.monotonic() - begin > 4 * 0.04  # a handshake there and back
+
+        # The hosts are joined by the switch alone.
+        last = NODES + 1
+        hosts.cut(last)
+        assert not hosts.reaches(last, federation.address)
+        hosts.restore(last)
+
+        run = federation.submit()
+        federation.processes["supernode-1"].wait_for("Receiving: train")
+        hosts.cut(2)  # the host of SuperNode 1
+        assert not hosts.reaches(2, federation.address)
+        time.sleep(CUT)
+        assert f"Received {NODES} results" not in run.log()
+        hosts.restore(2)
+        assert run.wait() == 0, run.tail()
+        assert run.log().count(f"Received {NODES} results and 0 failures") == ROUNDS
+        assert distance(federation.results, reference()) <= TOLERANCE
+
+
+TOLERANCE = 1e-5
+"""Replies are summed in the order in which they come, and sums of floats depend on
+their order: that is all that may differ. Seen: below 1e-6."""
