@@ -20,6 +20,11 @@ class Net(nn.Module):
         Channels, height and width of one image; height and width divisible by 4.
     num_classes : int
         Number of labels.
+
+    Raises
+    ------
+    ValueError
+        If height or width is not divisible by 4.
     """
 
     def __init__(
@@ -27,6 +32,8 @@ class Net(nn.Module):
     ) -> None:
         super().__init__()
         channels, height, width = image_shape
+        if height % 4 or width % 4:
+            raise ValueError("Height and width must be divisible by 4: resize.")
         self.body = nn.Sequential(
             nn.Conv2d(channels, 16, kernel_size=5, stride=2, padding=2),
             nn.ReLU(),
@@ -65,7 +72,7 @@ def train(
     Raises
     ------
     ValueError
-        If ``epochs`` is below 1.
+        If ``epochs`` is below 1, or the loader is empty.
     """
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, not {epochs}.")
@@ -81,6 +88,8 @@ def train(
             optimizer.step()
             total += loss.item() * len(labels)
             seen += len(labels)
+    if seen == 0:
+        raise ValueError("The loader is empty: there is nothing to train on.")
     return total / seen
 
 
@@ -111,6 +120,37 @@ def test(net: nn.Module, loader: DataLoader) -> tuple[float, float]:
     return total / seen, correct / seen
 
 
+def require_alike(
+    states: Sequence[dict[str, torch.Tensor]], num_examples: Sequence[int]
+) -> None:
+    """Refuse what :func:`weighted_average` could not average, in a sentence.
+
+    Raises
+    ------
+    ValueError
+        If there is no model, not one number of examples for each, no example at all, or
+        if a model has other names or shapes than the first.
+    """
+    if not states or len(states) != len(num_examples):
+        raise ValueError(
+            f"{len(states)} models and {len(num_examples)} numbers of examples: give "
+            "one number for each model, and at least one model."
+        )
+    if sum(num_examples) <= 0:
+        raise ValueError("The clients have no examples: there is nothing to weight by.")
+    shapes = {name: tuple(value.shape) for name, value in states[0].items()}
+    for client, state in enumerate(states):
+        if state.keys() != shapes.keys():
+            names = sorted(state.keys() ^ shapes.keys())
+            raise ValueError(f"Clients 0 and {client} do not both have {names}.")
+        for name, value in state.items():
+            if tuple(value.shape) != shapes[name]:
+                raise ValueError(
+                    f"{name!r} has the shape {tuple(value.shape)} at client {client}, "
+                    f"and {shapes[name]} at client 0: only equal shapes are averaged."
+                )
+
+
 def weighted_average(
     states: Sequence[dict[str, torch.Tensor]], num_examples: Sequence[int]
 ) -> dict[str, torch.Tensor]:
@@ -127,13 +167,21 @@ def weighted_average(
     -------
     dict[str, torch.Tensor]
         The average (McMahan et al., 2017, https://arxiv.org/abs/1602.05629,
-        algorithm 1).
+        algorithm 1), of the same dtypes. Whole numbers, such as a counter of batches,
+        are rounded.
+
+    Raises
+    ------
+    ValueError
+        See :func:`require_alike`.
     """
+    require_alike(states, num_examples)
     total = sum(num_examples)
-    return {
-        name: sum(
-            n / total * state[name]
-            for state, n in zip(states, num_examples, strict=True)
-        )
-        for name in states[0]
-    }
+    average = {}
+    for name, first in states[0].items():
+        pairs = zip(states, num_examples, strict=True)
+        mean = sum(n / total * state[name] for state, n in pairs)
+        if not first.is_floating_point():  # a counter stays a whole number
+            mean = mean.round()
+        average[name] = mean.to(first.dtype)
+    return average

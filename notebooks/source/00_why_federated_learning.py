@@ -92,6 +92,8 @@ class Net(nn.Module):
     ) -> None:
         super().__init__()
         channels, height, width = image_shape
+        if height % 4 or width % 4:
+            raise ValueError("Height and width must be divisible by 4: resize.")
         self.body = nn.Sequential(
             nn.Conv2d(channels, 16, kernel_size=5, stride=2, padding=2),
             nn.ReLU(),
@@ -136,6 +138,8 @@ def train(
             optimizer.step()
             total += loss.item() * len(labels)
             seen += len(labels)
+    if seen == 0:
+        raise ValueError("The loader is empty: there is nothing to train on.")
     return total / seen
 
 
@@ -191,23 +195,28 @@ print(f"alone {alone[-1]:.3f}, everyone's data {centralized[-1]:.3f}")
 # alone*, or to *everyone's data in one place*?
 #
 # The server's part is an average of all parameters, weighted by number of examples: a
-# client with twice the data counts twice.
+# client with twice the data counts twice. (`require_alike` refuses, in a sentence, models
+# that have other names or shapes than the first.)
 
 # %% tags=["slide-more"]
 from collections.abc import Sequence
+
+from course_utils.model import require_alike
 
 
 def weighted_average(
     states: Sequence[dict[str, torch.Tensor]], num_examples: Sequence[int]
 ) -> dict[str, torch.Tensor]:
+    require_alike(states, num_examples)
     total = sum(num_examples)
-    return {
-        name: sum(
-            n / total * state[name]
-            for state, n in zip(states, num_examples, strict=True)
-        )
-        for name in states[0]
-    }
+    average = {}
+    for name, first in states[0].items():
+        pairs = zip(states, num_examples, strict=True)
+        mean = sum(n / total * state[name] for state, n in pairs)
+        if not first.is_floating_point():  # a counter stays a whole number
+            mean = mean.round()
+        average[name] = mean.to(first.dtype)
+    return average
 
 
 # %% [markdown] tags=["slide"]

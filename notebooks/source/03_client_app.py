@@ -745,6 +745,54 @@ assert reply.content["arrays"] == message.content["arrays"]
 # `to_torch_state_dict` makes new tensors each time. What you trained goes into a **new**
 # `ArrayRecord`. The sign of this mistake is an accuracy that never moves.
 #
+# **Whole numbers among the arrays.** A model with batch normalization counts its batches
+# in its `state_dict`. **Predict:** ten clients all send 960. What does the server's model
+# hold then?
+
+# %%
+from torch import nn
+
+norm = nn.BatchNorm1d(2)
+norm.num_batches_tracked.fill_(960)
+
+
+def average_of(records: list[ArrayRecord]) -> ArrayRecord:
+    replies = []
+    for i, arrays in enumerate(records):
+        metrics = MetricRecord({"num-examples": 111 + 37 * i})
+        content = RecordDict({"arrays": arrays, "metrics": metrics})
+        replies.append(Message(content, reply_to=message))
+    return FedAvg().aggregate_train(server_round=1, replies=replies)[0]
+
+
+average = average_of([ArrayRecord(norm.state_dict())] * 10)
+state = average.to_torch_state_dict()
+norm.load_state_dict(state)
+print("averaged as", state["num_batches_tracked"].dtype)
+print("loaded as", norm.num_batches_tracked.item())
+
+# %% [markdown]
+# 959. *Nobody notices.* `FedAvg` averages every array as floats, 960 becomes a little
+# less, and `load_state_dict` cuts off what is behind the point. (`weighted_average`, ours,
+# rounds and keeps the dtype.) Here it is one batch; a table of positions is garbage.
+# Send what is *learned*, the parameters and what batch normalization measures, and leave
+# whole numbers on the client: `if value.is_floating_point()`. The server then loads with
+# `strict=False`.
+#
+# **Another shape than the other clients'.** A client whose data lack a class may send a
+# table with fewer rows, as scikit-learn's models do:
+
+# %%
+three_rows, one_row = ArrayRecord([np.zeros((3, 8))]), ArrayRecord([np.ones((1, 8))])
+(array,) = average_of([three_rows, one_row]).to_numpy_ndarrays()
+print("averaged:", array.shape)
+states = [r.to_torch_state_dict() for r in (three_rows, one_row)]
+print(outcome(weighted_average, states, [1, 1]))
+
+# %% [markdown]
+# *Nobody notices.* NumPy stretches the one row over all three. `weighted_average` refuses
+# it; with Flower, let each client check the shapes of what it sends against what it got.
+#
 # ### How the server sees an error
 #
 # Here, a client's exception surfaces in the notebook. On Flower's runtimes it becomes an
@@ -764,7 +812,7 @@ print(reply.has_content(), reply.error.reason)
 # | the app | a type without a function; a function registered twice |
 # | the runtime | nothing returned, or no Message (on Flower's own: no reply, silence) |
 # | the server | no `num-examples`; record names or metric keys unlike other clients' |
-# | nobody | the old arrays sent back; batches counted instead of examples |
+# | nobody | the old arrays sent back; batches counted instead of examples; whole numbers averaged; other shapes |
 #
 # The further down, the later it is noticed, and the more it costs. So call your functions
 # by hand first, and look at the reply.

@@ -20,6 +20,8 @@ class Net(nn.Module):
     ) -> None:
         super().__init__()
         channels, height, width = image_shape
+        if height % 4 or width % 4:
+            raise ValueError("Height and width must be divisible by 4: resize.")
         self.body = nn.Sequential(
             nn.Conv2d(channels, 16, kernel_size=5, stride=2, padding=2),
             nn.ReLU(),
@@ -58,7 +60,7 @@ def train(
     Raises
     ------
     ValueError
-        If ``epochs`` is below 1.
+        If ``epochs`` is below 1, or the loader is empty.
     """
     if epochs < 1:
         raise ValueError(f"epochs must be at least 1, not {epochs}.")
@@ -74,6 +76,8 @@ def train(
             optimizer.step()
             total += loss.item() * len(labels)
             seen += len(labels)
+    if seen == 0:
+        raise ValueError("The loader is empty: there is nothing to train on.")
     return total / seen
 
 
