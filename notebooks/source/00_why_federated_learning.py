@@ -55,6 +55,7 @@ draw_loop()
 
 # %% tags=["slide-more"]
 import torch
+from torch import nn
 
 from course_utils.partitions import (
     image_shape,
@@ -81,9 +82,6 @@ assert sum(num_examples) == len(all_trainloader.dataset)
 # themselves (`stride=2`), which is faster on a CPU than pooling.
 
 # %%
-from torch import nn
-
-
 class Net(nn.Module):
     def __init__(
         self,

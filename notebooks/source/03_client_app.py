@@ -783,7 +783,8 @@ print("loaded as", norm.num_batches_tracked.item())
 # table with fewer rows, as scikit-learn's models do:
 
 # %%
-three_rows, one_row = ArrayRecord([np.zeros((3, 8))]), ArrayRecord([np.ones((1, 8))])
+three_rows = ArrayRecord([np.zeros((3, 8))])
+one_row = ArrayRecord([np.ones((1, 8))])
 (array,) = average_of([three_rows, one_row]).to_numpy_ndarrays()
 print("averaged:", array.shape)
 states = [r.to_torch_state_dict() for r in (three_rows, one_row)]
