@@ -194,7 +194,7 @@ def _load_from_hub(name: str) -> DatasetDict:
     # Without the hub, only such a copy can help.
     with _hub_switched_off() if problem else nullcontext():
         try:
-            return datasets.load_dataset(name)
+            return _load_prepared(name)
         except Exception as error:
             raise ConnectionError(
                 f"The dataset {name!r} is on the Hugging Face Hub, which cannot be "
@@ -202,6 +202,20 @@ def _load_from_hub(name: str) -> DatasetDict:
                 "network that reaches it, or use the offline default, "
                 f'load_dataset("{DEFAULT_DATASET}").'
             ) from None
+
+
+def _load_prepared(name: str) -> DatasetDict:
+    """Load what the library has prepared in its cache, or let it prepare it anew."""
+    try:
+        splits = datasets.load_dataset(name)
+        sizes = {
+            key: split.info.splits[key].num_examples for key, split in splits.items()
+        }
+        if sizes == splits.num_rows:
+            return splits
+    except (ValueError, KeyError):
+        pass  # damaged: neither Arrow's format nor JSON
+    return datasets.load_dataset(name, download_mode="reuse_cache_if_exists")
 
 
 def _hub_problem(name: str) -> str | None:

@@ -341,6 +341,22 @@ def test_another_answer_than_the_hubs_is_one_clear_sentence(
     assert "\n" not in message and caught.value.__suppress_context__
 
 
+def test_what_the_library_has_prepared_and_is_damaged_is_prepared_anew(
+    tmp_path, monkeypatch
+) -> None:
+    monkeypatch.setattr(data.datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    pixels = [np.random.default_rng(0).integers(0, 256, (32, 32), np.uint8)] * 2000
+    rows = {"image": pixels, "label": halves(2000)}
+    folder = hub_layout(tmp_path / "mine", train=rows)
+    whole = data._load_prepared(folder)["train"]["label"][:]
+    (prepared,) = (tmp_path / "cache").rglob("*.arrow")
+    content = prepared.read_bytes()
+    second = content.index(b"\xff\xff\xff\xff", content.index(b"IHDR") + 10**6)
+    for damaged in (b"", content[:second] + bytes(len(content) - second)):
+        prepared.write_bytes(damaged)
+        assert data._load_prepared(folder)["train"]["label"][:] == whole
+
+
 def test_a_hub_that_stops_half_way_is_one_clear_sentence(
     in_place_of_the_hub, monkeypatch
 ) -> None:
