@@ -63,6 +63,9 @@ DAMAGE = {
     "zeros at its start": lambda content: zeros(content, 0),
     "zeros in its images": lambda content: zeros(content, len(content) // 2),
     "zeros at its end": lambda content: content[:-4096] + bytes(4096),
+    "one byte of an image": lambda content: content.replace(
+        mark := content[600_000:600_020], bytes([mark[0] ^ 1]) + mark[1:]
+    ),
 }
 
 
