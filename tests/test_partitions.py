@@ -6,7 +6,7 @@ from itertools import chain
 import numpy as np
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, Features, Value
+from datasets import ClassLabel, Dataset, Features, Image, Value
 from torch.utils.data import DataLoader, TensorDataset
 
 from course_utils import model, partitions
@@ -18,6 +18,7 @@ from course_utils.partitions import (
     load_partition,
     make_loader,
     make_partitioner,
+    matching_rows,
     partition,
 )
 
@@ -100,10 +101,14 @@ def test_the_same_seed_makes_the_same_partitions() -> None:
         ("dirichlet", 400, 10, {"alpha": 0}, "alpha must be above 0"),
         ("dirichlet", 400, 10, {"alpha": -1.0}, "alpha must be above 0"),
         ("dirichlet", 400, 10, {"alpha": float("nan")}, "alpha must be above 0"),
+        ("dirichlet", 400, 10, {"alpha": float("inf")}, "alpha must be at most 1e"),
+        ("dirichlet", 400, 10, {"alpha": 1e308}, "alpha must be at most 1e"),
         ("dirichlet", 400, 10, {"min_partition_size": 50}, "lower min_partition_size"),
         ("iid", 400, 0, {}, "at least 1"),
         ("iid", 400, -3, {}, "at least 1"),
-        ("zipf", 400, 10, {}, "choose one of iid, dirichlet"),
+        ("zipf", 400, 10, {}, "choose one of iid, dirichlet.*, natural"),
+        ("natural", 400, 10, {}, "needs partition_by"),
+        ("natural", 400, 10, {"partition_by": "writer"}, "no column 'writer'.*label"),
         ("pathological", 400, 10, {"num_classes_per_partition": 11}, "unique classes"),
     ],
 )
@@ -115,6 +120,23 @@ def test_what_cannot_be_cut_is_refused_at_once(
         partition(numbered(size), make_partitioner(scheme, clients, **options))
     assert time.perf_counter() - start < 10
     assert not recwarn.list
+
+
+@pytest.mark.parametrize("names", [["Bo", "Al", "Cy"], [7, 30, 200]])
+def test_natural_clients_have_their_own_examples(names) -> None:
+    writers = [names[i % 3] for i in range(90)]
+    dataset = numbered(90).add_column("writer", writers)
+    parts = partition(dataset, make_partitioner("natural", 3, partition_by="writer"))
+    assert [set(part["writer"]) for part in parts] == [{n} for n in sorted(names)]
+    rows = [row for part in parts for row in part["row"]]
+    assert sorted(rows) == list(range(90))
+
+
+@pytest.mark.parametrize("owner", [None, 0.5])
+def test_an_example_that_is_nobodys_is_refused(owner) -> None:
+    dataset = numbered(4).add_column("writer", [owner, 1, 2, 2])
+    with pytest.raises(ValueError, match="'writer' must have a whole number for every"):
+        partition(dataset, make_partitioner("natural", 2, partition_by="writer"))
 
 
 def test_a_partitioner_serves_one_dataset() -> None:
@@ -140,6 +162,22 @@ def test_effective_number_of_labels_by_hand() -> None:
     assert effective_num_classes(counts) == pytest.approx([4, 1, 2])
 
 
+def test_plain_numbers_are_counted_as_labels() -> None:
+    parts = [Dataset.from_dict({"label": labels}) for labels in ([0, 2, 2], [1])]
+    assert label_counts(parts).tolist() == [[1, 0, 2], [0, 1, 0]]
+
+
+@pytest.mark.parametrize("labels", [["cat", "dog"], [0.0, 1.0], [None, 1]])
+def test_labels_that_are_no_numbers_are_refused(labels) -> None:
+    with pytest.raises(ValueError, match=r'class_encode_column\("label"\)'):
+        label_counts([Dataset.from_dict({"label": labels})])
+
+
+def test_a_label_below_0_is_refused() -> None:
+    with pytest.raises(ValueError, match="below 0"):
+        label_counts([Dataset.from_dict({"label": [-1, 1]})])
+
+
 # ------------------------------------------------------------------ loaders for clients
 
 
@@ -160,6 +198,55 @@ def test_a_clients_test_labels_follow_its_train_labels() -> None:
             for loader in (train, test)
         )
         assert np.abs(train_share - test_share).max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("scheme", "clients"),
+    [("iid", 400), ("linear", 80), ("square", 20), ("exponential", 8)],
+)
+def test_every_client_has_an_example_to_test_on(scheme, clients) -> None:
+    own = [load_partition(i, clients, scheme=scheme)[1].dataset for i in range(clients)]
+    assert min(map(len, own)) >= 1
+    assert sum(map(len, own)) == 1000
+
+
+def test_who_gets_a_test_example_gets_one_of_a_label_that_it_trains_on() -> None:
+    # The third client's shares are a tenth of an example each. The first has most.
+    counts = np.array([[50, 0, 10], [40, 90, 0], [0, 10, 1]])
+    labels = np.repeat([0, 1, 2], [8, 1, 1])
+    rows = matching_rows(labels, counts)
+    assert sorted(row for own in rows for row in own) == list(range(10))
+    assert min(map(len, rows)) == 1
+    assert labels[rows[2]] in (1, 2)
+
+
+def test_more_clients_than_test_examples_are_refused() -> None:
+    with pytest.raises(ValueError, match="1000 test examples do not suffice for 1001"):
+        load_partition(0, 1001)
+
+
+def test_natural_clients_of_a_folder_load(tmp_path, monkeypatch) -> None:
+    features = Features(
+        {"image": Image(), "label": Value("string"), "writer": Value("string")}
+    )
+    rows = {
+        "image": [np.full((28, 28), 10 * (i % 4), np.uint8) for i in range(80)],
+        "label": ["odd" if i % 2 else "even" for i in range(80)],
+        "writer": [f"writer {i % 4}" for i in range(80)],
+    }
+    path = tmp_path / "train-0.parquet"
+    Dataset.from_dict(rows, features=features).to_parquet(path)
+    monkeypatch.setenv("COURSE_DATASET", str(tmp_path))
+    options = {"scheme": "natural", "partition_by": "writer"}
+    sizes = []
+    for i in range(4):
+        train, test = (loader.dataset for loader in load_partition(i, 4, **options))
+        assert train.tensors[0].unique().tolist() == pytest.approx([10 * i / 127.5 - 1])
+        assert set(test.tensors[1].tolist()) == {i % 2}
+        sizes.append(len(train))
+    assert sum(sizes) == 64
+    with pytest.raises(ValueError, match="makes 4 clients"):
+        load_partition(0, 5, **options)
 
 
 def test_only_the_train_loader_shuffles() -> None:

@@ -195,6 +195,16 @@ def test_the_end_of_a_bar_is_seen_on_white(draw) -> None:
         assert contrast(on_white(bar.get_edgecolor()), (1, 1, 1)) >= 3
 
 
+def test_of_thousands_of_clients_a_sample_is_drawn(draw) -> None:
+    figure, text = draw(plots.plot_label_counts, np.full((3550, 62), 1), title="mine")
+    said = "mine (50 of 3550 clients, drawn and numbered anew)"
+    assert figure.axes[0].get_title(loc="left") == said
+    assert said in text
+    assert len(figure.axes[0].containers[0]) == 50
+    figure, text = draw(plots.plot_label_counts, np.full((50, 2), 1), title="mine")
+    assert figure.axes[0].get_title(loc="left") == "mine"
+
+
 NODES = (11, 22, 33)
 
 
