@@ -269,6 +269,41 @@ def test_an_interrupt_ends_the_wait_and_a_restart_ends_the_rest(kernel) -> None:
     assert eventually(lambda: is_gone(mark, folder, port))
 
 
+# As a SuperNode does: says goodbye for a while, and then ends its own child.
+GOES_SLOWLY = """
+import signal, subprocess, sys, time
+
+def asked(*_):
+    print("asked", flush=True)
+    time.sleep(1)
+    child.kill()
+    sys.exit()
+
+is_asked = "print('child asked', flush=True)"
+child = f"import signal, time; signal.signal(signal.SIGTERM, lambda *_: {is_asked}); "
+child += "print('child', flush=True); [time.sleep(9) for _ in range(9)]"
+child = subprocess.Popen([sys.executable, "-c", child])
+signal.signal(signal.SIGTERM, asked)
+print("parent", flush=True)
+time.sleep(99)
+"""
+
+
+def test_each_process_is_asked_to_end_once_and_ends_its_own_child(deployment) -> None:
+    command = [sys.executable, "-c", GOES_SLOWLY]
+    stopped, guarded = (deployment.start(name, command) for name in ("one", "two"))
+    for process in (stopped, guarded):
+        process.wait_for("parent\n")
+        process.wait_for("child\n")
+    stopped.ask_to_end()
+    stopped.wait_for("asked")  # before that, two requests may arrive as one
+    stopped.stop()
+    deployment._guard.stdin.close()  # as when the notebook's kernel is gone
+    guarded.wait()
+    for process in (stopped, guarded):
+        assert process.log().count("asked") == 1 and process.exit_code == 0
+
+
 def test_stop_lets_supernodes_say_goodbye_and_ends_all_that_they_started(
     tmp_path,
 ) -> None:
@@ -278,7 +313,7 @@ def test_stop_lets_supernodes_say_goodbye_and_ends_all_that_they_started(
         assert len(find_marked(mark)) >= 2 * (1 + NODES)  # each with a SuperExec
         superlink, first, *others = federation.processes.values()
         first.stop()
-        assert first.exit_code == 0  # a second request would have killed it
+        assert first.exit_code == 0
         assert superlink.log().count(GOODBYE) == 1
         assert not find_marked(f"{mark}/{first.name}")
         for supernode in others:
