@@ -449,7 +449,9 @@ class Deployment:
                 process.stop()
                 raise
             del self.processes[process.name]
-            if not was_too_slow(process, attempt):
+            # Other commands print what an earlier run has said of itself: `flwr log`.
+            tells_of_others = code == 0 and words[0] != "run"
+            if tells_of_others or not was_too_slow(process, attempt):
                 break
         if code != 0:
             raise CommandFailed(

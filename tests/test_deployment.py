@@ -122,6 +122,17 @@ def test_a_flwr_command_that_was_too_slow_is_run_again(
     assert "Ray did not start in time" in capsys.readouterr().out
 
 
+def test_the_log_of_a_run_that_was_too_slow_can_be_read(
+    deployment, tmp_path, capsys, monkeypatch
+) -> None:
+    start = deployment.start
+    monkeypatch.setattr(
+        deployment, "start", lambda name, _: start(name, slow(tmp_path, 3))
+    )
+    assert "timed out during startup" in deployment.flwr("log 1 --show")
+    assert capsys.readouterr().out == ""
+
+
 def test_a_stopped_deployment_starts_nothing(tmp_path) -> None:
     deployment = Deployment(tmp_path)
     deployment.stop()
