@@ -268,7 +268,7 @@ def require_budget(file: str, manager: KernelManager) -> None:
 
 def lesson_of(nodeid: str) -> str | None:
     """Return the number of the lesson that a test is about, if it is about one."""
-    found = re.search(r"\b(\d\d)_[a-z]|\[(\d+)\.\d", nodeid)
+    found = re.search(r"\b(\d\d)_[a-z]|\[(\d)\.\d\]", nodeid)
     return found and (found[1] or found[2].zfill(2))
 
 
@@ -291,6 +291,6 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     if config.option.keep_durations:
         known = durations()
         for file, took in by_file.items():
-            known.setdefault(file, {})["seconds"] = round(took, 1)
+            known.setdefault(file, {})["seconds"] = max(0.1, round(took, 1))
         there = {f: known[f] for f in sorted(known) if (ROOT / f).exists()}
         DURATIONS.write_text(json.dumps(there, indent=2) + "\n", encoding="utf-8")

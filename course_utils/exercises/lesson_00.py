@@ -121,7 +121,7 @@ def why_raised(sentence: str) -> str:
         "not enough values to unpack": (
             "loaders holds loaders, not pairs of loaders: for loader in loaders"
         ),
-        "zip() argument 2 is longer": (
+        " numbers of examples: give one": (
             "count the examples of the loaders that you are given"
         ),
         "'NoneType' object has no attribute 'state_dict'": (

@@ -56,6 +56,7 @@ draw_loop()
 # %% tags=["slide-more"]
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from course_utils.partitions import (
     image_shape,
@@ -116,9 +117,6 @@ print("parameters:", sum(p.numel() for p in net.parameters()))
 # loader.
 
 # %%
-from torch.utils.data import DataLoader
-
-
 def train(
     net: nn.Module, loader: DataLoader, *, epochs: int = 1, lr: float = 0.01
 ) -> float:
@@ -196,12 +194,13 @@ print(f"alone {alone[-1]:.3f}, everyone's data {centralized[-1]:.3f}")
 # client with twice the data counts twice. (`require_alike` refuses, in a sentence, models
 # that have other names or shapes than the first.)
 
-# %% tags=["slide-more"]
+# %%
 from collections.abc import Sequence
 
 from course_utils.model import require_alike
 
 
+# %% tags=["slide-more"]
 def weighted_average(
     states: Sequence[dict[str, torch.Tensor]], num_examples: Sequence[int]
 ) -> dict[str, torch.Tensor]:
