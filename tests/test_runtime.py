@@ -28,7 +28,8 @@ from flwr.serverapp.strategy.strategy_utils import sample_nodes
 from flwr.supercore.task_identity import TaskIdentity
 from tqdm import auto
 
-from course_utils import runtime
+from course_utils import grid as grid_module
+from course_utils import isolation, runtime
 from course_utils.runtime import InProcessGrid, run_in_process
 
 SERVER = runtime.SUPERLINK_NODE_ID
@@ -404,7 +405,7 @@ def test_a_strategy_that_waits_for_nodes_that_never_come_is_an_error() -> None:
 
 
 def test_so_is_a_server_app_that_polls_for_them(monkeypatch) -> None:
-    monkeypatch.setattr(runtime, "PATIENCE", 0.2)
+    monkeypatch.setattr(grid_module, "PATIENCE", 0.2)
     app = ServerApp()
 
     @app.main()
