@@ -394,8 +394,8 @@ def _record_bytes(record: ArrayRecord | MetricRecord | ConfigRecord) -> int:
 
 def _round_of(content: RecordDict) -> int:
     for record in content.config_records.values():
-        if "server-round" in record:
-            return int(record["server-round"])
+        if isinstance(record.get("server-round"), int):
+            return record["server-round"]
     return 0
 
 

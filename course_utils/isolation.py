@@ -163,7 +163,7 @@ class _AppPickler(cloudpickle.Pickler):
     def reducer_override(self, value: Any) -> Any:
         # Other tensors (sparse, subclasses) torch takes apart itself, to storages.
         if isinstance(value, torch.storage.TypedStorage):
-            return _typed_storage, (value.untyped(), value.dtype)
+            return _typed_storage, (value._untyped_storage, value.dtype)
         return super().reducer_override(value)
 
     def _index(self, key: Any, value: Any, part: Any) -> int:

@@ -194,11 +194,12 @@ class _Watched:
 
     def __init__(self, strategy: Strategy, table: "_RoundTable") -> None:
         self._strategy = strategy
-        self.aggregate_train = table.watching("train", strategy.aggregate_train)
-        self.aggregate_evaluate = table.watching("eval", strategy.aggregate_evaluate)
+        self._table = table
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._strategy, name)
+        found = getattr(self._strategy, name)
+        shown = {"aggregate_train": "train", "aggregate_evaluate": "eval"}.get(name)
+        return self._table.watching(shown, found) if shown else found
 
     @property
     def __class__(self) -> type:  # Flower logs its name
