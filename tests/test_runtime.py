@@ -6,7 +6,10 @@ import sys
 import textwrap
 import threading
 import time
+import types
+from concurrent.futures import ThreadPoolExecutor
 
+import cloudpickle
 import numpy as np
 import pytest
 import torch
@@ -28,7 +31,8 @@ from flwr.serverapp.strategy.strategy_utils import sample_nodes
 from flwr.supercore.task_identity import TaskIdentity
 from tqdm import auto
 
-from course_utils import runtime
+from course_utils import grid as grid_module
+from course_utils import isolation, runtime
 from course_utils.runtime import InProcessGrid, run_in_process
 
 SERVER = runtime.SUPERLINK_NODE_ID
@@ -132,6 +136,77 @@ def test_values_arrive_as_the_wire_carries_them() -> None:
 def test_a_value_that_no_wire_carries_is_refused() -> None:
     with pytest.raises(ValueError, match="out of range"):
         ask(InProcessGrid(app_that(echo), 1), records(huge=2**80))
+
+
+DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+
+
+class Odd(torch.Tensor):
+    """A subclass, which torch pickles in its own way."""
+
+
+def copy_of(data):
+    """Return what a ClientApp finds in place of ``data``, which it uses."""
+    app = app_that(lambda message, context: data)
+    grid = InProcessGrid(app, 1)  # so that messages can be made
+    message = Message(RecordDict(), grid.get_node_ids()[0], "query")
+    return grid._app.fresh_copy()(message, None)
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_a_tensor_is_copied_with_what_shares_its_storage(device) -> None:
+    whole = torch.arange(12.0, device=device)
+    data = {
+        "whole": whole,
+        "again": whole,
+        "view": whole.view(3, 4).T[1:],
+        "odd": whole[2:].as_subclass(Odd),
+        "weight": torch.nn.Parameter(torch.ones(2, device=device)),
+        "sparse": torch.eye(3, device=device).to_sparse(),
+        "channels_last": torch.rand(2, 3, 4, 4, device=device).to(
+            memory_format=torch.channels_last
+        ),
+        "bits": torch.tensor([1 + 2j, 3], device=device).conj(),
+        "empty": torch.empty(0, 3, device=device, dtype=torch.int8),
+    }
+    copied = copy_of(data)
+    for name, tensor in data.items():
+        assert type(copied[name]) is type(tensor), name
+        assert copied[name].device == tensor.device
+        assert copied[name].dtype == tensor.dtype
+        assert copied[name].requires_grad == tensor.requires_grad
+        torch.testing.assert_close(
+            copied[name].to_dense(), tensor.to_dense(), rtol=0, atol=0
+        )
+        if name != "sparse":
+            assert copied[name].stride() == tensor.stride()
+    assert copied["again"] is copied["whole"]
+    copied["whole"] += 100
+    assert copied["view"][0, 0] == 101 and copied["odd"][0] == 102
+    assert whole.tolist() == list(range(12))
+
+
+def test_a_copy_does_not_see_what_another_copy_or_the_notebook_writes() -> None:
+    data = torch.zeros(3)
+    grid = InProcessGrid(app_that(lambda message, context: adding(data, message)), 2)
+    data += 7
+    for _ in range(2):
+        for reply in ask(grid):
+            assert reply.content["metrics"]["sum"] == 3.0
+    assert data.tolist() == [7, 7, 7]
+
+
+def adding(tensor, message):
+    tensor += 1
+    return Message(records(sum=tensor.sum().item()), reply_to=message)
+
+
+def test_a_client_app_that_brings_much_to_each_message_is_told(recwarn) -> None:
+    small, large = torch.zeros(1_000_000), torch.zeros(15_000_000)
+    InProcessGrid(app_that(lambda message, context: small), 1)
+    assert not recwarn.list
+    with pytest.warns(UserWarning, match="uses 60 MB of data.*import"):
+        InProcessGrid(app_that(lambda message, context: large), 1)
 
 
 # ------------------------------------------------------------------ metadata, contexts
@@ -309,6 +384,20 @@ def test_on_request_it_makes_flowers_error_reply() -> None:
     assert all(not context.state for context in grid.node_contexts.values())
 
 
+@pytest.mark.parametrize("client_errors", ["raise", "reply"])
+def test_an_error_of_the_runtime_is_not_called_the_clients(
+    client_errors, monkeypatch
+) -> None:
+    def broken(image):
+        raise MemoryError("no room for a copy")
+
+    grid = InProcessGrid(app_that(echo), 1, client_errors=client_errors)
+    monkeypatch.setattr(isolation.AppImage, "fresh_copy", broken)
+    with pytest.raises(MemoryError) as caught:
+        ask(grid)
+    assert not hasattr(caught.value, "__notes__")
+
+
 @pytest.mark.parametrize("returned", [None, 3, {"loss": 0.1}])
 def test_a_client_that_returns_no_message_is_told_what_to_return(returned) -> None:
     def answer(message, context):
@@ -343,6 +432,12 @@ def test_an_app_that_cannot_be_copied_is_told_why() -> None:
         ((echo, 2), {}, TypeError),
         ((app_that(echo), 0), {}, ValueError),
         ((app_that(echo), 2.5), {}, ValueError),
+        ((app_that(echo), True), {}, ValueError),
+        ((app_that(echo), 2), {"seed": -1}, ValueError),
+        ((app_that(echo), 2), {"seed": 1.0}, ValueError),
+        ((app_that(echo), 2), {"seed": "1"}, ValueError),
+        ((app_that(echo), 2), {"seed": True}, ValueError),
+        ((app_that(echo), 2), {"run_config": ["lr"]}, TypeError),
         ((app_that(echo), 2), {"client_errors": "ignore"}, ValueError),
         ((app_that(echo), 2), {"run_config": {"lr": None}}, TypeError),
         ((app_that(echo), 2), {"run_config": {3: 1}}, TypeError),
@@ -404,7 +499,7 @@ def test_a_strategy_that_waits_for_nodes_that_never_come_is_an_error() -> None:
 
 
 def test_so_is_a_server_app_that_polls_for_them(monkeypatch) -> None:
-    monkeypatch.setattr(runtime, "PATIENCE", 0.2)
+    monkeypatch.setattr(grid_module, "PATIENCE", 0.2)
     app = ServerApp()
 
     @app.main()
@@ -441,6 +536,19 @@ def test_one_seed_two_runs_the_same_bits() -> None:
     assert bits(first) == bits(again) != bits(other)
     timeless = [[(m.destination, m.bytes) for m in r.messages] for r in (first, again)]
     assert timeless[0] == timeless[1]
+
+
+@pytest.mark.parametrize("seed", [0, 7, 2**31, 2**70])
+def test_a_seed_may_be_any_whole_number_also_numpys(seed) -> None:
+    numpys = np.uint64(seed) if seed < 2**64 else seed
+    runs = [
+        run_in_process(
+            fedavg(), app_that(trained), num_supernodes=np.int64(2), seed=s, progress=0
+        )
+        for s in (seed, numpys)
+    ]
+    assert bits(runs[0]) == bits(runs[1])
+    assert list(runs[0].node_contexts) == list(runs[1].node_contexts)
 
 
 def test_a_seeded_run_leaves_the_process_generators_alone() -> None:
@@ -511,6 +619,196 @@ def test_the_process_is_as_it_was_after_a_run() -> None:
     assert Strategy.start is start
 
 
+def outcome_of(start):
+    """Return the result of a strategy's start, or the error that it raises."""
+    try:
+        return start()
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"
+
+
+@pytest.mark.parametrize(
+    "returned",
+    [
+        None,
+        MetricRecord({"accuracy": 0.5, "each": [0.5, 0.5]}),
+        {"accuracy": 0.5, "note": "better than before", "none": None},
+        {3: np.ones(2), "t": torch.tensor(0.5)},
+        (0.1, {"accuracy": 0.5}),
+        0.5,
+        "fine",
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("progress", [True, False])
+def test_evaluate_fn_may_return_whatever_flower_takes(returned, progress) -> None:
+    def evaluate(server_round, arrays):
+        return returned
+
+    def start(grid):
+        return FedAvg().start(grid, arrays(0, 0), 2, evaluate_fn=evaluate)
+
+    def run():
+        app = ServerApp()
+        app.main()(lambda grid, context: start(grid))
+        options = {"num_supernodes": 2, "seed": 1, "progress": progress}
+        return run_in_process(app, app_that(trained), **options).result
+
+    flowers = outcome_of(lambda: start(InProcessGrid(app_that(trained), 2, seed=1)))
+    assert f"{outcome_of(run)}" == f"{flowers}"
+
+
+def test_the_table_shows_what_it_can(capfd) -> None:
+    answers = iter([(0.25, {"acc": 0.5}), {"note": "a long story of it"}, None])
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        evaluate = lambda *_: next(answers)  # noqa: E731
+        with pytest.raises(AttributeError):  # Flower's own, at the end
+            FedAvg().start(grid, arrays(0, 0), 2, evaluate_fn=evaluate)
+
+    run_in_process(app, app_that(raising), num_supernodes=2, client_errors="reply")
+    lines = capfd.readouterr().out.splitlines()
+    assert lines[0].split() == ["before", "training:", "server", "0.25"]
+    assert lines[1].split() == ["before", "training:", "server", "acc", "0.5"]
+    assert "a long story" in lines[4]
+
+
+def test_a_strategy_is_left_as_it_is(capfd, caplog) -> None:
+    class Slow(FedAvg):
+        def __setattr__(self, name, value):
+            assert not hasattr(self, "done"), f"{name} was set"
+            super().__setattr__(name, value)
+
+    strategy = Slow()
+    own = strategy.aggregate_train
+    strategy.aggregate_train = lambda *args: own(*args)
+    before = dict(vars(strategy))
+    strategy.done = True
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        strategy.start(grid, arrays(0, 0), num_rounds=2)
+
+    options = {"num_supernodes": 2, "flower_log": True}
+    run = run_in_process(app, app_that(trained), **options)
+    assert vars(strategy) == before | {"done": True}
+    assert len(run.results) == 1
+    assert "Starting Slow strategy:" in [r.getMessage() for r in caplog.records]
+    assert "Global evaluation" not in caplog.messages  # there was no evaluate_fn
+    rows = [line.split() for line in capfd.readouterr().out.splitlines()]
+    assert [row[0] for row in rows[2:]] == ["1", "2"]
+
+
+def test_wrong_arguments_of_start_are_flowers_to_refuse() -> None:
+    app = ServerApp()
+    app.main()(lambda grid, context: FedAvg().start(grid))
+    with pytest.raises(TypeError, match=r"missing 1 required .*'initial_arrays'"):
+        run_in_process(app, app_that(trained), num_supernodes=2)
+
+
+# -------------------------------------------------------- runs in runs, and in threads
+
+
+def nesting(depth: int, runs: list) -> ServerApp:
+    """Make a ServerApp that runs another one while its strategy evaluates."""
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        def evaluate(server_round, record):
+            if depth and server_round == 1:
+                inner = nesting(depth - 1, runs)
+                runs.append(run_in_process(inner, app_that(trained), num_supernodes=2))
+            Message(RecordDict(), grid.get_node_ids()[0], "query")
+            assert TaskIdentity.run_id == context.run_id
+
+        FedAvg().start(grid, arrays(0, 0), num_rounds=2, evaluate_fn=evaluate)
+
+    return app
+
+
+def test_a_run_inside_a_run_keeps_to_itself() -> None:
+    runs: list = []
+    outer = run_in_process(nesting(2, runs), app_that(trained), num_supernodes=3)
+    assert len(runs) == 2 and len(outer.results) == 1
+    assert [len(run.messages) for run in (*runs, outer)] == [16, 16, 24]
+    assert all(len(run.results) == 1 for run in runs)
+
+
+def in_thread(action):
+    """Return what an action returns in another thread, or the error that it raises."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(outcome_of, action).result(timeout=60)
+
+
+def test_a_run_in_a_thread_is_a_run() -> None:
+    options = {"num_supernodes": 2, "seed": 1, "progress": False}
+    here = run_in_process(fedavg(), app_that(trained), **options)
+    there = in_thread(lambda: run_in_process(fedavg(), app_that(trained), **options))
+    assert bits(here) == bits(there)
+
+
+def test_what_another_thread_does_at_the_same_time_is_refused() -> None:
+    other = InProcessGrid(app_that(echo), 1)
+    message = Message(RecordDict(), other.get_node_ids()[0], "query")
+    refused = []
+
+    def meanwhile(message, context):
+        for action in meddlers:
+            refused.append(in_thread(action))
+        return Message(RecordDict(), reply_to=message)
+
+    meddlers = [
+        lambda: run_in_process(fedavg(), app_that(trained), num_supernodes=2),
+        lambda: InProcessGrid(app_that(echo), 1),
+        lambda: other.send_and_receive([message]),
+    ]
+    app = ServerApp()
+    app.main()(lambda grid, context: meanwhile(message, context))
+    run_in_process(app, app_that(echo), num_supernodes=1)
+    assert len(refused) == 3
+    assert all("goes on in another thread" in f"{outcome}" for outcome in refused)
+    assert len(other.send_and_receive([message])) == 1  # and now it is its turn
+
+
+def test_a_server_app_may_send_from_threads_of_its_own() -> None:
+    app = ServerApp()
+    got = []
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        content = RecordDict()
+        messages = [Message(content, node, "query") for node in grid.get_node_ids()]
+        with ThreadPoolExecutor(4) as pool:
+            for replies in pool.map(lambda m: grid.send_and_receive([m]), messages):
+                got.append(replies[0].content["metrics"]["loss"])
+
+    runs = [
+        run_in_process(app, app_that(trained), num_supernodes=8, seed=1)
+        for _ in range(2)
+    ]
+    assert got[:8] == got[8:] and len(runs[0].messages) == 16
+
+
+def test_a_name_in_sys_modules_may_be_no_module(monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "forbidden", None)
+    monkeypatch.setitem(sys.modules, "lazy", object())
+    assert len(ask(InProcessGrid(app_that(echo), 1))) == 1
+
+
+def test_what_the_user_told_cloudpickle_stays(monkeypatch) -> None:
+    module = types.ModuleType("module_of_mine")
+    module.app = app_that(echo)
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    cloudpickle.register_pickle_by_value(module)
+    InProcessGrid(module.app, 1)
+    assert module.__name__ in cloudpickle.list_registry_pickle_by_value()
+    cloudpickle.unregister_pickle_by_value(module)
+
+
 def test_when_every_client_fails_flower_ends_with_nothing() -> None:
     run = run_in_process(
         fedavg(), app_that(raising), num_supernodes=2, client_errors="reply"
@@ -543,6 +841,14 @@ def test_bytes_are_counted_as_flowers_mod_counts_them(caplog) -> None:
         ask(grid, content)
     counted = [r.args[0] for r in caplog.records if "message size" in r.msg]
     assert counted == [m.bytes for m in grid.messages]
+
+
+@pytest.mark.parametrize("value", ["first", [1, 2], 1.5])
+def test_a_server_round_that_is_no_number_is_carried_all_the_same(value) -> None:
+    grid = InProcessGrid(app_that(echo), 1)
+    (reply,) = ask(grid, RecordDict({"c": ConfigRecord({"server-round": value})}))
+    assert reply.content["c"]["server-round"] == value
+    assert grid.messages[0].round == 0
 
 
 def test_empty_config_values_can_be_counted() -> None:
