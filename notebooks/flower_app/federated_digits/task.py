@@ -21,7 +21,7 @@ class Net(nn.Module):
         super().__init__()
         channels, height, width = image_shape
         if height % 4 or width % 4:
-            raise ValueError("Height and width must be divisible by 4: resize.")
+            raise ValueError("Height and width must be divisible by 4.")
         self.body = nn.Sequential(
             nn.Conv2d(channels, 16, kernel_size=5, stride=2, padding=2),
             nn.ReLU(),
