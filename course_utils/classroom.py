@@ -6,7 +6,10 @@ for a participant, and ``… run`` starts a run. How to use them: notebooks/clas
 
 import argparse
 import base64
+import ipaddress
 import json
+import os
+import re
 import shlex
 import signal
 import socket
@@ -23,12 +26,16 @@ from course_utils.deployment import (
     free_port,
     make_certificates,
     make_supernode_key,
+    toml_string,
     write_private,
 )
 
 APP = Path(__file__).parents[1] / "notebooks" / "flower_app"
 POLL = 5.0
 """Seconds between two looks at who is online, and between two tries to join."""
+
+ANSWER = 60.0
+"""Seconds in which a SuperLink answers, also on a busy machine."""
 
 
 def own_address() -> str:
@@ -41,6 +48,35 @@ def own_address() -> str:
         except OSError:
             return "127.0.0.1"  # no network at all
         return probe.getsockname()[0]
+
+
+def checked(address: str) -> str:
+    """Return an address by which others can reach a machine.
+
+    Raises
+    ------
+    ValueError
+        If it is none: a network, an address with a port, IPv6, or a malformed name.
+    """
+    if re.fullmatch(r"[\d.]+", address):
+        try:
+            return str(ipaddress.IPv4Address(address))
+        except ValueError:
+            raise ValueError(
+                f"{address} is no IP address: it has four numbers from 0 to 255."
+            ) from None
+    if ":" in address:
+        raise ValueError(
+            f"{address}: give a name or an IPv4 address. A port is set by --port; IPv6 "
+            "addresses are not supported."
+        )
+    label = r"[A-Za-z0-9]([A-Za-z0-9-]*[A-Za-z0-9])?"
+    if not re.fullmatch(rf"{label}(\.{label})*", address):
+        raise ValueError(
+            f"{address!r} is no name of a machine: it has letters, digits, hyphens "
+            "and dots. Give the machine's IP address instead."
+        )
+    return address
 
 
 # ---------------------------------------------------------------------- the join line
@@ -163,27 +199,45 @@ def register(deployment: Deployment, participants: int) -> dict[str, int]:
 
 
 def watch(deployment: Deployment, superlink: Process, nodes: dict[str, int]) -> None:
-    """Print who is online whenever that changes, until the SuperLink ends."""
+    """Print who is online whenever that changes, until the SuperLink ends.
+
+    A SuperLink that does not answer may just be busy: that is printed, and no more.
+    """
     shown = None
     while superlink.is_running:
-        listed = json.loads(
-            deployment.flwr(["supernode", "list", "course", "--format", "json"])
-        )["nodes"]
-        online = sorted(
-            nodes[node["node-id"]] for node in listed if node["status"] == "online"
-        )
-        if online != shown:
-            who = " ".join(map(str, online)) or "nobody yet"
-            now = time.strftime("%H:%M:%S")
-            print(f"{now}  {len(online)} of {len(nodes)} online: {who}", flush=True)
-            shown = online
+        try:
+            now = who_is_online(deployment, nodes)
+        except (CommandFailed, TimeoutError):
+            now = "The SuperLink does not answer. This goes on asking."
+        if now != shown and superlink.is_running:
+            print(f"{time.strftime('%H:%M:%S')}  {now}", flush=True)
+            shown = now
         time.sleep(POLL)
     raise CommandFailed(f"The SuperLink ended:\n{superlink.tail()}")
 
 
+def who_is_online(deployment: Deployment, nodes: dict[str, int]) -> str:
+    """Ask the SuperLink which participants are online, and say so in a line.
+
+    Raises
+    ------
+    CommandFailed, TimeoutError
+        If it does not answer.
+    """
+    command = ["supernode", "list", "course", "--format", "json"]
+    listed = json.loads(deployment.flwr(command, timeout=ANSWER))["nodes"]
+    online = sorted(
+        nodes[node["node-id"]] for node in listed if node["status"] == "online"
+    )
+    who = " ".join(map(str, online)) or "nobody yet"
+    return f"{len(online)} of {len(nodes)} online: {who}"
+
+
 def superlink_command(arguments: argparse.Namespace) -> None:
     """Serve a room until Ctrl+C."""
-    address = f"{arguments.address or own_address()}:{arguments.port}"
+    if arguments.participants < 1:
+        raise ValueError("A room has at least one participant: --participants 1.")
+    address = f"{checked(arguments.address or own_address())}:{arguments.port}"
     folder = arguments.folder.resolve()
     tickets = prepare(folder, address, arguments.participants)
     with Deployment(folder) as deployment:
@@ -210,7 +264,7 @@ def run_command(arguments: argparse.Namespace) -> None:
     with Deployment() as deployment:
         port = address.rpartition(":")[2]
         deployment.connect(f"127.0.0.1:{port}", folder / "tls" / "ca.pem")
-        config = f"results-dir={json.dumps(str(folder / 'results'))} {arguments.config}"
+        config = f"results-dir={toml_string(folder / 'results')} {arguments.config}"
         command = ["run", str(APP), "course", "--stream", "--run-config", config]
         deployment.flwr(command, show=True, timeout=arguments.timeout)
 
@@ -229,6 +283,7 @@ def start_supernode(deployment: Deployment, ticket: dict) -> Process:
     words += ["--root-certificates", str(ca)]
     words += ["--auth-supernode-private-key", str(key)]
     words += ["--port", str(free_port()), "--node-config", config]
+    deployment.direct.append(ticket["superlink"].rpartition(":")[0])
     print(shlex.join(words), flush=True)
     return deployment.start(name, words)
 
@@ -282,6 +337,7 @@ def main() -> None:
             "--folder", type=Path, default=Path("classroom"), help="(%(default)s)"
         )
     arguments = parser.parse_args()
+    os.environ["TQDM_DISABLE"] = "1"  # no bar between the lines of a terminal
     # Ctrl+C ends it also where a script has started it in the background, and so does
     # `kill`: both clean up.
     for number in (signal.SIGINT, signal.SIGTERM):

@@ -72,6 +72,12 @@ LEAN_RAY = {
     "RAY_USAGE_STATS_ENABLED": "0",
 }
 
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+"""This machine's own addresses, which no proxy can reach for us."""
+
+LONGEST_FOR_RAY = 36
+"""Characters of a folder in which Ray's sockets keep their paths short enough."""
+
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
@@ -265,6 +271,8 @@ class Deployment:
         The folder.
     processes : dict[str, Process]
         What was started, by name.
+    direct : list[str]
+        Hosts that its processes reach without a proxy, at first this machine alone.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -274,13 +282,20 @@ class Deployment:
         self.folder = folder.resolve()
         self.folder.mkdir(parents=True, exist_ok=True)
         self.processes: dict[str, Process] = {}
+        self.direct = list(LOOPBACK)
         self._commands = 0
+        # The local SuperLink that `flwr` starts would else be shared by everyone here.
+        self._local_port = free_port()
+        self._ray_folder = self.folder
+        gone_at_the_end = [self.folder] if temporary else []
+        if len(str(self.folder)) > LONGEST_FOR_RAY and os.name != "nt":
+            self._ray_folder = Path(tempfile.mkdtemp(prefix="ray-", dir="/tmp"))
+            gone_at_the_end.append(self._ray_folder)
         self._id = uuid.uuid4().hex
         # This pipe closes when this process ends, however it ends: then the guard
         # cleans up. See guard() below.
         self._guard = subprocess.Popen(
-            [sys.executable, "-m", __name__, self._id]
-            + ([str(self.folder)] if temporary else []),
+            [sys.executable, "-m", __name__, self._id, *map(str, gone_at_the_end)],
             stdin=subprocess.PIPE,
             start_new_session=True,
         )
@@ -341,10 +356,12 @@ class Deployment:
             MARK: f"{self._id}/{name}",
             "FLWR_HOME": str(self.home("flwr" if "flwr" in words else name)),
             "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
+            "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(self._local_port),
+            "RAY_TMPDIR": str(self._ray_folder),
         }
-        # Ray's files go with the rest, if its sockets' paths do not get too long.
-        if len(str(self.folder)) <= 36:
-            environment["RAY_TMPDIR"] = str(self.folder)
+        for name in ("no_proxy", "NO_PROXY"):
+            known = [environment[name]] if environment.get(name) else []
+            environment[name] = ",".join([*known, *self.direct])
         log_path = self.folder / f"{name}.log"
         process = self.processes[name] = Process(name, words, log_path, environment)
         if ready is not None:
@@ -433,7 +450,7 @@ class Deployment:
         Raises
         ------
         CommandFailed
-            If it ended with an error.
+            If it ended with an error, or said so in its answer.
         TimeoutError
             If it took too long. It is stopped then, as it is after an interrupt.
         """
@@ -458,6 +475,9 @@ class Deployment:
                 f"flwr {words[0]} ended with exit code {code}:\n{process.tail(20)}"
             )
         printed = process.log()
+        # With --format json a command that fails ends with 0 all the same.
+        if re.search(r'"success":\s*false', printed):
+            raise CommandFailed(f"flwr {words[0]} failed:\n{process.tail(20)}")
         process.log_path.unlink()
         return printed
 
@@ -482,7 +502,7 @@ class Deployment:
         """
         trust = "insecure = true"
         if root_certificates is not None:
-            trust = f"root-certificates = {json.dumps(str(root_certificates))}"
+            trust = f"root-certificates = {toml_string(root_certificates)}"
         path = self.home("flwr") / "config.toml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(
@@ -540,7 +560,7 @@ def kill_marked(mark: str) -> None:
         psutil.wait_procs(processes, timeout=GRACE)
 
 
-def guard(deployment_id: str, folder: str | None = None) -> None:
+def guard(deployment_id: str, *folders: str) -> None:
     """Wait until whoever made the deployment is gone or done; then clean up.
 
     Runs as a process of its own, so that it outlives a kernel that is killed.
@@ -554,7 +574,7 @@ def guard(deployment_id: str, folder: str | None = None) -> None:
                 process.terminate()
     psutil.wait_procs(processes, timeout=GRACE)
     kill_marked(deployment_id)
-    if folder is not None:
+    for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -576,6 +596,14 @@ def was_too_slow(process: Process, attempt: int) -> bool:
         )
     print(f"{sentence} Trying again ({attempt + 1} of {ATTEMPTS}).", flush=True)
     return True
+
+
+def toml_string(text: str | Path) -> str:
+    """Write a text as a string of TOML.
+
+    JSON writes it alike, but would turn emoji into two halves, which TOML refuses.
+    """
+    return json.dumps(str(text), ensure_ascii=False)
 
 
 def split_command(command: str | list[str]) -> list[str]:

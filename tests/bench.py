@@ -37,7 +37,7 @@ from flwr.serverapp.strategy import FedAvg
 from nbclient import NotebookClient
 
 from course_utils import model
-from course_utils.deployment import Deployment, free_port
+from course_utils.deployment import Deployment
 from course_utils.isolation import AppImage
 from course_utils.partitions import load_partition
 from course_utils.runtime import FLOWER_LOGGER, run_in_process
@@ -155,7 +155,6 @@ class Simulation(Deployment):
     """The same on the Simulation Runtime, by ``flwr run``."""
 
     def __enter__(self) -> "Simulation":
-        os.environ["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"] = str(free_port())
         self.flwr("list")  # starts the local SuperLink, which is not counted
         return self
 

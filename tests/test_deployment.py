@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from jupyter_client.manager import start_new_kernel
 
 from course_utils import classroom
 from course_utils.deployment import (
+    LONGEST_FOR_RAY,
     CommandFailed,
     Deployment,
     Process,
@@ -131,6 +133,46 @@ def test_the_log_of_a_run_that_was_too_slow_can_be_read(
     )
     assert "timed out during startup" in deployment.flwr("log 1 --show")
     assert capsys.readouterr().out == ""
+
+
+def test_an_answer_that_says_it_failed_is_told(deployment) -> None:
+    deployment.connect(f"127.0.0.1:{free_port()}")  # nobody is there
+    with pytest.raises(CommandFailed, match="Connection to the SuperLink is un"):
+        deployment.flwr("supernode list course --format json")
+
+
+def environment_of(deployment: Deployment) -> dict[str, str]:
+    code = "import os, json; print(json.dumps(dict(os.environ)))"
+    process = deployment.start("environment", [sys.executable, "-c", code])
+    process.wait()
+    return json.loads(process.log())
+
+
+def test_what_its_processes_need_of_their_environment(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("no_proxy", "example.org")
+    with Deployment(tmp_path / "a") as one, Deployment(tmp_path / "b") as other:
+        first, second = environment_of(one), environment_of(other)
+    # Two people on one machine: neither's runs go to the other's local SuperLink.
+    port = "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"
+    assert first[port] != second[port]
+    assert first["no_proxy"] == "example.org,127.0.0.1,localhost,::1"
+    assert "127.0.0.1" in first["NO_PROXY"].split(",")
+
+
+def test_rays_folder_is_short_and_goes_with_the_rest(tmp_path) -> None:
+    long = tmp_path / ("a b ü " * 12).strip()
+    with Deployment(long) as deployment:
+        folder = Path(environment_of(deployment)["RAY_TMPDIR"])
+        assert folder.is_dir() and len(str(folder)) <= LONGEST_FOR_RAY
+    assert eventually(lambda: not folder.exists())
+
+
+def test_a_folders_name_may_have_any_character(tmp_path) -> None:
+    folder = tmp_path / 'kurs 🌸 "x"'
+    with Deployment(folder) as deployment:
+        path = deployment.connect("127.0.0.1:9", folder / "ca.pem")
+    settings = tomllib.loads(path.read_text(encoding="utf-8"))["superlink"]
+    assert settings["course"]["root-certificates"] == str(folder / "ca.pem")
 
 
 def test_a_stopped_deployment_starts_nothing(tmp_path) -> None:
@@ -447,6 +489,60 @@ def test_a_room_that_is_started_again_keeps_its_lines(tmp_path) -> None:
     assert not list(tmp_path.glob("keys/participant-?"))  # only the public halves
     with pytest.raises(ValueError, match=r"made for 3 participants at 10\.0"):
         classroom.prepare(tmp_path, "10.0.0.8:9091", 3)
+
+
+@pytest.mark.parametrize(
+    ("address", "sentence"),
+    [
+        ("10.0.0.300", "four numbers from 0 to 255"),
+        ("10.0.0.7:9091", "A port is set by --port"),
+        ("::1", "IPv6 addresses are not supported"),
+        ("10.0.0.0/24", "is no name of a machine"),
+        ("my_laptop", "Give the machine's IP address instead"),
+    ],
+)
+def test_an_address_that_cannot_be_reached_is_told(address, sentence) -> None:
+    with pytest.raises(ValueError, match=sentence):
+        classroom.checked(address)
+
+
+def test_an_address_is_taken_as_it_is() -> None:
+    for address in ("10.0.0.7", "teacher.local", "laptop-7"):
+        assert classroom.checked(address) == address
+
+
+def test_a_room_without_participants_is_told(tmp_path) -> None:
+    command = [sys.executable, "-m", "course_utils.classroom", "superlink"]
+    command += ["--participants", "0", "--folder", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 1 and "at least one participant" in done.stderr
+
+
+def test_a_superlink_that_does_not_answer_is_told_and_asked_again(
+    deployment, capsys, monkeypatch
+) -> None:
+    listed = {"nodes": [{"node-id": "7", "status": "online"}]}
+    answers = [CommandFailed("no"), TimeoutError("no"), json.dumps(listed)]
+
+    def flwr(command, timeout):
+        if not answers:
+            superlink.kill()
+            raise CommandFailed("gone")
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    superlink = deployment.start("superlink", SLEEP, ready="ready")
+    monkeypatch.setattr(deployment, "flwr", flwr)
+    monkeypatch.setattr(classroom, "POLL", 0)
+    with pytest.raises(CommandFailed, match="The SuperLink ended"):
+        classroom.watch(deployment, superlink, {"7": 0})
+    said = [line[10:] for line in capsys.readouterr().out.splitlines()]
+    assert said == [
+        "The SuperLink does not answer. This goes on asking.",
+        "1 of 1 online: 0",
+    ]
 
 
 def test_half_a_join_line_is_told() -> None:
