@@ -359,9 +359,9 @@ class Deployment:
             "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(self._local_port),
             "RAY_TMPDIR": str(self._ray_folder),
         }
-        for name in ("no_proxy", "NO_PROXY"):
-            known = [environment[name]] if environment.get(name) else []
-            environment[name] = ",".join([*known, *self.direct])
+        for variable in ("no_proxy", "NO_PROXY"):
+            known = [environment[variable]] if environment.get(variable) else []
+            environment[variable] = ",".join([*known, *self.direct])
         log_path = self.folder / f"{name}.log"
         process = self.processes[name] = Process(name, words, log_path, environment)
         if ready is not None:

@@ -145,6 +145,7 @@ def environment_of(deployment: Deployment) -> dict[str, str]:
     code = "import os, json; print(json.dumps(dict(os.environ)))"
     process = deployment.start("environment", [sys.executable, "-c", code])
     process.wait()
+    assert process.log_path.name == "environment.log"
     return json.loads(process.log())
 
 
