@@ -19,7 +19,7 @@ MARK = "FLOWER_COURSE_TESTS"
 ROOT = Path(__file__).parents[1]
 # What tools keep for their next run, and the course's own installation.
 TOOLS = {".git", ".venv", ".hypothesis", ".pytest_cache", ".ruff_cache", "__pycache__"}
-PATIENCE = 20.0
+PATIENCE = 120.0
 """Seconds that processes have to end, which the last tests have asked to."""
 
 

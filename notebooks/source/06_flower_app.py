@@ -735,7 +735,8 @@ long_run = submit({"num-server-rounds": 50})
 print(deployment.flwr("list"))
 
 # %% [markdown]
-# Three runs (the refused one is none), the newest above. The column *Federation* says the
+# Three runs, the newest above. (The refused one is none. One that was tried again, since
+# the machine was busy, counts once more.) The column *Federation* says the
 # same for all, and matters to none of them. A run is `pending` until somebody takes it
 # up, `starting`, `running`, and then one of `finished:completed`, `finished:failed` and
 # `finished:stopped`. To wait for a status, ask again until it is there:
