@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import sys
 import nbformat
 import pytest
 import whole_run
+from leftovers import MARK
 from test_notebooks import NOTEBOOKS, ROOT, build, code_cells
 from test_notebooks import read as read_notebook
 from whole_run import (
@@ -116,8 +118,10 @@ def test_one_lesson_is_chosen_by_its_number() -> None:
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:xdist"]
     command += ["--nbval", "--lesson", "03", "notebooks", "tests/test_plots.py"]
     command += ["tests/test_exercises.py"]
+    # It must not wait until the processes of these tests have ended.
+    own = {name: value for name, value in os.environ.items() if name != MARK}
     printed = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=300
+        command, cwd=ROOT, env=own, capture_output=True, text=True, timeout=600
     ).stdout
     collected = [line for line in printed.splitlines() if "::" in line]
     files = {line.partition("::")[0] for line in collected}
