@@ -283,7 +283,9 @@ def start_supernode(deployment: Deployment, ticket: dict) -> Process:
     words += ["--root-certificates", str(ca)]
     words += ["--auth-supernode-private-key", str(key)]
     words += ["--port", str(free_port()), "--node-config", config]
-    deployment.direct.append(ticket["superlink"].rpartition(":")[0])
+    host = ticket["superlink"].rpartition(":")[0]
+    if host not in deployment.direct:  # a SuperNode that ended is started again
+        deployment.direct.append(host)
     print(shlex.join(words), flush=True)
     return deployment.start(name, words)
 

@@ -512,6 +512,15 @@ def test_an_address_is_taken_as_it_is() -> None:
         assert classroom.checked(address) == address
 
 
+def test_a_supernode_started_again_names_its_host_once(deployment, monkeypatch) -> None:
+    monkeypatch.setattr(deployment, "start", lambda name, words: None)
+    ticket = {"superlink": "10.0.0.7:9091", "ca": "", "key": ""}
+    ticket |= {"partition-id": 0, "num-partitions": 2}
+    for _ in range(3):
+        classroom.start_supernode(deployment, ticket)
+    assert deployment.direct.count("10.0.0.7") == 1
+
+
 def test_a_room_without_participants_is_told(tmp_path) -> None:
     command = [sys.executable, "-m", "course_utils.classroom", "superlink"]
     command += ["--participants", "0", "--folder", str(tmp_path)]
