@@ -5,33 +5,69 @@ line by line, in the lesson that first needs it.
 """
 
 import os
+import re
 import sys
 import textwrap
+import warnings
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, requires, version
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tqdm.auto import tqdm
 
-FLOWER_SERIES = "1.41"
-"""The series of Flower releases that the lessons are written for and tested with."""
+COURSE = "flower-course"
+"""Name of the course as an installed distribution."""
 
 
-def check_flower_version(installed: str | None) -> None:
-    """Raise ImportError unless ``installed`` belongs to the course's Flower series.
+def flower_series() -> str | None:
+    """Return the series of Flower that the course is tested with, such as "1.42".
+
+    It stands in pyproject.toml alone. None where the course is not installed.
+    """
+    with suppress(PackageNotFoundError):
+        found = [re.match(r"flwr\b.*~=(\d+\.\d+)", text) for text in requires(COURSE)]
+        return next(match[1] for match in found if match)
+    return None
+
+
+def is_newer(installed: str) -> bool:
+    """Whether an installed Flower is of a newer series than the course's."""
+    return _series(installed) > _series(flower_series())
+
+
+def _series(version: str) -> tuple[int, ...]:
+    return tuple(map(int, re.findall(r"\d+", version)[:2]))
+
+
+def check_flower_version(installed: str | None, series: str) -> None:
+    """Refuse a Flower that is older than the course's series; warn of a newer one.
 
     Parameters
     ----------
     installed : str or None
         flwr's version, or None if there is none.
+    series : str
+        The course's series, as :func:`flower_series` returns it.
+
+    Raises
+    ------
+    ImportError
+        If there is none, or an older one.
     """
-    if (installed or "").split(".")[:2] != FLOWER_SERIES.split("."):
+    here, tested = _series(installed or ""), _series(series)
+    if here < tested:
         found = f"flwr {installed}" if installed else "no flwr"
         raise ImportError(
-            f"This course is written for Flower {FLOWER_SERIES}, but {found} is "
-            f'installed: run `pip install "flwr~={FLOWER_SERIES}.0"` and restart '
-            "the kernel."
+            f"This course is written for Flower {series}, but {found} is "
+            f'installed: run `pip install "flwr~={series}.0"` and restart the kernel.'
+        )
+    if here > tested:
+        warnings.warn(
+            f"The course was tested with Flower {series}, and not with {installed}, "
+            "which is installed. It goes on; what it prints may differ.",
+            stacklevel=3,
         )
 
 
@@ -45,8 +81,9 @@ def installed_version(name: str) -> str | None:
 
 # `python -m course_utils` says what is missing here, so it starts without it. (While
 # Python looks for the module that it is to run, sys.argv[0] is "-m".)
-if not (sys.argv[:1] == ["-m"] and "course_utils" in sys.orig_argv):
-    check_flower_version(installed_version("flwr"))
+_is_checking = sys.argv[:1] == ["-m"] and "course_utils" in sys.orig_argv
+if not _is_checking and (series := flower_series()):
+    check_flower_version(installed_version("flwr"), series)
 
 # Lessons work offline and tell nobody that they ran. Flower reads both when it is
 # imported, so they are set here, before any module of the course imports it.

@@ -23,7 +23,7 @@ from flwr.app import (
     UserConfig,
 )
 from flwr.clientapp import ClientApp
-from flwr.common.constant import (
+from flwr.common.constant import (  # others of the course import them from here
     NUM_PARTITIONS_KEY,
     PARTITION_ID_KEY,
     SUPERLINK_NODE_ID,

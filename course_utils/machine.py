@@ -17,12 +17,11 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from course_utils import installed_version
+from course_utils import COURSE, flower_series, installed_version, is_newer
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
 
-COURSE = "flower-course"
 
 LESSON_MEMORY = 1.5
 PROCESSES_MEMORY = 4.0
@@ -134,17 +133,24 @@ def requirements() -> Iterator["Requirement"]:
 def check_packages() -> str:
     """Compare the versions of what is installed with what the course asks for."""
     wanted = {requirement.name: requirement for requirement in requirements()}
-    wrong = []
+    wrong, untested = [], ""
     for requirement in wanted.values():
         installed = installed_version(requirement.name)
         if installed is None:
             wrong.append((requirement, "is missing"))
+        elif requirement.name == "flwr" and is_newer(installed):
+            untested = (
+                f"flwr {installed} is newer than {flower_series()}, with which the "
+                "course was tested: what it prints may differ"
+            )
         elif not requirement.specifier.contains(installed, prereleases=True):
             wrong.append((requirement, f"is {installed}, not {requirement.specifier}"))
     if wrong:
         what = ", ".join(f"{r.name} {why}" for r, why in wrong)
         names = " ".join(f'"{str(r).split(";")[0].strip()}"' for r, _ in wrong)
         raise Fix(f"{what}: run `python -m pip install {names}`")
+    if untested:
+        raise Note(untested)
     shown = [f"{name} {installed_version(name)}" for name in ("flwr", "torch", "numpy")]
     return f"{len(wanted)} as the course asks, among them {', '.join(shown)}"
 

@@ -16,11 +16,13 @@ from federation import (
     NODES,
     QUICK,
     ROUNDS,
+    SETTINGS,
     train_here,
 )
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp.strategy import Result
 
+from course_utils import flower_series
 from course_utils.runtime import InProcessGrid, run_in_process
 
 TOLERANCE = 1e-5
@@ -34,6 +36,11 @@ their order: that is all that may differ. Seen: below 1e-6."""
 def test_its_settings_are_those_that_the_lessons_use() -> None:
     expected = {"num-server-rounds": 3, "fraction-train": 0.5, "local-epochs": 1}
     assert DEFAULTS | expected | {"lr": 0.01} == DEFAULTS
+
+
+def test_it_asks_for_the_flower_that_the_course_is_tested_with() -> None:
+    (asked,) = (s for s in SETTINGS["project"]["dependencies"] if "flwr" in s)
+    assert asked == f"flwr[simulation]~={flower_series()}.0"
 
 
 def test_it_imports_nothing_of_the_course() -> None:

@@ -15,6 +15,7 @@ import torch
 from flwr.serverapp.strategy import FedAvg
 from run_offline import namespace_command
 
+import course_utils
 from course_utils import data, machine
 
 ROOT = Path(__file__).parents[1]
@@ -72,11 +73,12 @@ def test_a_machine_that_is_ready_gets_a_line_for_each_thing_and_exit_code_0() ->
 
 
 def test_packages_that_are_too_old_are_named_and_the_exit_code_is_1(tmp_path) -> None:
-    pretend(tmp_path, "flwr", "1.40.0")
+    pretend(tmp_path, "flwr", "1.2.0")
     pretend(tmp_path, "tqdm", "1.0")
     done = run("-m", "course_utils", path=[tmp_path])
     (line,) = [each for each in done.stdout.splitlines() if "packages" in each]
-    assert line.startswith("FIX  packages: flwr is 1.40.0, not ~=1.41.0, ")
+    series = course_utils.flower_series()
+    assert line.startswith(f"FIX  packages: flwr is 1.2.0, not ~={series}.0, ")
     assert "tqdm is 1.0, not >=4.66" in line
     assert ": run `python -m pip install " in line and '"tqdm>=4.66"' in line
     assert done.returncode == 1 and "Traceback" not in done.stderr
@@ -133,12 +135,27 @@ def test_a_course_that_only_lies_there_is_told_from_an_installed_one(
     assert str(ROOT) in line and "pip install -r requirements.txt" in line
 
 
+def test_a_flower_that_is_newer_is_noted_and_warned_of_once(
+    tmp_path, monkeypatch, verdict
+) -> None:
+    pretend(tmp_path, "flwr", "99.1.0")
+    code = "import course_utils, course_utils.runtime; print('goes on')"
+    done = run("-c", code, path=[tmp_path])
+    assert done.returncode == 0 and done.stdout == "goes on\n"
+    tested = course_utils.flower_series()
+    said = f"The course was tested with Flower {tested}, and not with 99.1.0"
+    assert done.stderr.count(said) == 1
+    monkeypatch.syspath_prepend(tmp_path)
+    newer = f"NOTE packages: flwr 99.1.0 is newer than {tested}, "
+    assert verdict("packages").startswith(newer)
+
+
 def test_what_an_extra_brings_is_asked_for(tmp_path, monkeypatch, verdict) -> None:
     pretend(
         tmp_path,
         "flower-course",
         "9.0",
-        "Requires-Dist: flwr[simulation]~=1.41.0",
+        "Requires-Dist: flwr[simulation]~=1.2.0",
         "Requires-Dist: nowhere-to-be-found>=2; python_version < '3'",
         "Requires-Dist: nor-this>=2; extra == 'dev'",
         "Requires-Dist: but-this>=3; extra == 'lab'",

@@ -23,16 +23,16 @@ from flwr.app import (
 )
 from flwr.clientapp import ClientApp
 from flwr.clientapp.mod import message_size_mod
-from flwr.common.constant import ErrorCode
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.exception import InconsistentMessageReplies
 from flwr.serverapp.strategy import FedAvg, Strategy
 from flwr.serverapp.strategy.strategy_utils import sample_nodes
-from flwr.supercore.task_identity import TaskIdentity
 from tqdm import auto
 
 from course_utils import grid as grid_module
 from course_utils import isolation, runtime
+from course_utils.grid import ErrorCode
+from course_utils.isolation import TaskIdentity
 from course_utils.runtime import InProcessGrid, run_in_process
 
 SERVER = runtime.SUPERLINK_NODE_ID

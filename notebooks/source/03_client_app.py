@@ -501,7 +501,7 @@ print(flower_average({"num-examples": 1}, {"num-examples": 3}))
 print(outcome(flower_average, {"train-loss": 0.5}, {"train-loss": 0.7}))
 
 # %% [markdown] tags=["slide-then"]
-# It refuses, on the server, and the run ends there (as Flower 1.41's source has it):
+# It refuses, on the server, and the run ends there (as Flower's source has it):
 # every client has trained for nothing. **Predict:** and when every client says the
 # *same*, whatever it has?
 
@@ -691,7 +691,7 @@ print(outcome(ask, returns_a_dictionary))
 
 # %% [markdown]
 # This kindness is the course's. On Flower's own runtimes there is no reply to deliver
-# then, so none is delivered (as Flower 1.41's source has it), and the server waits.
+# then, so none is delivered (as Flower's source has it), and the server waits.
 # `FedAvg` gives up after an hour:
 
 # %%

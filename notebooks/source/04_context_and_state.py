@@ -491,10 +491,9 @@ assert reply.content["metrics"]["calls"] == 1
 
 # %% [markdown]
 # Nothing. A grid is a run, and a state ends with its run. So it is with Flower: a
-# second `flwr run` starts with empty states, on the same SuperNodes, too (tried with
-# Flower 1.41). And a SuperNode keeps states in memory, so if it is restarted, they are
-# gone (as its source has it). What must outlive a run belongs in a file, written by the
-# ClientApp.
+# second `flwr run` starts with empty states, on the same SuperNodes, too. And a SuperNode
+# keeps states in memory, so if it is restarted, they are gone (as its source has it).
+# What must outlive a run belongs in a file, written by the ClientApp.
 
 # %% [markdown]
 # ### Exercise 4.2: count by type
@@ -588,8 +587,7 @@ assert in_state == [1, 1, 2]
 # - Not here: the node keeps the state that it had before the call. The Simulation
 #   Runtime does the same.
 # - A SuperNode does not. When a call raises, it stores the state as the exception left
-#   it, so the same three messages give 1, 2, 3 there. (Tried on both, with Flower
-#   1.41.)
+#   it, so the same three messages give 1, 2, 3 there.
 # - You need not care if you **change the state last**, just before the `return`: then a
 #   call has changed either all of it or nothing, wherever it runs. `count`, called first
 #   as it is here, is what not to do.

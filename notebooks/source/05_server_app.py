@@ -591,7 +591,7 @@ print("kept:", len(kept), "arrays")
 
 # %% [markdown]
 # > **Only in this notebook.** On Flower's own runtimes nobody hands you a `run`: `main`
-# > returns nothing, its process ends, and Flower 1.41 empties the ServerApp's
+# > returns nothing, its process ends, and Flower empties the ServerApp's
 # > `context.state` before it stores the Context. A ServerApp that wants to keep its
 # > model writes a file, as the last line of `main`:
 # > `torch.save(result.arrays.to_torch_state_dict(), "final_model.pt")`.

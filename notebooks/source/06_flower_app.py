@@ -1153,8 +1153,8 @@ print("no process, no folder")
 # ## Reading older Flower code
 #
 # Flower's interface has changed, and most of what is found on the web is older than the
-# change. In Flower 1.41 much of the left column still works, often with a warning. The
-# commands in it are gone.
+# change. Much of the left column still works, often with a warning. The commands in it
+# are gone.
 #
 # <details><summary>A table of old names and today's</summary>
 #

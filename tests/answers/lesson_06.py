@@ -384,7 +384,7 @@ build-backend = "hatchling.build"
 name = "{name}"
 {project}
 license = "Apache-2.0"
-dependencies = ["flwr[simulation]~=1.41.0"]
+dependencies = ["flwr[simulation]"]
 
 [tool.flwr.app]
 {publisher}
