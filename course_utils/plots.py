@@ -381,6 +381,45 @@ def draw_apps() -> None:
     )
 
 
+def draw_silence() -> None:
+    """Draw when the server hears of clients that reply, raise, die or hang."""
+    figure, axes = plt.subplots(figsize=(8.4, 3.4))
+    trains, deadline, offline, end = 10, 20, 60, 78
+    axes.text(trains / 2, 0, "trains", ha="center", va="center", fontsize=9)
+    rows = {
+        "replies": (trains, "a result"),
+        "raises": (4, "an error reply: a failure"),
+        "dies": (5 + offline - 12, "an error reply\nby the SuperLink"),
+    }
+    for row, (name, (told, what)) in enumerate(rows.items()):
+        works = 5 if name == "dies" else told
+        axes.barh(-row, works, height=0.4, color=COLOURS[4])
+        marker = "o" if name == "replies" else "X"
+        axes.plot(told, -row, marker, color="black", ms=8)
+        axes.text(told + 2, -row, what, va="center", fontsize=9)
+    axes.barh(-3, 5, height=0.4, color=COLOURS[4])
+    axes.plot([deadline] * 2, [-2.6, -3.4], "--", color="black")
+    what = "the deadline: the round ends, and the server has heard nothing"
+    axes.text(deadline + 2, -3, what, va="center", fontsize=9)
+    axes.plot(-7, -2, "|", color="black", ms=12)
+    axes.text(-7, -1.6, "last heartbeat", ha="left", va="center", fontsize=9)
+    style = {"arrowstyle": "<->", "color": "black", "shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", (-7, -2.35), (offline - 7, -2.35), arrowprops=style)
+    axes.text(24, -2.2, "60 seconds without one", va="center", fontsize=9)
+    axes.set_yticks(range(0, -4, -1), [f"client {name}" for name in [*rows, "hangs"]])
+    axes.set(xlim=(-9, end), ylim=(-3.6, 0.5), xlabel="seconds since the message")
+    axes.spines[["left", "top", "right"]].set_visible(False)
+    axes.tick_params(left=False)
+    _show(
+        figure,
+        "what the server hears of four clients, over the seconds since the message. "
+        "Client replies: it trains, then its result comes. Client raises: an error "
+        "reply comes at once, a failure. Client dies: its last heartbeat was before, "
+        "and 60 seconds after that the SuperLink writes an error reply, a failure. "
+        "Client hangs: the deadline ends the round, and the server has heard nothing.",
+    )
+
+
 def plot_label_panels(counts_by_title: dict[str, np.ndarray]) -> None:
     """Plot stacked bars of label counts for several splits, side by side.
 
