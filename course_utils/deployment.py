@@ -86,6 +86,10 @@ PAGE = 104
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
+ERRORS = re.compile(r"^(?:.*\bERROR\b.*|[\w.]*(?:Error|Exception): .*)$", re.MULTILINE)
+"""A line that tells of an error: Flower's log, or the end of a traceback."""
+
+
 class CommandFailed(RuntimeError):
     """A process ended with an error, or before it did what was waited for."""
 
@@ -192,9 +196,12 @@ class Process:
             if self.log().count(text) >= times:
                 return True
             if ended:
+                error = ERRORS.search(self.log())
                 raise CommandFailed(
                     f"{self.name} ended with exit code {self.exit_code} and did not "
-                    f"print {text!r}. Its last lines:\n{self.tail()}"
+                    f"print {text!r}. "
+                    + (f"Its first error: {error[0].strip()}\n" if error else "")
+                    + f"Its last lines:\n{self.tail()}"
                 )
             return False
 

@@ -58,6 +58,13 @@ def test_a_process_that_ends_too_early_is_told_with_its_last_lines(deployment) -
         deployment.start("hasty", command, ready="ready")
 
 
+def test_of_a_process_that_ends_too_early_the_first_error_is_told(deployment) -> None:
+    lines = ["all is well", "ValueError: no data", *["at last"] * 20]
+    command = [sys.executable, "-c", f"print(*{lines!r}, sep=chr(10))"]
+    with pytest.raises(CommandFailed, match=r"first error: ValueError: no data\nIts"):
+        deployment.start("hasty", command, ready="ready")
+
+
 def test_a_wait_is_bounded_and_says_for_what(deployment) -> None:
     with pytest.raises(
         TimeoutError, match=r"(?s)did not print 'done' within 1 s.*ready"
