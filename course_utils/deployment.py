@@ -6,6 +6,7 @@ themselves. Who starts them from a notebook must end them, whatever happens to i
 kernel, and each of its waits is bounded and says what it waited for.
 """
 
+import itertools
 import json
 import os
 import re
@@ -15,6 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import time
 import uuid
 from collections.abc import Callable, Iterable
@@ -78,7 +80,14 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LONGEST_FOR_RAY = 36
 """Characters of a folder in which Ray's sockets keep their paths short enough."""
 
+PAGE = 104
+"""Characters in a line of a notebook's output, as wide as JupyterLab shows it."""
+
 COLOURS = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+
+
+ERRORS = re.compile(r"^(?:.*\bERROR\b.*|[\w.]*(?:Error|Exception): .*)$", re.MULTILINE)
+"""A line that tells of an error: Flower's log, or the end of a traceback."""
 
 
 class CommandFailed(RuntimeError):
@@ -99,7 +108,12 @@ class Process:
     """
 
     def __init__(
-        self, name: str, command: list[str], log_path: Path, environment: dict[str, str]
+        self,
+        name: str,
+        command: list[str],
+        log_path: Path,
+        environment: dict[str, str],
+        folder: Path | None = None,
     ) -> None:
         self.name, self.command, self.log_path = name, command, log_path
         self._mark = environment[MARK]
@@ -108,6 +122,7 @@ class Process:
             try:
                 self._popen = subprocess.Popen(
                     command,
+                    cwd=folder,
                     env=environment,
                     stdin=subprocess.DEVNULL,
                     stdout=log,
@@ -140,6 +155,22 @@ class Process:
         """Return the last lines that it has printed, blank ones left out."""
         return "\n".join([s for s in self.log().splitlines() if s.strip()][-lines:])
 
+    def grep(self, *words: str) -> str:
+        """Return those lines that contain one of the words, made to fit a page.
+
+        Of lines that are repeated one after another, one is returned. The mark of a
+        line that informs (``INFO :``) is left out, the deployment's folder is ``…``,
+        and long lines are folded.
+        """
+        log = self.log().replace(str(self.log_path.parent), "…")
+        lines = [re.sub(r"^INFO\s*:\s*", "", line) for line in log.splitlines()]
+        found = (line for line in lines if any(word in line for word in words))
+        folded = (
+            textwrap.fill(line, PAGE, subsequent_indent="    ", break_on_hyphens=False)
+            for line, _ in itertools.groupby(found)
+        )
+        return "\n".join(folded)
+
     def wait_for(self, text: str, *, times: int = 1, timeout: float = PATIENCE) -> None:
         """Wait until it has printed a text.
 
@@ -165,9 +196,12 @@ class Process:
             if self.log().count(text) >= times:
                 return True
             if ended:
+                error = ERRORS.search(self.log())
                 raise CommandFailed(
                     f"{self.name} ended with exit code {self.exit_code} and did not "
-                    f"print {text!r}. Its last lines:\n{self.tail()}"
+                    f"print {text!r}. "
+                    + (f"Its first error: {error[0].strip()}\n" if error else "")
+                    + f"Its last lines:\n{self.tail()}"
                 )
             return False
 
@@ -215,6 +249,21 @@ class Process:
             finally:
                 bar.total = bar.n  # else a notebook keeps the bar, in red
 
+    def tree(self) -> list[str]:
+        """Return the names of its program and, indented, of what that has started."""
+
+        def below(process: psutil.Process, depth: int) -> list[str]:
+            try:
+                # A script of Python's runs as `python script …`.
+                words, children = process.cmdline(), process.children()
+            except psutil.NoSuchProcess:  # it has just ended
+                return []
+            name = Path(words[1] if len(words) > 1 else words[0]).name if words else "?"
+            lines = [line for child in children for line in below(child, depth + 1)]
+            return ["    " * depth + name, *lines]
+
+        return below(psutil.Process(self._popen.pid), 0)
+
     def ask_to_end(self) -> None:
         """Ask it to end, as Ctrl+C does, and do not wait until it has.
 
@@ -252,7 +301,7 @@ class Process:
 
 
 class Deployment:
-    """The processes of one federation on this machine.
+    """The processes of one federation on this machine, all started in one folder.
 
     Each gets a ``FLWR_HOME`` of its own, as it would have on a machine of its own; all
     ``flwr`` commands share one.
@@ -352,7 +401,7 @@ class Deployment:
             **QUIET_AND_OFFLINE,
             **KEEP_THE_MARK,
             **LEAN_RAY,
-            "COLUMNS": "104",  # how wide flwr draws its tables: as JupyterLab is
+            "COLUMNS": str(PAGE),  # how wide flwr draws its tables
             MARK: f"{self._id}/{name}",
             "FLWR_HOME": str(self.home("flwr" if "flwr" in words else name)),
             "PATH": f"{SCRIPTS}{os.pathsep}{os.environ['PATH']}",
@@ -363,7 +412,9 @@ class Deployment:
             known = [environment[variable]] if environment.get(variable) else []
             environment[variable] = ",".join([*known, *self.direct])
         log_path = self.folder / f"{name}.log"
-        process = self.processes[name] = Process(name, words, log_path, environment)
+        process = self.processes[name] = Process(
+            name, words, log_path, environment, self.folder
+        )
         if ready is not None:
             try:
                 process.wait_for(ready, timeout=timeout)
@@ -511,6 +562,11 @@ class Deployment:
             encoding="utf-8",
         )
         return path
+
+    def tree(self) -> list[str]:
+        """Return the programs that run now, each below the one that has started it."""
+        running = [one for one in self.processes.values() if one.is_running]
+        return [line for one in running for line in one.tree()]
 
     def stop(self) -> None:
         """End all processes, and all that they started."""

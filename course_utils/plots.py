@@ -381,6 +381,87 @@ def draw_apps() -> None:
     )
 
 
+def draw_simulation() -> None:
+    """Draw the processes of one simulated run, and who starts whom."""
+    figure, axes = plt.subplots(figsize=(8.4, 2.9))
+    axes.set(xlim=(0, 16.8), ylim=(0, 5.8))
+    axes.axis("off")
+    app = "#BBD7EE"
+    boxes = {
+        "flwr run": (0.2, 3.6, 2.4, "packs the app", "white"),
+        "SuperLink": (4.4, 3.6, 3.0, "keeps runs, logs", "white"),
+        "SuperExec": (4.4, 0.6, 3.0, "asks for work", "white"),
+        "flwr-simulation": (9.2, 0.6, 3.5, "your ServerApp", app),
+        "Ray worker": (14.0, 0.6, 2.6, "your ClientApp", app),
+        "Ray worker ": (14.0, 3.6, 2.6, "your ClientApp", app),
+    }
+    for name, (x, y, width, does, colour) in boxes.items():
+        style = {"boxstyle": "round,pad=0.1", "fc": colour, "ec": "black"}
+        axes.add_patch(FancyBboxPatch((x, y), width, 1.4, **style))
+        middle = x + width / 2
+        axes.text(middle, y + 1.0, name, ha="center", va="center", weight="bold")
+        axes.text(middle, y + 0.4, does, ha="center", va="center", fontsize=9)
+    arrows = (
+        ((2.75, 4.3), (4.25, 4.3), "-", "sends\nthe app", (3.5, 5.2)),
+        ((5.3, 3.45), (5.3, 2.15), "-", "starts", (4.7, 2.8)),
+        ((6.5, 2.15), (6.5, 3.45), "--", "every second", (8.0, 2.8)),
+        ((7.55, 1.3), (9.05, 1.3), "-", "starts\nfor a run", (8.3, 0.1)),
+        ((12.85, 1.3), (13.85, 1.3), "-", "starts", (13.35, 0.7)),
+        ((12.2, 2.15), (13.85, 4.0), "-", "starts", (12.6, 3.4)),
+    )
+    for start, end, dash, what, place in arrows:
+        style = {"arrowstyle": "-|>", "lw": 1.5, "ls": dash, "color": "black"}
+        axes.annotate("", xy=end, xytext=start, arrowprops=style)
+        axes.text(*place, what, ha="center", va="center", fontsize=9)
+    _show(
+        figure,
+        "the processes of a simulated run. The command flwr run packs the app and "
+        "sends it to the SuperLink. The SuperLink has started a helper, the SuperExec, "
+        "which asks it every second for work. For each run the SuperExec starts a "
+        "process flwr-simulation, with your ServerApp. That starts Ray's workers, and "
+        "each of them runs your ClientApp.",
+    )
+
+
+def draw_silence() -> None:
+    """Draw when the server hears of clients that reply, raise, die or hang."""
+    figure, axes = plt.subplots(figsize=(8.4, 3.4))
+    trains, deadline, offline, end = 10, 20, 60, 78
+    axes.text(trains / 2, 0, "trains", ha="center", va="center", fontsize=9)
+    rows = {
+        "replies": (trains, "a result"),
+        "raises": (4, "an error reply: a failure"),
+        "dies": (5 + offline - 12, "an error reply\nby the SuperLink"),
+    }
+    for row, (name, (told, what)) in enumerate(rows.items()):
+        works = 5 if name == "dies" else told
+        axes.barh(-row, works, height=0.4, color=COLOURS[4])
+        marker = "o" if name == "replies" else "X"
+        axes.plot(told, -row, marker, color="black", ms=8)
+        axes.text(told + 2, -row, what, va="center", fontsize=9)
+    axes.barh(-3, 5, height=0.4, color=COLOURS[4])
+    axes.plot([deadline] * 2, [-2.6, -3.4], "--", color="black")
+    what = "the deadline: the round ends, and the server has heard nothing"
+    axes.text(deadline + 2, -3, what, va="center", fontsize=9)
+    axes.plot(-7, -2, "|", color="black", ms=12)
+    axes.text(-7, -1.6, "last heartbeat", ha="left", va="center", fontsize=9)
+    style = {"arrowstyle": "<->", "color": "black", "shrinkA": 0, "shrinkB": 0}
+    axes.annotate("", (-7, -2.35), (offline - 7, -2.35), arrowprops=style)
+    axes.text(24, -2.2, "60 seconds without one", va="center", fontsize=9)
+    axes.set_yticks(range(0, -4, -1), [f"client {name}" for name in [*rows, "hangs"]])
+    axes.set(xlim=(-9, end), ylim=(-3.6, 0.5), xlabel="seconds since the message")
+    axes.spines[["left", "top", "right"]].set_visible(False)
+    axes.tick_params(left=False)
+    _show(
+        figure,
+        "what the server hears of four clients, over the seconds since the message. "
+        "Client replies: it trains, then its result comes. Client raises: an error "
+        "reply comes at once, a failure. Client dies: its last heartbeat was before, "
+        "and 60 seconds after that the SuperLink writes an error reply, a failure. "
+        "Client hangs: the deadline ends the round, and the server has heard nothing.",
+    )
+
+
 def plot_label_panels(counts_by_title: dict[str, np.ndarray]) -> None:
     """Plot stacked bars of label counts for several splits, side by side.
 

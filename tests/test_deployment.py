@@ -19,6 +19,7 @@ from jupyter_client.manager import start_new_kernel
 from course_utils import classroom
 from course_utils.deployment import (
     LONGEST_FOR_RAY,
+    PAGE,
     CommandFailed,
     Deployment,
     Process,
@@ -57,6 +58,13 @@ def test_a_process_that_ends_too_early_is_told_with_its_last_lines(deployment) -
         deployment.start("hasty", command, ready="ready")
 
 
+def test_of_a_process_that_ends_too_early_the_first_error_is_told(deployment) -> None:
+    lines = ["all is well", "ValueError: no data", *["at last"] * 20]
+    command = [sys.executable, "-c", f"print(*{lines!r}, sep=chr(10))"]
+    with pytest.raises(CommandFailed, match=r"first error: ValueError: no data\nIts"):
+        deployment.start("hasty", command, ready="ready")
+
+
 def test_a_wait_is_bounded_and_says_for_what(deployment) -> None:
     with pytest.raises(
         TimeoutError, match=r"(?s)did not print 'done' within 1 s.*ready"
@@ -74,6 +82,32 @@ def test_a_name_that_runs_already_is_started_anew(deployment) -> None:
     first = deployment.start("sleeper", SLEEP, ready="ready")
     second = deployment.start("sleeper", SLEEP, ready="ready")
     assert not first.is_running and second.is_running
+
+
+def test_of_a_log_the_lines_that_matter_are_folded_to_a_page(deployment) -> None:
+    lines = ["INFO :      [ROUND 1]", "INFO :      waits", *["INFO :      waits"] * 3]
+    lines += ["of no interest", "waits " * 30, "waits"]
+    process = deployment.start("log", [sys.executable, "-c", f"print({lines!r})"])
+    process.wait()
+    process.log_path.write_text("\n".join(lines), encoding="utf-8")
+    first, once, long, rest, last = process.grep("[ROUND", "waits").splitlines()
+    assert (first, once, last) == ("[ROUND 1]", "waits", "waits")
+    assert len(long) <= PAGE and rest.startswith("    waits")
+
+
+def test_the_tree_names_programs_below_those_that_started_them(deployment) -> None:
+    code = "import subprocess as s; s.run(['sleep', '99'])"
+    deployment.start("parent", [sys.executable, "-c", code])
+    assert eventually(lambda: deployment.tree() == ["-c", "    99"])
+    deployment.processes["parent"].stop()
+    assert deployment.tree() == []
+
+
+def test_its_processes_run_in_its_folder(deployment) -> None:
+    code = "import os; print(os.getcwd())"
+    process = deployment.start("where", [sys.executable, "-c", code])
+    process.wait()
+    assert process.tail(1) == str(deployment.folder)
 
 
 def test_a_failing_flwr_command_is_told(deployment) -> None:
@@ -208,6 +242,7 @@ def test_a_supernode_key_is_for_its_owner_alone(tmp_path) -> None:
 # ----------------------------------------------------------------- nothing stays behind
 
 START = """
+import sys
 from course_utils.deployment import Deployment
 deployment = Deployment()
 command = "flower-superlink --insecure --host 127.0.0.1 --port {port}"
@@ -238,13 +273,27 @@ def is_gone(deployment_id: str, folder: str, port: int) -> bool:
     )
 
 
+# What has a port of its own, and a child: much cheaper than a SuperLink.
+SERVER = """
+import http.server, signal, subprocess, sys
+child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(99)"])
+signal.signal(signal.SIGTERM, lambda *_: (child.kill(), sys.exit()))
+server = http.server.HTTPServer(("127.0.0.1", {port}), None)
+print("Uvicorn running on", flush=True)
+server.serve_forever()
+"""
+
+
 @pytest.mark.parametrize("ending", ["SIGKILL", "SIGTERM", "an exception", "the end"])
 def test_nothing_is_left_however_its_owner_ends(ending) -> None:
     port = free_port()
     rest = {"an exception": "1 / 0", "the end": ""}.get(
         ending, "import time; time.sleep(99)"
     )
-    code = START.format(port=port) + "import sys; sys.stdout.flush()\n" + rest
+    code = START.format(port=port) + "sys.stdout.flush()\n" + rest
+    if ending != "SIGKILL":  # one of them with a real SuperLink
+        server = [sys.executable, "-c", SERVER.format(port=port)]
+        code = code.replace("command, ready", f"{server!r}, ready")
     owner = subprocess.Popen(
         [sys.executable, "-c", code],
         stdout=subprocess.PIPE,
@@ -254,7 +303,7 @@ def test_nothing_is_left_however_its_owner_ends(ending) -> None:
     with owner:
         mark, folder = owner.stdout.readline().split()
         if ending.startswith("SIG"):
-            assert is_open(port) and len(find_marked(mark)) >= 2  # and its SuperExec
+            assert is_open(port) and len(find_marked(mark)) >= 2  # and its child
             owner.send_signal(getattr(signal, ending))
         owner.wait(300)
     assert eventually(lambda: is_gone(mark, folder, port))

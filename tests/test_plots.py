@@ -288,6 +288,8 @@ def samples() -> list[Dataset]:
 EVERY_FIGURE = {
     "draw_loop": (plots.draw_loop, ()),
     "draw_apps": (plots.draw_apps, ()),
+    "draw_simulation": (plots.draw_simulation, ()),
+    "draw_silence": (plots.draw_silence, ()),
     "plot_curves": (plots.plot_curves, ({"a": [0.1, 0.5]},)),
     "plot_client_bars": (plots.plot_client_bars, ({"a": [0.1, 0.5]},)),
     "plot_label_counts": (plots.plot_label_counts, (np.array([[9, 1], [2, 8]]),)),

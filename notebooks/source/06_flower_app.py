@@ -362,8 +362,10 @@ print(deployment.flwr("list"))
 # %% [markdown]
 # To see where they go, note when each step shows up in the log. `follow` runs the
 # command to its end, waits for one line after the other, and gives up when time is up.
-# (Where other programs keep this machine busy, Ray may not start in time. `follow` says
-# so, and tries again.)
+#
+# Where other programs keep this machine busy, Ray may not start in time. `follow` says
+# so, and tries again. If it gives up, end other programs and run this cell again: all
+# that follows looks at this run. Or read on: its outputs are stored in the notebook.
 
 # %%
 STEPS = [
@@ -387,7 +389,9 @@ print("ended with exit code", process.exit_code)
 print([path.name for path in sorted(THERE.iterdir())])
 
 # %% [markdown]
-# It has run, and left two files. Of its log, the lines on training:
+# It has run, and left two files. (Look for them. The exit code proves nothing:
+# `flwr run --stream` ends with 0 also when the ServerApp has raised an error.) Of its
+# log, the lines on training:
 
 # %% tags=["nbval-ignore-output"]
 for line in process.log().splitlines():
@@ -450,16 +454,16 @@ print("more than half of the time has passed")
 # %% [markdown] tags=["slide"]
 # More than three times as long as here, often more than ten times. Nearly every line
 # above is something starting up:
-#
-# 1. `flwr` packs the app, and sends it to the SuperLink.
-# 2. The SuperLink has a helper, the SuperExec. It asks the SuperLink every second for
-#    work. For each run it starts a process, `flwr-simulation`, which imports Flower.
-# 3. That process unpacks the app and imports it, and with it PyTorch.
-# 4. It starts Ray, which starts half a dozen processes. Then come the workers that run
-#    the clients, and each of them imports PyTorch again. This is the largest part.
-# 5. Once all is up, a round takes a second or two at most, about as long as in this
-#    process.
-# 6. At the end Ray is shut down.
+
+# %% tags=["slide-more", "slide-output"]
+from course_utils.plots import draw_simulation
+
+draw_simulation()
+
+# %% [markdown] tags=["slide-more"]
+# - Each process imports what it needs anew. The workers import PyTorch once more, which
+#   is the largest part.
+# - Once all is up, a round takes about as long as in this process.
 #
 # So these seconds are **paid once for each run**, and not for each round or message.
 
@@ -943,28 +947,6 @@ assert not (FLWR_HOME / "runtime-envs").exists()
 #   is running already does not notice: stop it first.
 # - **A SuperNode** never installs, unless its owner starts it with
 #   `--allow-runtime-dependency-installation`. Whoever owns the machine decides.
-#
-# The two commands say it themselves:
-
-
-# %%
-def sentence_of_help(command: str, beginning: str) -> str:
-    """Return the sentence of a command's help that begins so."""
-    helping = deployment.start("help", [command, "--help"])
-    helping.wait()
-    text = " ".join(helping.log().split())
-    return text[text.index(beginning) :].split(".")[0]
-
-
-beginning = "By default, runtime dependency installation"
-print(sentence_of_help("flower-superlink", beginning))
-
-# %% [markdown]
-# Without the variable, the last word of that is "enabled". The SuperNode's:
-
-# %%
-beginning = "--allow-runtime-dependency-installation Allow"
-print(sentence_of_help("flower-supernode", beginning))
 
 # %% [markdown] tags=["slide"]
 # ## What a run ships
@@ -998,19 +980,16 @@ shutil.copytree(THERE, copied / "results", dirs_exist_ok=True)
 print(sorted(path.name for path in copied.iterdir()))
 
 # %% [markdown] tags=["slide-more"]
-# `flwr build` writes into the current folder, so we go there for a moment. **Predict:**
-# the bundle is a zip file. Which of the results are in it: the metrics, the model,
-# both, or neither?
+# **Predict:** the bundle is a zip file. Which of the results are in it: the metrics, the
+# model, both, or neither?
 
 # %% tags=["slide-then", "slide-output"]
-import contextlib
 import zipfile
 
 
 def build() -> Path:
     """Build the copied app, and return the bundle's path."""
-    with contextlib.chdir(deployment.folder):
-        printed = deployment.flwr("build --app flower-app")
+    printed = deployment.flwr("build --app flower-app")
     return deployment.folder / printed.split("built ")[1].strip()
 
 
@@ -1039,40 +1018,9 @@ print("left out:", left_out)
 assert left_out == {"results/metrics.json"}
 
 # %% [markdown]
-# **Predict:** before `.fab`, the name of a bundle has eight characters. Will they change
-# when one letter of the code does? And when the same folder is built again?
-
-# %% tags=["nbval-ignore-output"]
-task_file = copied / "federated_digits" / "task.py"
-code = task_file.read_bytes()
-task_file.write_bytes(code.replace(b"# The model is", b"# The model was"))
-edited = build()
-task_file.write_bytes(code)
-rebuilt = build()
-print("as it was:    ", careful.name)
-print("one word else:", edited.name)
-print("built again:  ", rebuilt.name)
-
-# %%
-import hashlib
-
-digest = hashlib.sha256(careful.read_bytes()).hexdigest()
-prefix = "flower-course.federated-digits.1-0-0"
-assert careful.name == f"{prefix}.{digest[:8]}.fab"
-assert rebuilt == careful
-assert careful not in (edited, careless)
-print("built again: the same name; a changed comment: another")
-
-# %% [markdown]
-# They are the hash of the bundle: another content, another name, and the same content
-# the same name, whenever it was built. (The files in it all carry one fixed date.)
-#
-# `flwr run` makes the same file, and the SuperLink keeps its hash with the run. So you
-# can tell which code a run has run, weeks later:
-
-# %%
-assert finished["fab-hash"] == digest
-print("the first run has run exactly this code")
+# The eight characters before `.fab` are the beginning of the bundle's SHA-256 hash. The
+# SuperLink keeps the hash with each run (`fab-hash` in `flwr list --format json`). So you
+# can tell weeks later which code a run has run.
 
 # %% [markdown]
 # ### Exercise 6.3: an app's pyproject.toml
@@ -1241,6 +1189,7 @@ print("no process, no folder")
 # - **`flwr list`, `flwr log`, `flwr stop`** work as long as there is a SuperLink. Each
 #   `flwr` command that needs one starts it in the background, and it stays: stop it
 #   with `kill`.
+# - **Exit code 0** says that the run was accepted. `flwr list` says how it ended.
 # - **A run ships** the app's folder, without what its `.gitignore` names, and
 #   **installs** its dependencies anew, unless the variable forbids it. **Older code**
 #   translates by the table.
