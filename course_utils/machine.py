@@ -7,15 +7,18 @@ package makes a line and not a traceback.
 
 import os
 import shutil
-import socket
+import ssl
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import distributions, metadata, requires
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from unittest.mock import patch
 
 from course_utils import installed_version
 
@@ -31,6 +34,12 @@ PROCESSES_MEMORY = 4.0
 Measured: the kernel of one of the first takes at most 1.1 GB, all processes of lesson
 06 together 2.5 GB, of 07 3.6 GB. JupyterLab and a browser come on top.
 """
+
+HELLO = b"This is the course."
+"""What a server of the check answers, and no proxy does."""
+
+PROXIES = ("http_proxy", "https_proxy", "all_proxy")
+"""Environment variables, in capitals or not, that set a proxy for all programs."""
 
 DISK = 1.0
 """GB to have free for the cached digits, logs and temporary files, with room to spare.
@@ -221,21 +230,89 @@ def check_disk() -> str:
 
 
 def check_ports() -> str:
-    """Let one socket of this process talk with another, without leaving the machine."""
+    """Ask over HTTP, as Flower's processes do: first those of the lessons, then any."""
+    from httpx import TransportError
+
+    from course_utils.deployment import LOOPBACK, past_proxies
+
+    here = "programs can talk with each other on 127.0.0.1"
     try:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            server.settimeout(5)
-            with socket.create_connection(server.getsockname(), timeout=5) as client:
-                accepted, _ = server.accept()
-                with accepted:
-                    accepted.sendall(b"hello")
-                    client.recv(5)
-    except OSError as error:
+        with patch.dict(os.environ, past_proxies(LOOPBACK)):  # as a Deployment does
+            ask_itself()
+    except TransportError as error:
         raise Fix(
             f"programs cannot talk with each other on 127.0.0.1 ({named(error)}): "
             "allow Python to do so in the firewall or security software"
         ) from error
-    return "programs can talk with each other on 127.0.0.1"
+    except Exception as error:
+        raise Fix(
+            f"Flower's HTTP client refuses a setting ({named(error)}): correct or "
+            f"unset {which_are_set(*PROXIES, 'ssl_cert_file')}, and start JupyterLab "
+            "again"
+        ) from error
+    try:
+        ask_itself()
+    except Exception as error:
+        raise Note(
+            f"{here} in the lessons, but in a terminal Flower would ask a proxy, set "
+            f"by {which_are_set(*PROXIES)}, and fail ({named(error)}): add 127.0.0.1 "
+            "and localhost to the variable no_proxy there"
+        ) from error
+    return here
+
+
+def which_are_set(*names: str) -> str:
+    """List those of these environment variables that are set, in capitals or not."""
+    # Not what they hold: a proxy's address may have a password in it.
+    found = [each for each in os.environ if each.lower() in names and os.environ[each]]
+    return ", ".join(found) or "the system's settings"
+
+
+def ask_itself() -> None:
+    """Let this process ask itself over HTTP, without and with TLS.
+
+    Raises
+    ------
+    Exception
+        What Flower's HTTP client would raise.
+    """
+    import httpx  # as Flower does
+
+    from course_utils.deployment import make_certificates
+
+    class Answer(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(HELLO)))
+            self.end_headers()
+            self.wfile.write(HELLO)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with tempfile.TemporaryDirectory() as folder:
+        paths = make_certificates(Path(folder))
+        serving = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        serving.load_cert_chain(paths["cert"], paths["key"])
+        asking = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        asking.load_verify_locations(paths["ca"])
+    for scheme, verify in (("http", True), ("https", asking)):
+        with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
+            if scheme == "https":
+                # The handshake is left to a thread: who stalls in it stops none here.
+                server.socket = serving.wrap_socket(
+                    server.socket, server_side=True, do_handshake_on_connect=False
+                )
+            threading.Thread(
+                target=server.serve_forever, args=(0.05,), daemon=True
+            ).start()
+            try:
+                url = f"{scheme}://127.0.0.1:{server.server_port}"
+                answer = httpx.get(url, verify=verify, timeout=5)
+            finally:
+                server.shutdown()
+        if answer.content != HELLO:
+            raise ConnectionError(f"something else answers, with {answer.status_code}")
 
 
 # --------------------------------------------------------------------- what it can do

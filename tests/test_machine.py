@@ -4,7 +4,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections import namedtuple
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import datasets
@@ -16,6 +18,7 @@ from flwr.serverapp.strategy import FedAvg
 from run_offline import namespace_command
 
 from course_utils import data, machine
+from course_utils.deployment import free_port
 
 ROOT = Path(__file__).parents[1]
 SITE = Path(psutil.__file__).parents[1]
@@ -223,6 +226,60 @@ def test_a_machine_that_does_not_let_programs_talk_is_noticed() -> None:
     line, _, problems = done.stdout.splitlines()
     assert line.startswith("FIX  ports: programs cannot talk with each other")
     assert "firewall" in line and problems == "1"
+
+
+@pytest.fixture
+def no_proxies(monkeypatch):
+    """Take away what this machine sets for HTTP, and return how to set something."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file"):
+        for variable in (name, name.upper()):
+            monkeypatch.delenv(variable, raising=False)
+    return monkeypatch.setenv
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTPS_PROXY"])
+def test_a_proxy_is_in_the_way_of_a_terminal_but_not_of_the_lessons(
+    variable, no_proxies, verdict
+) -> None:
+    well = "OK   ports, programs can talk with each other on 127.0.0.1"
+    assert verdict("ports") == well
+    no_proxies(variable, f"http://me:secret@127.0.0.1:{free_port()}")
+    line = verdict("ports")
+    assert line.startswith("NOTE ports: programs can talk with each other on 127.0.0.1")
+    assert f"in a terminal Flower would ask a proxy, set by {variable}, and" in line
+    assert "no_proxy" in line and "secret" not in line
+    no_proxies("no_proxy", "example.org,127.0.0.1")
+    assert verdict("ports") == well
+
+
+def test_a_proxy_that_answers_is_not_taken_for_a_program(no_proxies, verdict) -> None:
+    class LoginPage(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"Please log in.")
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), LoginPage) as proxy:
+        threading.Thread(target=proxy.serve_forever, args=(0.05,), daemon=True).start()
+        no_proxies("http_proxy", f"http://127.0.0.1:{proxy.server_port}")
+        line = verdict("ports")
+        proxy.shutdown()
+    assert (
+        line.startswith("NOTE ports: ") and "something else answers, with 200" in line
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("ALL_PROXY", "socks://127.0.0.1:9"), ("SSL_CERT_FILE", "/nowhere.pem")],
+)
+def test_a_setting_with_which_flower_cannot_ask_at_all_is_named(
+    variable, value, no_proxies, verdict
+) -> None:
+    no_proxies(variable, value)
+    line = verdict("ports")
+    assert line.startswith("FIX  ports: Flower's HTTP client refuses a setting (")
+    assert f"unset {variable}, and start" in line
 
 
 @pytest.fixture
