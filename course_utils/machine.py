@@ -5,7 +5,10 @@ network. All but the standard library is imported where it is used, so that a mi
 package makes a line and not a traceback.
 """
 
+import errno
+import math
 import os
+import re
 import shutil
 import ssl
 import sys
@@ -13,10 +16,11 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import distributions, metadata, requires
 from importlib.util import find_spec
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
@@ -34,6 +38,33 @@ PROCESSES_MEMORY = 4.0
 Measured: the kernel of one of the first takes at most 1.1 GB, all processes of lesson
 06 together 2.5 GB, of 07 3.6 GB. JupyterLab and a browser come on top.
 """
+
+LESSON_ADDRESS_SPACE = 6
+PROCESSES_ADDRESS_SPACE = 16
+"""GB of address space, which `ulimit -v` limits, for a lesson's kernel and for Ray.
+
+A program reserves far more of it than it ever uses as memory. Measured on 2 cores: a
+kernel of lessons 00 to 05 takes 6.5 GB where nothing limits it, and gets by with 5.6;
+Ray's largest process in lesson 06 takes 14.3 GB, and crashes with 12.
+"""
+
+CGROUPS = Path("/sys/fs/cgroup")
+OWN_CGROUPS = Path("/proc/self/cgroup")
+"""Where Linux keeps the control groups, by which containers and jobs are limited, and
+says which of them a process is in."""
+
+MEMORY_FILES = {
+    "": ("memory.max", "memory.current", "inactive_file"),
+    "memory": ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),
+}
+"""A group's files with its limit and use, and what its memory.stat calls cached files,
+by controller: version 2 of control groups has one tree for all, with no name."""
+
+OUT_OF_MEMORY = re.compile(
+    r"(cannot|can't) allocate memory|failed to map segment from shared object$",
+    re.IGNORECASE,
+)
+"""What errors of other types than MemoryError say when memory is short."""
 
 HELLO = b"This is the course."
 """What a server of the check answers, and no proxy does."""
@@ -65,15 +96,22 @@ def count_problems() -> int:
     for what, check in CHECKS.items():
         try:
             line = f"OK   {what}, {check()}"
-        except Note as note:
-            line = f"NOTE {what}: {note}"
-        except Fix as fix:
-            line = f"FIX  {what}: {fix}"
         except Exception as error:
-            line = (
-                f"FIX  {what}: failed with {named(error)}: mend what stands above, or "
-                "else make a new environment (README, Start)"
-            )
+            if short := out_of_memory(error):
+                line = (
+                    f"FIX  {what}: there was not enough memory ({named(short)}): close "
+                    "other programs, shut down other kernels, and raise what limits "
+                    "memory here (`ulimit -v`, or a container's or job's limit)"
+                )
+            elif isinstance(error, Note):
+                line = f"NOTE {what}: {error}"
+            elif isinstance(error, Fix):
+                line = f"FIX  {what}: {error}"
+            else:
+                line = (
+                    f"FIX  {what}: failed with {named(error)}: mend what stands above, "
+                    "or else make a new environment (README, Start)"
+                )
         problems += line.startswith("FIX")
         print(line, flush=True)
     if problems:
@@ -83,7 +121,17 @@ def count_problems() -> int:
     return problems
 
 
-def named(error: Exception) -> str:
+def out_of_memory(error: BaseException | None) -> BaseException | None:
+    """Return which error says that memory was short: this, or one that led to it."""
+    while error is not None:
+        short = isinstance(error, MemoryError) or OUT_OF_MEMORY.search(str(error))
+        if short or getattr(error, "errno", None) == errno.ENOMEM:
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def named(error: BaseException) -> str:
     """Return an exception's type and the first line of its message."""
     first = str(error).strip().partition("\n")[0]
     return f"{type(error).__name__}: {first}" if first else type(error).__name__
@@ -191,8 +239,9 @@ def check_ray() -> str:
 
 def check_cores() -> str:
     """Count the processor's cores that this process may use."""
-    usable = getattr(os, "sched_getaffinity", None)  # not on macOS and Windows
-    cores = len(usable(0)) if usable else os.cpu_count() or 1
+    from joblib import cpu_count  # knows of affinity and of containers' limits
+
+    cores = cpu_count()
     if cores < 2:
         raise Note("there is 1: lessons 06 and 07 take about twice their time")
     return str(cores)
@@ -202,18 +251,63 @@ def check_memory() -> str:
     """Compare the available memory with what the lessons were measured to take."""
     import psutil
 
-    free = psutil.virtual_memory().available / 1e9
+    reserve = address_space_limit() / 1e9
+    too_small = (
+        f"a program may reserve only {reserve:.1f} GB of address space (`ulimit -v`), "
+        "{} needs {}: run `ulimit -v unlimited` before you start JupyterLab in the "
+        "same terminal, or ask whoever set this limit"
+    )
+    if reserve < LESSON_ADDRESS_SPACE:
+        raise Fix(too_small.format("a lesson's kernel", LESSON_ADDRESS_SPACE))
+    free, more = psutil.virtual_memory().available / 1e9, ""
+    in_group = left_in_cgroups() / 1e9
+    if in_group < free:
+        free, more = in_group, ", or raise the limit of this container or job"
     if free < LESSON_MEMORY:
         raise Fix(
             f"{free:.1f} GB available, a lesson needs {LESSON_MEMORY:g}: close other "
-            "programs, and shut down other kernels"
+            f"programs, and shut down other kernels{more}"
         )
     if free < PROCESSES_MEMORY:
         raise Note(
             f"{free:.1f} GB available, enough for lessons 00 to 05: 06 and 07 need "
-            f"{PROCESSES_MEMORY:g}, so close other programs before them"
+            f"{PROCESSES_MEMORY:g}, so close other programs before them{more}"
         )
+    if reserve < PROCESSES_ADDRESS_SPACE:
+        raise Note(too_small.format("Ray in lesson 06", PROCESSES_ADDRESS_SPACE))
     return f"{free:.1f} GB available"
+
+
+def address_space_limit() -> float:
+    """Return how many bytes of address space each process may reserve."""
+    try:
+        import resource  # not on Windows
+    except ImportError:
+        return math.inf
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return math.inf if limit == resource.RLIM_INFINITY else limit
+
+
+def left_in_cgroups() -> float:
+    """Return how many bytes the control groups of this process leave it, at least."""
+    left = math.inf
+    for line in OWN_CGROUPS.read_text().splitlines() if OWN_CGROUPS.exists() else []:
+        _, controllers, path = line.split(":", 2)
+        for controller in MEMORY_FILES.keys() & set(controllers.split(",")):
+            group = PurePosixPath(path.lstrip("/"))
+            # Those above limit it as well. In a container only the topmost is seen.
+            for each in (group, *group.parents):
+                with suppress(OSError, ValueError, KeyError):  # not there, or "max"
+                    folder = CGROUPS / controller / each
+                    left = min(left, left_in_cgroup(folder, *MEMORY_FILES[controller]))
+    return left
+
+
+def left_in_cgroup(group: Path, limit: str, used: str, cache: str) -> int:
+    """Return how many bytes one control group leaves: cached files give way."""
+    allowed, taken = (int((group / name).read_text()) for name in (limit, used))
+    stat = (group / "memory.stat").read_text().splitlines()
+    return max(0, allowed - taken + int(dict(line.split() for line in stat)[cache]))
 
 
 def check_disk() -> str:
@@ -244,7 +338,7 @@ def check_ports() -> str:
             f"programs cannot talk with each other on 127.0.0.1 ({named(error)}): "
             "allow Python to do so in the firewall or security software"
         ) from error
-    except Exception as error:
+    except (ImportError, ValueError, OSError) as error:
         raise Fix(
             f"Flower's HTTP client refuses a setting ({named(error)}): correct or "
             f"unset {which_are_set(*PROXIES, 'ssl_cert_file')}, and start JupyterLab "
@@ -389,10 +483,10 @@ CHECKS: dict[str, Callable[[], str]] = {
     "the course": check_course,
     "Python": check_python,
     "packages": check_packages,
+    "memory": check_memory,  # before torch, which may end the process without any
     "torch and torchvision": check_torch,
     "Ray": check_ray,
     "cores": check_cores,
-    "memory": check_memory,
     "disk": check_disk,
     "ports": check_ports,
     "data": check_data,

@@ -1,5 +1,6 @@
 """``python -m course_utils`` names what is broken, and says what to do about it."""
 
+import io
 import os
 import shutil
 import subprocess
@@ -182,6 +183,19 @@ def test_a_single_core_is_noted(monkeypatch, verdict) -> None:
     assert verdict("cores").startswith("NOTE cores: there is 1")
 
 
+def test_a_containers_share_of_the_processor_counts(monkeypatch, verdict) -> None:
+    exists, real_open, quota = os.path.exists, open, "/sys/fs/cgroup/cpu.max"
+    monkeypatch.setattr("os.path.exists", lambda path: path == quota or exists(path))
+
+    def fake_open(path, *arguments, **settings):
+        if path == quota:
+            return io.StringIO("100000 100000\n")
+        return real_open(path, *arguments, **settings)
+
+    monkeypatch.setattr("builtins.open", fake_open)
+    assert verdict("cores").startswith("NOTE cores: there is 1")
+
+
 @pytest.mark.parametrize(
     ("available", "begins"),
     [
@@ -191,9 +205,73 @@ def test_a_single_core_is_noted(monkeypatch, verdict) -> None:
     ],
 )
 def test_too_little_memory_is_noticed(available, begins, monkeypatch, verdict) -> None:
+    monkeypatch.setattr(machine, "OWN_CGROUPS", Path("nowhere"))
     memory = psutil.virtual_memory()._replace(available=available)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     assert verdict("memory").startswith(begins)
+
+
+def control_group(folder: Path, **files: object) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / f"memory.{name}").write_text(f"{content}\n")
+
+
+def test_a_containers_memory_counts(tmp_path, monkeypatch, verdict) -> None:
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
+    monkeypatch.setattr(machine, "OWN_CGROUPS", tmp_path / "own")
+    memory = psutil.virtual_memory()._replace(available=64e9)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    assert verdict("memory") == "OK   memory, 64.0 GB available"  # no such groups
+
+    # Version 2: the limit is that of the group above. Cached files give way.
+    (tmp_path / "own").write_text("0::/job/task\n")
+    stat = "anon 5\ninactive_file 500000000"
+    control_group(tmp_path / "job" / "task", max="max", current=9, stat=stat)
+    control_group(tmp_path / "job", max=4_000_000_000, current=3_100_000_000, stat=stat)
+    line = verdict("memory")
+    assert line.startswith("FIX  memory: 1.4 GB available, a lesson needs 1.5: close")
+    assert line.endswith("or raise the limit of this container or job")
+
+    # Version 1, in a container, which sees its own group where the tree begins.
+    (tmp_path / "own").write_text("5:cpu,cpuacct:/docker/1\n4:memory:/docker/1\n0::/\n")
+    stat = "inactive_file 1\ntotal_inactive_file 0"
+    use = {"limit_in_bytes": 4_000_000_000, "usage_in_bytes": 1_000_000_000}
+    control_group(tmp_path / "memory", stat=stat, **use)
+    line = verdict("memory")
+    assert line.startswith("NOTE memory: 3.0 GB available, enough for lessons 00 to 05")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits address space by itself")
+def test_a_limited_address_space_is_told_and_torch_is_not_blamed() -> None:
+    code = (
+        "import resource; from course_utils import machine as m;"
+        "resource.setrlimit(resource.RLIMIT_AS, (2_560_000_000, -1));"
+        "names = ('memory', 'torch and torchvision');"
+        "m.CHECKS = {each: m.CHECKS[each] for each in names};"
+        "m.check_machine(); resource.setrlimit(resource.RLIMIT_AS, (12 << 30, -1));"
+        "m.CHECKS.popitem(); m.check_machine()"
+    )
+    memory, torch_, _, more, _ = run("-c", code, path=[]).stdout.splitlines()
+    assert memory.startswith(
+        "FIX  memory: a program may reserve only 2.6 GB of address"
+    )
+    assert "a lesson's kernel needs 6: run `ulimit -v unlimited`" in memory
+    assert torch_.startswith(
+        "FIX  torch and torchvision: there was not enough memory ("
+    )
+    assert "upgrade" not in torch_ and "close other programs" in torch_
+    assert more.startswith("NOTE memory: ") and "Ray in lesson 06 needs 16" in more
+
+
+def test_a_memory_error_is_one_wherever_it_is_raised(monkeypatch, verdict) -> None:
+    def fail(_: str) -> None:
+        raise MemoryError("Unable to allocate 15.0 MiB")
+
+    monkeypatch.setattr(data, "load_dataset", fail)
+    line = verdict("data")
+    assert line.startswith("FIX  data: there was not enough memory (MemoryError: Unabl")
+    assert "mlxtend" not in line and "close other programs" in line
 
 
 def test_the_fullest_of_the_disks_counts(tmp_path, monkeypatch, verdict) -> None:
