@@ -8,11 +8,14 @@ import os
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distributions, version
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from tqdm.auto import tqdm
+
+COURSE = "flower-course"
 
 FLOWER_SERIES = "1.41"
 """The series of Flower releases that the lessons are written for and tested with."""
@@ -27,12 +30,40 @@ def check_flower_version(installed: str | None) -> None:
         flwr's version, or None if there is none.
     """
     if (installed or "").split(".")[:2] != FLOWER_SERIES.split("."):
+        if elsewhere := another_environment():
+            raise ImportError(f"{elsewhere[0].upper()}{elsewhere[1:]}.")
         found = f"flwr {installed}" if installed else "no flwr"
         raise ImportError(
             f"This course is written for Flower {FLOWER_SERIES}, but {found} is "
             f'installed: run `pip install "flwr~={FLOWER_SERIES}.0"` and restart '
             "the kernel."
         )
+
+
+def another_environment() -> str | None:
+    """Say what to do if the course is not installed in this Python; else None."""
+    # Beside its source lies metadata that no installer wrote, hence the question.
+    if any(each.read_text("INSTALLER") for each in distributions(name=COURSE)):
+        return None
+    folder = Path(__file__).resolve().parents[1]
+    if in_notebook():
+        return (
+            f"this notebook's kernel ({sys.executable}) is not the course's: choose "
+            "Kernel → Change Kernel… → Python 3 (ipykernel), or, where that changes "
+            f"nothing, close JupyterLab and start it by `make lab` in {folder} "
+            "(README, Start)"
+        )
+    return (
+        f"this Python ({sys.executable}) does not have the course, which only lies in "
+        f"{folder}: use the Python in which you installed it, or run `python -m pip "
+        "install -r requirements.txt` there"
+    )
+
+
+def in_notebook() -> bool:
+    """Say whether a notebook's kernel runs this."""
+    ipython = sys.modules.get("IPython")
+    return bool(ipython and ipython.get_ipython())
 
 
 def installed_version(name: str) -> str | None:

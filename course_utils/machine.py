@@ -18,18 +18,16 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.metadata import distributions, metadata, requires
+from importlib.metadata import metadata, requires
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 from unittest.mock import patch
 
-from course_utils import installed_version
+from course_utils import COURSE, another_environment, in_notebook, installed_version
 
 if TYPE_CHECKING:
     from packaging.requirements import Requirement
-
-COURSE = "flower-course"
 
 LESSON_MEMORY = 1.5
 PROCESSES_MEMORY = 4.0
@@ -81,6 +79,10 @@ class Fix(Exception):
     """Something is in the way: the message says what, and what to do."""
 
 
+class Elsewhere(Fix):
+    """This is not the course's environment: what else it lacks does not matter."""
+
+
 class Note(Exception):
     """Something is missing that few lessons or none need."""
 
@@ -94,31 +96,37 @@ def count_problems() -> int:
     """Do what :func:`check_machine` does, and return how many FIX there were."""
     problems = 0
     for what, check in CHECKS.items():
+        elsewhere = False
         try:
             line = f"OK   {what}, {check()}"
         except Exception as error:
-            if short := out_of_memory(error):
-                line = (
-                    f"FIX  {what}: there was not enough memory ({named(short)}): close "
-                    "other programs, shut down other kernels, and raise what limits "
-                    "memory here (`ulimit -v`, or a container's or job's limit)"
-                )
-            elif isinstance(error, Note):
-                line = f"NOTE {what}: {error}"
-            elif isinstance(error, Fix):
-                line = f"FIX  {what}: {error}"
-            else:
-                line = (
-                    f"FIX  {what}: failed with {named(error)}: mend what stands above, "
-                    "or else make a new environment (README, Start)"
-                )
+            line = line_about(what, error)
+            elsewhere = isinstance(error, Elsewhere)
         problems += line.startswith("FIX")
         print(line, flush=True)
+        if elsewhere:
+            break
     if problems:
         print(f"Not ready: do what each FIX says ({problems}), then check again.")
     else:
         print("This machine is ready for the course.")
     return problems
+
+
+def line_about(what: str, error: Exception) -> str:
+    """Return the line on a thing whose check raised this."""
+    if short := out_of_memory(error):
+        return (
+            f"FIX  {what}: there was not enough memory ({named(short)}): close other "
+            "programs, shut down other kernels, and raise what limits memory here "
+            "(`ulimit -v`, or a container's or job's limit)"
+        )
+    if isinstance(error, Fix | Note):
+        return f"{'FIX ' if isinstance(error, Fix) else 'NOTE'} {what}: {error}"
+    return (
+        f"FIX  {what}: failed with {named(error)}: mend what stands above, or else "
+        "make a new environment (README, Start)"
+    )
 
 
 def out_of_memory(error: BaseException | None) -> BaseException | None:
@@ -142,13 +150,8 @@ def named(error: BaseException) -> str:
 
 def check_course() -> str:
     """Look whether the course is installed, or only lies in the folder."""
-    # Beside its source lies metadata that no installer wrote, hence the question.
-    if not any(d.read_text("INSTALLER") for d in distributions(name=COURSE)):
-        folder = Path(__file__).resolve().parents[1]
-        raise Fix(
-            f"is not installed in this environment, but only lies in {folder}: run "
-            "`python -m pip install -r requirements.txt` there"
-        )
+    if elsewhere := another_environment():
+        raise Elsewhere(elsewhere)
     return f"version {installed_version(COURSE)}"
 
 
@@ -170,8 +173,7 @@ def requirements() -> Iterator["Requirement"]:
     from packaging.requirements import Requirement
 
     # In a notebook, Jupyter evidently runs, if perhaps in another environment.
-    ipython = sys.modules.get("IPython")
-    waiting = [(COURSE, [] if ipython and ipython.get_ipython() else ["lab"])]
+    waiting = [(COURSE, [] if in_notebook() else ["lab"])]
     while waiting:
         name, extras = waiting.pop()
         for text in requires(name) or []:

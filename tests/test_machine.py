@@ -22,6 +22,7 @@ from course_utils import data, machine
 from course_utils.deployment import free_port
 
 ROOT = Path(__file__).parents[1]
+CHECKS = machine.CHECKS
 SITE = Path(psutil.__file__).parents[1]
 
 
@@ -133,8 +134,32 @@ def test_a_course_that_only_lies_there_is_told_from_an_installed_one(
     assert verdict("the course").startswith("OK   the course, version ")
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     line = verdict("the course")
-    assert line.startswith("FIX  the course: is not installed in this environment")
+    assert line.startswith("FIX  the course: this Python (")
     assert str(ROOT) in line and "pip install -r requirements.txt" in line
+    # Nor is there more to say about another environment.
+    monkeypatch.setattr(machine, "CHECKS", CHECKS)
+    assert machine.count_problems() == 1
+
+
+def test_another_kernel_than_the_courses_is_told(tmp_path, monkeypatch, capsys) -> None:
+    told = f"kernel ({sys.executable}) is not the course's: choose Kernel → Change"
+    with monkeypatch.context() as patched:
+        patched.setattr("IPython.get_ipython", object)
+        patched.setattr(sys, "path", [str(tmp_path)])
+        # What its environment lacks otherwise is no matter then.
+        assert machine.count_problems() == 1
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"FIX  the course: this notebook's {told}")
+    assert "`make lab`" in first and "pip" not in first and last.startswith("Not ready")
+
+    # A lesson's first import says it, where that kernel has no Flower.
+    for entry in SITE.iterdir():
+        if not entry.name.startswith(("flwr", "flower_course", "__")):
+            (tmp_path / entry.name).symlink_to(entry)
+    code = "import IPython; IPython.get_ipython = object; import course_utils"
+    done = run("-c", code, path=[ROOT, tmp_path], site=False)
+    assert f"ImportError: This notebook's {told}" in done.stderr
+    assert "pip install" not in done.stderr
 
 
 def test_what_an_extra_brings_is_asked_for(tmp_path, monkeypatch, verdict) -> None:
