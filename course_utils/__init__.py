@@ -11,7 +11,13 @@ import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import (
+    PackageNotFoundError,
+    distributions,
+    requires,
+    version,
+)
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -41,14 +47,14 @@ def _series(version: str) -> tuple[int, ...]:
     return tuple(map(int, re.findall(r"\d+", version)[:2]))
 
 
-def check_flower_version(installed: str | None, series: str) -> None:
+def check_flower_version(installed: str | None, series: str | None) -> None:
     """Refuse a Flower that is older than the course's series; warn of a newer one.
 
     Parameters
     ----------
     installed : str or None
         flwr's version, or None if there is none.
-    series : str
+    series : str or None
         The course's series, as :func:`flower_series` returns it.
 
     Raises
@@ -56,19 +62,47 @@ def check_flower_version(installed: str | None, series: str) -> None:
     ImportError
         If there is none, or an older one.
     """
-    here, tested = _series(installed or ""), _series(series)
-    if here < tested:
+    here, tested = _series(installed or ""), _series(series or "")
+    if not installed or here < tested:
+        if elsewhere := another_environment():
+            raise ImportError(f"{elsewhere[0].upper()}{elsewhere[1:]}.")
         found = f"flwr {installed}" if installed else "no flwr"
         raise ImportError(
             f"This course is written for Flower {series}, but {found} is "
             f'installed: run `pip install "flwr~={series}.0"` and restart the kernel.'
         )
-    if here > tested:
+    if here > tested > ():
         warnings.warn(
             f"The course was tested with Flower {series}, and not with {installed}, "
             "which is installed. It goes on; what it prints may differ.",
             stacklevel=3,
         )
+
+
+def another_environment() -> str | None:
+    """Say what to do if the course is not installed in this Python; else None."""
+    # Beside its source lies metadata that no installer wrote, hence the question.
+    if any(each.read_text("INSTALLER") for each in distributions(name=COURSE)):
+        return None
+    folder = Path(__file__).resolve().parents[1]
+    if in_notebook():
+        return (
+            f"this notebook's kernel ({sys.executable}) is not the course's: choose "
+            "Kernel → Change Kernel… → Python 3 (ipykernel), or, where that changes "
+            f"nothing, close JupyterLab and start it by `make lab` in {folder} "
+            "(README, Start)"
+        )
+    return (
+        f"this Python ({sys.executable}) does not have the course, which only lies in "
+        f"{folder}: use the Python in which you installed it, or run `python -m pip "
+        "install -r requirements.txt` there"
+    )
+
+
+def in_notebook() -> bool:
+    """Say whether a notebook's kernel runs this."""
+    ipython = sys.modules.get("IPython")
+    return bool(ipython and ipython.get_ipython())
 
 
 def installed_version(name: str) -> str | None:
@@ -82,8 +116,8 @@ def installed_version(name: str) -> str | None:
 # `python -m course_utils` says what is missing here, so it starts without it. (While
 # Python looks for the module that it is to run, sys.argv[0] is "-m".)
 _is_checking = sys.argv[:1] == ["-m"] and "course_utils" in sys.orig_argv
-if not _is_checking and (series := flower_series()):
-    check_flower_version(installed_version("flwr"), series)
+if not _is_checking:
+    check_flower_version(installed_version("flwr"), flower_series())
 
 # Lessons work offline and tell nobody that they ran. Flower reads both when it is
 # imported, so they are set here, before any module of the course imports it.

@@ -408,9 +408,7 @@ class Deployment:
             "FLWR_LOCAL_SUPERLINK_HTTP_API_PORT": str(self._local_port),
             "RAY_TMPDIR": str(self._ray_folder),
         }
-        for variable in ("no_proxy", "NO_PROXY"):
-            known = [environment[variable]] if environment.get(variable) else []
-            environment[variable] = ",".join([*known, *self.direct])
+        environment |= past_proxies(self.direct)
         log_path = self.folder / f"{name}.log"
         process = self.processes[name] = Process(
             name, words, log_path, environment, self.folder
@@ -652,6 +650,17 @@ def was_too_slow(process: Process, attempt: int) -> bool:
         )
     print(f"{sentence} Trying again ({attempt + 1} of {ATTEMPTS}).", flush=True)
     return True
+
+
+def past_proxies(hosts: Iterable[str]) -> dict[str, str]:
+    """Return the variables by which programs reach these hosts without a proxy.
+
+    What they held before stays: hosts of others, for whom they were set.
+    """
+    known = os.environ.get("no_proxy") or os.environ.get("NO_PROXY")
+    return dict.fromkeys(
+        ("no_proxy", "NO_PROXY"), ",".join([*([known] if known else []), *hosts])
+    )
 
 
 def toml_string(text: str | Path) -> str:

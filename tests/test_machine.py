@@ -1,10 +1,13 @@
 """``python -m course_utils`` names what is broken, and says what to do about it."""
 
+import io
 import os
 import shutil
 import subprocess
 import sys
+import threading
 from collections import namedtuple
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import datasets
@@ -17,8 +20,10 @@ from run_offline import namespace_command
 
 import course_utils
 from course_utils import data, machine
+from course_utils.deployment import free_port
 
 ROOT = Path(__file__).parents[1]
+CHECKS = machine.CHECKS
 SITE = Path(psutil.__file__).parents[1]
 
 
@@ -131,8 +136,32 @@ def test_a_course_that_only_lies_there_is_told_from_an_installed_one(
     assert verdict("the course").startswith("OK   the course, version ")
     monkeypatch.setattr(sys, "path", [str(tmp_path)])
     line = verdict("the course")
-    assert line.startswith("FIX  the course: is not installed in this environment")
+    assert line.startswith("FIX  the course: this Python (")
     assert str(ROOT) in line and "pip install -r requirements.txt" in line
+    # Nor is there more to say about another environment.
+    monkeypatch.setattr(machine, "CHECKS", CHECKS)
+    assert machine.count_problems() == 1
+
+
+def test_another_kernel_than_the_courses_is_told(tmp_path, monkeypatch, capsys) -> None:
+    told = f"kernel ({sys.executable}) is not the course's: choose Kernel → Change"
+    with monkeypatch.context() as patched:
+        patched.setattr("IPython.get_ipython", object)
+        patched.setattr(sys, "path", [str(tmp_path)])
+        # What its environment lacks otherwise is no matter then.
+        assert machine.count_problems() == 1
+    first, last = capsys.readouterr().out.splitlines()
+    assert first.startswith(f"FIX  the course: this notebook's {told}")
+    assert "`make lab`" in first and "pip" not in first and last.startswith("Not ready")
+
+    # A lesson's first import says it, where that kernel has no Flower.
+    for entry in SITE.iterdir():
+        if not entry.name.startswith(("flwr", "flower_course", "__")):
+            (tmp_path / entry.name).symlink_to(entry)
+    code = "import IPython; IPython.get_ipython = object; import course_utils"
+    done = run("-c", code, path=[ROOT, tmp_path], site=False)
+    assert f"ImportError: This notebook's {told}" in done.stderr
+    assert "pip install" not in done.stderr
 
 
 def test_a_flower_that_is_newer_is_noted_and_warned_of_once(
@@ -196,6 +225,19 @@ def test_a_single_core_is_noted(monkeypatch, verdict) -> None:
     assert verdict("cores").startswith("NOTE cores: there is 1")
 
 
+def test_a_containers_share_of_the_processor_counts(monkeypatch, verdict) -> None:
+    exists, real_open, quota = os.path.exists, open, "/sys/fs/cgroup/cpu.max"
+    monkeypatch.setattr("os.path.exists", lambda path: path == quota or exists(path))
+
+    def fake_open(path, *arguments, **settings):
+        if path == quota:
+            return io.StringIO("100000 100000\n")
+        return real_open(path, *arguments, **settings)
+
+    monkeypatch.setattr("builtins.open", fake_open)
+    assert verdict("cores").startswith("NOTE cores: there is 1")
+
+
 @pytest.mark.parametrize(
     ("available", "begins"),
     [
@@ -205,9 +247,73 @@ def test_a_single_core_is_noted(monkeypatch, verdict) -> None:
     ],
 )
 def test_too_little_memory_is_noticed(available, begins, monkeypatch, verdict) -> None:
+    monkeypatch.setattr(machine, "OWN_CGROUPS", Path("nowhere"))
     memory = psutil.virtual_memory()._replace(available=available)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
     assert verdict("memory").startswith(begins)
+
+
+def control_group(folder: Path, **files: object) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, content in files.items():
+        (folder / f"memory.{name}").write_text(f"{content}\n")
+
+
+def test_a_containers_memory_counts(tmp_path, monkeypatch, verdict) -> None:
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
+    monkeypatch.setattr(machine, "OWN_CGROUPS", tmp_path / "own")
+    memory = psutil.virtual_memory()._replace(available=64e9)
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: memory)
+    assert verdict("memory") == "OK   memory, 64.0 GB available"  # no such groups
+
+    # Version 2: the limit is that of the group above. Cached files give way.
+    (tmp_path / "own").write_text("0::/job/task\n")
+    stat = "anon 5\ninactive_file 500000000"
+    control_group(tmp_path / "job" / "task", max="max", current=9, stat=stat)
+    control_group(tmp_path / "job", max=4_000_000_000, current=3_100_000_000, stat=stat)
+    line = verdict("memory")
+    assert line.startswith("FIX  memory: 1.4 GB available, a lesson needs 1.5: close")
+    assert line.endswith("or raise the limit of this container or job")
+
+    # Version 1, in a container, which sees its own group where the tree begins.
+    (tmp_path / "own").write_text("5:cpu,cpuacct:/docker/1\n4:memory:/docker/1\n0::/\n")
+    stat = "inactive_file 1\ntotal_inactive_file 0"
+    use = {"limit_in_bytes": 4_000_000_000, "usage_in_bytes": 1_000_000_000}
+    control_group(tmp_path / "memory", stat=stat, **use)
+    line = verdict("memory")
+    assert line.startswith("NOTE memory: 3.0 GB available, enough for lessons 00 to 05")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits address space by itself")
+def test_a_limited_address_space_is_told_and_torch_is_not_blamed() -> None:
+    code = (
+        "import resource; from course_utils import machine as m;"
+        "resource.setrlimit(resource.RLIMIT_AS, (2_560_000_000, -1));"
+        "names = ('memory', 'torch and torchvision');"
+        "m.CHECKS = {each: m.CHECKS[each] for each in names};"
+        "m.check_machine(); resource.setrlimit(resource.RLIMIT_AS, (12 << 30, -1));"
+        "m.CHECKS.popitem(); m.check_machine()"
+    )
+    memory, torch_, _, more, _ = run("-c", code, path=[]).stdout.splitlines()
+    assert memory.startswith(
+        "FIX  memory: a program may reserve only 2.6 GB of address"
+    )
+    assert "a lesson's kernel needs 6: run `ulimit -v unlimited`" in memory
+    assert torch_.startswith(
+        "FIX  torch and torchvision: there was not enough memory ("
+    )
+    assert "upgrade" not in torch_ and "close other programs" in torch_
+    assert more.startswith("NOTE memory: ") and "Ray in lesson 06 needs 16" in more
+
+
+def test_a_memory_error_is_one_wherever_it_is_raised(monkeypatch, verdict) -> None:
+    def fail(_: str) -> None:
+        raise MemoryError("Unable to allocate 15.0 MiB")
+
+    monkeypatch.setattr(data, "load_dataset", fail)
+    line = verdict("data")
+    assert line.startswith("FIX  data: there was not enough memory (MemoryError: Unabl")
+    assert "mlxtend" not in line and "close other programs" in line
 
 
 def test_the_fullest_of_the_disks_counts(tmp_path, monkeypatch, verdict) -> None:
@@ -240,6 +346,60 @@ def test_a_machine_that_does_not_let_programs_talk_is_noticed() -> None:
     line, _, problems = done.stdout.splitlines()
     assert line.startswith("FIX  ports: programs cannot talk with each other")
     assert "firewall" in line and problems == "1"
+
+
+@pytest.fixture
+def no_proxies(monkeypatch):
+    """Take away what this machine sets for HTTP, and return how to set something."""
+    for name in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ssl_cert_file"):
+        for variable in (name, name.upper()):
+            monkeypatch.delenv(variable, raising=False)
+    return monkeypatch.setenv
+
+
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTPS_PROXY"])
+def test_a_proxy_is_in_the_way_of_a_terminal_but_not_of_the_lessons(
+    variable, no_proxies, verdict
+) -> None:
+    well = "OK   ports, programs can talk with each other on 127.0.0.1"
+    assert verdict("ports") == well
+    no_proxies(variable, f"http://me:secret@127.0.0.1:{free_port()}")
+    line = verdict("ports")
+    assert line.startswith("NOTE ports: programs can talk with each other on 127.0.0.1")
+    assert f"in a terminal Flower would ask a proxy, set by {variable}, and" in line
+    assert "no_proxy" in line and "secret" not in line
+    no_proxies("no_proxy", "example.org,127.0.0.1")
+    assert verdict("ports") == well
+
+
+def test_a_proxy_that_answers_is_not_taken_for_a_program(no_proxies, verdict) -> None:
+    class LoginPage(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(b"Please log in.")
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), LoginPage) as proxy:
+        threading.Thread(target=proxy.serve_forever, args=(0.05,), daemon=True).start()
+        no_proxies("http_proxy", f"http://127.0.0.1:{proxy.server_port}")
+        line = verdict("ports")
+        proxy.shutdown()
+    assert (
+        line.startswith("NOTE ports: ") and "something else answers, with 200" in line
+    )
+
+
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [("ALL_PROXY", "socks://127.0.0.1:9"), ("SSL_CERT_FILE", "/nowhere.pem")],
+)
+def test_a_setting_with_which_flower_cannot_ask_at_all_is_named(
+    variable, value, no_proxies, verdict
+) -> None:
+    no_proxies(variable, value)
+    line = verdict("ports")
+    assert line.startswith("FIX  ports: Flower's HTTP client refuses a setting (")
+    assert f"unset {variable}, and start" in line
 
 
 @pytest.fixture
