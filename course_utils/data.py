@@ -84,7 +84,7 @@ def _load_dataset(name: str) -> tuple[Dataset, Dataset]:
         return digits.take(TRAIN_DIGITS), digits.skip(TRAIN_DIGITS)
     if name in HUB_DATASETS:
         splits = with_standard_columns(_load_from_hub(name))
-    elif Path(name).expanduser().is_dir():
+    elif os.path.isdir(os.path.expanduser(name)):
         splits = load_folder(name)
     else:
         raise ValueError(
@@ -172,6 +172,8 @@ def _build_digits() -> Dataset:
 
 def _save_atomically(digits: Dataset, target: Path) -> None:
     """Save whole or not at all, whoever else saves and whenever the power fails."""
+    if str(target).startswith("~"):
+        return  # no home folder: it would be a folder of that name in this one
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=target.parent) as folder:

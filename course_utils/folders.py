@@ -4,6 +4,7 @@ Anyone's images come in other sizes, modes and labels than the course's. Whateve
 lessons can't work with ends here, in one sentence that says what to change.
 """
 
+import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -52,7 +53,7 @@ def load_folder(name: str) -> DatasetDict:
 
 def _read_folder(name: str) -> DatasetDict:
     """Read a folder's two splits, or cut a test split off its only one."""
-    folder = Path(name).expanduser().absolute()
+    folder = Path(os.path.expanduser(name)).absolute()
     if set(str(folder)) & set("[]*?"):
         raise ValueError(
             f"The path {str(folder)!r} has one of the signs [ ] * ? in it, which stand "

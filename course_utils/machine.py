@@ -328,13 +328,28 @@ def left_in_cgroup(group: Path, limit: str, used: str, cache: str) -> int:
 
 def check_disk() -> str:
     """Look for room where the lessons write: at home, and in the temporary folder."""
-    folders = (str(Path.home()), tempfile.gettempdir())
+    home, problem = Path(os.path.expanduser("~")), ""
+    if str(home) == "~":
+        problem = "there is no home folder"
+    elif not os.path.isdir(home):
+        problem = f"the home folder {home} does not exist"
+    elif not os.access(home, os.W_OK):
+        problem = f"you may not write in the home folder {home}"
+    there = next(each for each in (home, *home.parents) if os.path.isdir(each))
+    folders = (str(there), tempfile.gettempdir())
     space = {folder: shutil.disk_usage(folder).free / 1e9 for folder in folders}
     folder = min(space, key=lambda each: space[each])
     if space[folder] < DISK:
         raise Fix(
             f"{space[folder]:.1f} GB free in {folder}, the lessons need {DISK:g}: "
             "delete what you can spare"
+        )
+    if problem:
+        variable = "USERPROFILE" if os.name == "nt" else "HOME"
+        raise Note(
+            f"{space[folder]:.0f} GB free, but {problem}: `flwr` and the lessons keep "
+            f"files there, so set the variable {variable} to a folder that you may "
+            "write in, before you start JupyterLab"
         )
     return f"{space[folder]:.0f} GB free"
 

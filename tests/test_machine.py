@@ -330,6 +330,57 @@ def test_the_fullest_of_the_disks_counts(tmp_path, monkeypatch, verdict) -> None
     assert verdict("disk") == "OK   disk, 2 GB free"
 
 
+@pytest.fixture
+def no_home(monkeypatch):
+    """Let this user have no home folder: no variable and no entry says where."""
+
+    def fail(_: int) -> None:
+        raise KeyError("uid not found")
+
+    for variable in ("HOME", "USERPROFILE", "HOMEPATH"):
+        monkeypatch.delenv(variable, raising=False)
+    if os.name != "nt":
+        monkeypatch.setattr("pwd.getpwuid", fail)
+
+
+def test_no_home_is_told_in_a_sentence(no_home, verdict) -> None:
+    line = verdict("disk")
+    assert line.startswith("NOTE disk: ")
+    assert " GB free, but there is no home folder: `flwr` and the" in line
+    assert "to a folder that you may write in" in line and "environment" not in line
+
+
+@pytest.mark.skipif(os.name == "nt", reason="has its home in another variable")
+def test_a_home_that_does_not_serve_is_told(tmp_path, monkeypatch, verdict) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "nobody" / "home"))
+    monkeypatch.setattr("tempfile.tempdir", "/")
+    asked, disk_usage = [], shutil.disk_usage
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda folder: asked.append(folder) or disk_usage(folder)
+    )
+    line = verdict("disk")
+    assert line.startswith("NOTE disk: ")
+    assert f"but the home folder {tmp_path}/nobody/home does not exist: `flwr`" in line
+    assert "set the variable HOME to a folder" in line
+    assert str(tmp_path) in asked  # the nearest that exists
+
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert verdict("disk").startswith("OK   disk, ")
+    monkeypatch.setattr(os, "access", lambda folder, _: folder != tmp_path)
+    assert f"but you may not write in the home folder {tmp_path}: " in verdict("disk")
+
+
+def test_without_a_home_nothing_is_kept_in_a_folder_called_so(
+    no_home, tmp_path, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", "~/.cache")
+    data._save_atomically(data._load_digits(), data.digits_cache())
+    assert list(tmp_path.iterdir()) == []
+    with pytest.raises(ValueError, match="No dataset '~/images': choose"):
+        data.load_dataset("~/images")
+
+
 @pytest.mark.skipif(not namespace_command(), reason="needs a network namespace")
 def test_a_machine_that_does_not_let_programs_talk_is_noticed() -> None:
     # In a new namespace the loopback is switched off.
