@@ -76,7 +76,7 @@ superlink = deployment.start(
     "superlink",
     f"""flower-superlink --insecure
         --host 127.0.0.1 --port {address.split(":")[1]}
-        --database {deployment.folder}/state.db""",
+        --database "{deployment.folder}/state.db" """,
     ready=READY,
 )
 
@@ -205,7 +205,10 @@ import json
 def submit(name: str, **settings: float) -> Process:
     """Submit the app, and return `flwr run`, which prints the log."""
     config = run_config(name, settings)
-    pairs = [f"{key}={json.dumps(value)}" for key, value in config.items()]
+    pairs = [
+        f"{key}={json.dumps(value, ensure_ascii=False)}"
+        for key, value in config.items()
+    ]
     words = ["flwr", "run", str(APP), "course", "--stream"]
     words += ["--run-config", " ".join(pairs)]
     return deployment.start(name, words, ready="Successfully started run")
@@ -486,13 +489,13 @@ assert stat.S_IMODE(TLS["key"].stat().st_mode) == 0o600  # for its owner only
 # %%
 def superlink_command(address: str, tls: dict[str, Path]) -> str:
     return f"""flower-superlink --host 127.0.0.1 --port {address.split(":")[1]}
-        --ssl-ca-certfile {tls["ca"]} --ssl-certfile {tls["cert"]}
-        --ssl-keyfile {tls["key"]} --enable-supernode-auth"""
+        --ssl-ca-certfile "{tls["ca"]}" --ssl-certfile "{tls["cert"]}"
+        --ssl-keyfile "{tls["key"]}" --enable-supernode-auth"""
 
 
 address = f"127.0.0.1:{free_port()}"
 SUPERLINK = f"""{superlink_command(address, TLS)}
-    --database {deployment.folder}/state.db"""
+    --database "{deployment.folder}/state.db" """
 superlink = deployment.start("superlink", SUPERLINK, ready=READY)
 assert "WARNING" not in superlink.log()
 
@@ -515,7 +518,7 @@ KEYS = []
 for i in range(3):
     path = deployment.folder / "keys" / f"key-{i}"
     key, public_key = make_supernode_key(path)
-    print(deployment.flwr(f"supernode register {public_key} course"))
+    print(deployment.flwr(f'supernode register "{public_key}" course'))
     KEYS.append(key)
 
 # %% [markdown]
@@ -533,7 +536,7 @@ def supernode_command(
     address: str, key: Path, ca: Path, partition_id: int = 0
 ) -> str:
     return f"""flower-supernode --superlink {address} --port {free_port()}
-        --root-certificates {ca} --auth-supernode-private-key {key}
+        --root-certificates "{ca}" --auth-supernode-private-key "{key}"
         --node-config "partition-id={partition_id} num-partitions=3" """
 
 
@@ -1175,10 +1178,11 @@ check("7.3", read_rounds)
 #   Clients only call out, and open nothing: a hospital or a laptop behind a router can
 #   take part.
 # - **Each machine** installs what the app imports, and in the same versions.
-# - **First the SuperNodes, then the run.** A run waits until `min-available-nodes` are
-#   there. But `FedAvg` counts the nodes *before* it waits, and asks `fraction-train` of
-#   those that it had counted, but at least two: submitted too early, a run of three
-#   clients has a first round of two (`Sampled 2 nodes (out of 3)`).
+# - **First the SuperNodes, then the run.** Before each round, this app waits until
+#   `min-available-nodes` are there, for `node-timeout` seconds at most. `FedAvg` alone
+#   would wait for ever. And it counts the nodes *before* it waits, and asks
+#   `fraction-train` of those that it had counted, but at least two: submitted too
+#   early, a run of three clients has a first round of two.
 # - **Who is to be up tomorrow** runs under a supervisor that starts it again, and the
 #   SuperLink with its `--database` on a disk that survives.
 #
