@@ -3,7 +3,6 @@
 Not a test itself: several tests use it.
 """
 
-import shlex
 import sys
 import tempfile
 import tomllib
@@ -20,6 +19,7 @@ from course_utils.deployment import (
     free_port,
     make_certificates,
     make_supernode_key,
+    toml_string,
 )
 from course_utils.runtime import run_in_process
 
@@ -66,7 +66,7 @@ def distance(folder: Path, state: dict[str, torch.Tensor]) -> float:
 def run_command(results: Path, settings: dict) -> list[str]:
     """Return the command that runs the app, streaming its log."""
     text = " ".join(f"{key}={value}" for key, value in settings.items())
-    text += f" results-dir='{results}'"
+    text += f" results-dir={toml_string(results)}"
     return ["flwr", "run", str(APP), "--stream", "--run-config", text]
 
 
@@ -91,8 +91,8 @@ class Federation(Deployment):
         host = "127.0.0.1" if hosts is None else hosts.addresses[0]
         port = free_port() if hosts is None else 9091
         self.address = f"{host}:{port}"
-        self._link = self._on(0, f"flower-superlink --host {host} --port {port}")
-        self._link += ["--database", str(self.folder / "state.db")]
+        self._link = [*self._on(0), "flower-superlink", "--host", host]
+        self._link += ["--port", str(port), "--database", str(self.folder / "state.db")]
         self._node = ["--insecure"]
         self._secure = secure
         if secure:
@@ -105,9 +105,9 @@ class Federation(Deployment):
             self._link += ["--insecure"]
         self.connect(self.address, tls["ca"] if secure else None)
 
-    def _on(self, host: int, command: str) -> list[str]:
-        prefix = [] if self._hosts is None else self._hosts.command(host)
-        return [*prefix, *shlex.split(command)]
+    def _on(self, host: int) -> list[str]:
+        """Return what to put before a command to run it on a host."""
+        return [] if self._hosts is None else self._hosts.command(host)
 
     def start_superlink(self) -> Process:
         """Start the SuperLink, or start it again on its database."""
@@ -116,12 +116,10 @@ class Federation(Deployment):
     def supernode_command(self, number: int, *, partition_id: int | None = None):
         """Return the command of one SuperNode, its key made and registered."""
         partition_id = number if partition_id is None else partition_id
-        command = self._on(number + 1, f"flower-supernode --superlink {self.address}")
-        command += [*self._node, "--port", str(free_port())]
-        command += [
-            "--node-config",
-            f"partition-id={partition_id} num-partitions={NODES}",
-        ]
+        command = [*self._on(number + 1), "flower-supernode"]
+        command += ["--superlink", self.address, *self._node]
+        data = f"partition-id={partition_id} num-partitions={NODES}"
+        command += ["--port", str(free_port()), "--node-config", data]
         if self._secure:
             key = self.folder / f"key-{number}"
             if not key.exists():
@@ -144,12 +142,12 @@ class Federation(Deployment):
 
     def ask(self, *words: str) -> str:
         """Run a ``flwr`` command where such commands are run."""
-        process = self.start("ask", self._on(-1, "flwr") + list(words))
+        process = self.start("ask", [*self._on(-1), "flwr", *words])
         assert process.wait() == 0, process.tail()
         return process.log()
 
     def submit(self, **settings: object) -> Process:
         """Submit a run, and wait until its first round has begun."""
         config = QUICK | {k.replace("_", "-"): v for k, v in settings.items()}
-        command = self._on(-1, shlex.join(run_command(self.results, config)))
+        command = [*self._on(-1), *run_command(self.results, config)]
         return self.start("run", command, ready="[ROUND 1/")

@@ -15,6 +15,7 @@ import pytest
 from cryptography import x509
 from federation import NODES, Federation
 from jupyter_client.manager import start_new_kernel
+from whole_run import AWKWARD, run_cell
 
 from course_utils import classroom
 from course_utils.deployment import (
@@ -37,6 +38,18 @@ SLEEP = [
 
 
 # ------------------------------------------------------------- starting and watching
+
+
+@pytest.fixture(autouse=True)
+def tmp_path(tmp_path, monkeypatch):
+    """Let each test, and what it starts, work in a folder with an awkward name.
+
+    So does the Simulation Runtime in lesson 06, whose kernel whole_run.py starts.
+    """
+    folder = tmp_path / AWKWARD
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
 
 
 @pytest.fixture
@@ -196,8 +209,7 @@ def test_what_its_processes_need_of_their_environment(tmp_path, monkeypatch) -> 
 
 
 def test_rays_folder_is_short_and_goes_with_the_rest(tmp_path) -> None:
-    long = tmp_path / ("a b ü " * 12).strip()
-    with Deployment(long) as deployment:
+    with Deployment(tmp_path) as deployment:
         folder = Path(environment_of(deployment)["RAY_TMPDIR"])
         assert folder.is_dir() and len(str(folder)) <= LONGEST_FOR_RAY
     assert eventually(lambda: not folder.exists())
@@ -302,24 +314,12 @@ def test_nothing_is_left_however_its_owner_ends(ending) -> None:
         text=True,
     )
     with owner:
-        mark, folder = owner.stdout.readline().split()
+        mark, folder = owner.stdout.readline().rstrip().split(maxsplit=1)
         if ending.startswith("SIG"):
             assert is_open(port) and len(find_marked(mark)) >= 2  # and its child
             owner.send_signal(getattr(signal, ending))
         owner.wait(300)
     assert eventually(lambda: is_gone(mark, folder, port))
-
-
-def run_cell(client, code: str) -> str:
-    """Run code in a kernel; return what it printed, or the error's name."""
-    printed = []
-
-    def hook(message) -> None:
-        content = message["content"]
-        printed.append(content.get("text") or content.get("ename") or "")
-
-    client.execute_interactive(code, output_hook=hook, timeout=300)
-    return "".join(printed).strip()
 
 
 @pytest.fixture
@@ -355,13 +355,14 @@ def test_nothing_is_left_after_an_interrupt_within_a_with_block(kernel) -> None:
     code = START.format(port=port) + "with deployment:\n    print('waiting')\n    "
     printed = interrupted_cell(manager, client, code + "process.wait(99)")
     assert printed.endswith("KeyboardInterrupt")
-    assert eventually(lambda: is_gone(*printed.split()[:2], port))
+    mark, folder = printed.splitlines()[0].split(maxsplit=1)
+    assert eventually(lambda: is_gone(mark, folder, port))
 
 
 def test_an_interrupt_ends_the_wait_and_a_restart_ends_the_rest(kernel) -> None:
     manager, client = kernel
     port = free_port()
-    mark, folder = run_cell(client, START.format(port=port)).split()
+    mark, folder = run_cell(client, START.format(port=port)).split(maxsplit=1)
     wait = "print('waiting'); deployment.start('never', command, ready='never')"
     wait = wait.replace("command", repr(SLEEP))
     assert interrupted_cell(manager, client, wait).endswith("KeyboardInterrupt")

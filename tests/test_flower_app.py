@@ -145,6 +145,96 @@ def test_a_run_without_a_single_model_fails_and_saves_nothing(tmp_path) -> None:
     assert not (tmp_path / "results").exists()
 
 
+BAD = [
+    *[("num-server-rounds", value) for value in (0, 2.5, True, "3")],
+    *[("fraction-train", value) for value in (0, 0.0, 1.5, -0.5, "all")],
+    *[("fraction-evaluate", value) for value in (-0.1, 1.5, float("nan"))],
+    *[("local-epochs", value) for value in (0, 1.5)],
+    *[("lr", value) for value in (0.0, -0.1, float("inf"), float("nan"), "0.1")],
+    *[("batch-size", value) for value in (0, 16.0)],
+    *[("seed", value) for value in (-1, 0.5)],
+    *[("min-available-nodes", value) for value in (0, "2")],
+    *[("node-timeout", value) for value in (-1, float("inf"))],
+    *[("round-timeout", value) for value in (0, -1.0, "soon")],
+    *[("results-dir", value) for value in ("", " ", 7, __file__)],
+]
+
+
+@pytest.mark.parametrize(("key", "value"), BAD)
+def test_a_setting_that_no_run_can_use_is_refused_at_the_start(key, value) -> None:
+    from federated_digits import client_app, server_app
+
+    with pytest.raises(ValueError, match=f"^{key} must be .*, not .*\\.$"):
+        run_in_process(
+            server_app.app,
+            client_app.app,
+            num_supernodes=NODES,
+            run_config=DEFAULTS | {key: value},
+            progress=False,
+        )
+
+
+def test_every_setting_has_a_rule_and_its_default_keeps_it() -> None:
+    from federated_digits import server_app
+
+    assert set(server_app.RULES) == set(DEFAULTS)
+    server_app.check_settings(DEFAULTS)
+    edges = {"fraction-train": 1, "fraction-evaluate": 0, "lr": 1, "node-timeout": 0}
+    server_app.check_settings(DEFAULTS | edges)
+
+
+def test_one_supernode_is_enough_where_the_setting_says_so(tmp_path) -> None:
+    from federated_digits import client_app, server_app
+
+    settings = {"min-available-nodes": 1, "num-server-rounds": 1, "node-timeout": 0}
+    run = run_in_process(
+        server_app.app,
+        client_app.app,
+        num_supernodes=1,
+        run_config=DEFAULTS | settings | {"results-dir": str(tmp_path)},
+        progress=False,
+    )
+    types = [message.type for message in run.messages]  # with their replies
+    assert types == ["train", "train", "evaluate", "evaluate"]
+
+
+def test_a_fraction_is_asked_however_many_must_be_there() -> None:
+    from federated_digits import client_app, server_app
+
+    strategy = server_app.BoundedFedAvg(10, 0, fraction_train=0.3)
+    grid = InProcessGrid(client_app.app, 10)
+    asked = strategy.configure_train(1, ArrayRecord(), ConfigRecord(), grid)
+    assert len(list(asked)) == 3
+
+
+class FewNodes:
+    """A grid with one node, to which others come as time passes, or leave."""
+
+    def __init__(self, *counts: int) -> None:
+        self.counts = list(counts)
+
+    def get_node_ids(self) -> range:
+        return range(self.counts.pop(0) if len(self.counts) > 1 else self.counts[0])
+
+
+@pytest.mark.parametrize("what", ["train", "evaluate"])
+def test_the_wait_for_supernodes_ends_in_words(what, monkeypatch, capsys) -> None:
+    from federated_digits import server_app
+
+    monkeypatch.setattr(server_app.time, "sleep", lambda seconds: None)
+    strategy = server_app.BoundedFedAvg(3, 0.2)
+    configure = getattr(strategy, f"configure_{what}")
+    with pytest.raises(RuntimeError, match=r"^1 of min-av.*=3 are online after .*0\.2"):
+        configure(1, ArrayRecord(), ConfigRecord(), FewNodes(1))
+    capsys.readouterr()
+    strategy.node_timeout = 5
+    strategy.wait_for_nodes(FewNodes(1, 2, 3))
+    said = "Waiting for SuperNodes: {} of min-available-nodes=3 are online.\n"
+    assert capsys.readouterr().out == said.format(1) + said.format(2)
+    strategy.fraction_evaluate = 0.0  # nobody evaluates: nobody is waited for
+    assert strategy.configure_evaluate(1, ArrayRecord(), None, FewNodes(0)) == []
+
+
 def test_the_metrics_of_every_round_are_saved(tmp_path) -> None:
     train_here(tmp_path)
     saved = json.loads((tmp_path / "metrics.json").read_text())

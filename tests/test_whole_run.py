@@ -20,6 +20,7 @@ from whole_run import (
     is_shown_by_its_twin,
     longest_first,
     require_budget,
+    run_cell,
     seconds_of_a_core,
     start_offline_kernel,
     unit_of,
@@ -145,26 +146,14 @@ def kernel(tmp_path):
     manager.shutdown_kernel(now=True)
 
 
-def ask(client, code: str) -> str:
-    """Run code in a kernel, and return what it printed or how it failed."""
-    said = []
-
-    def hook(message) -> None:
-        content = message["content"]
-        said.append(content.get("text") or content.get("evalue") or "")
-
-    client.execute_interactive(code, output_hook=hook, timeout=300)
-    return "".join(said).strip()
-
-
 def test_a_cell_has_no_network_but_its_own_machine(kernel) -> None:
     _, client = kernel
     connect = "import socket; socket.create_connection({}, timeout=20)"
-    failed = ask(client, connect.format("('192.0.2.1', 80)"))
+    failed = run_cell(client, connect.format("('192.0.2.1', 80)"))
     assert "unreachable" in failed or "have cut the network" in failed
     here = "with socket.create_server(('127.0.0.1', 0)) as server:\n    "
     here += connect.format("server.getsockname()") + "; print('connected')"
-    assert ask(client, here) == "connected"
+    assert run_cell(client, here) == "connected"
 
 
 def test_cells_that_cost_more_than_their_budget_are_noticed(
@@ -172,8 +161,8 @@ def test_cells_that_cost_more_than_their_budget_are_noticed(
 ) -> None:
     manager, client = kernel
     before = seconds_of_a_core(manager)
-    ask(client, "import time; end = time.process_time() + 1")
-    ask(client, "while time.process_time() < end: pass")
+    run_cell(client, "import time; end = time.process_time() + 1")
+    run_cell(client, "while time.process_time() < end: pass")
     spent = seconds_of_a_core(manager)
     assert spent > before + 0.9
     for budget, sentence in ((spent / 2, "s of a core, and"), (None, "no budget")):

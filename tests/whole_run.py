@@ -21,6 +21,7 @@ from pathlib import Path
 import nbval.kernel
 import psutil
 import pytest
+from jupyter_client import KernelClient
 from jupyter_client.manager import KernelManager
 from leftovers import ROOT, is_worker
 from nbval.plugin import IPyNbCell
@@ -34,6 +35,10 @@ seconds of a core. `make bench ARGS=tests` measures, and writes the seconds."""
 STARTS_PROCESSES = re.compile(r"\b(?:Deployment|Federation)\(")
 PROCESSES = "processes"
 """The unit of all files that start Flower's processes."""
+
+AWKWARD = "a b ü of a Windows user with two names and as long as on a cluster"
+"""A temporary folder's name that breaks a command line into which it is pasted, and is
+too long for a socket of Ray."""
 
 # No process of Flower writes into the user's own folder or asks for updates.
 QUIET = {"FLWR_TELEMETRY_ENABLED": "0", "FLWR_DISABLE_UPDATE_CHECK": "1"}
@@ -213,7 +218,10 @@ OF_ALL_LESSONS = r"^tests/test_(notebooks|exercises)\.py::\w+$"
 def start_offline_kernel(
     startup_timeout: float = 60, kernel_name: str = "", **options: object
 ) -> tuple:
-    """Start a kernel for nbval as it does itself, but with the network cut."""
+    """Start a kernel for nbval as it does itself, but with the network cut.
+
+    Its temporary folder has an awkward name: a lesson works in any.
+    """
     program = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
     command, environment = offline("--", *program)
     manager = KernelManager()
@@ -222,7 +230,10 @@ def start_offline_kernel(
         # These sockets are files, which are the same in every namespace.
         manager.transport = "ipc"
         manager.ip = f"{Path(os.environ['FLWR_HOME']).parent}/{uuid.uuid4().hex}"
-    manager.start_kernel(env=environment | NO_BARS, **options)
+    temporary = Path(os.environ["FLWR_HOME"]).with_name(AWKWARD)
+    temporary.mkdir(exist_ok=True)
+    environment |= NO_BARS | {"TMPDIR": str(temporary)}
+    manager.start_kernel(env=environment, **options)
     client = manager.client()
     client.start_channels()
     try:
@@ -241,6 +252,18 @@ def seconds_of_a_core(manager: KernelManager) -> float:
 
 
 CPU_TIMES = ("user", "system", "children_user", "children_system")
+
+
+def run_cell(client: KernelClient, code: str) -> str:
+    """Run code in a kernel, and return what it printed or how it failed."""
+    said = []
+
+    def hook(message: dict) -> None:
+        content = message["content"]
+        said.append(content.get("text") or content.get("evalue") or "")
+
+    client.execute_interactive(code, output_hook=hook, timeout=300)
+    return "".join(said).strip()
 
 
 @pytest.hookimpl(tryfirst=True)  # while the kernel is there

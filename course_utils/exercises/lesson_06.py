@@ -467,6 +467,7 @@ CONFIGS: tuple[dict[str, Any], ...] = (
     {"greeting": 'say "hi"'},
     {"folder": "C:\\new\\data", "tag": "it's", "empty": ""},
     {"label": "3", "flag": "true"},
+    {"course": "kurs \U0001f338"},
 )
 
 
@@ -520,6 +521,11 @@ def raise_no_toml(text: str, error: str, given: Any) -> None:
         sentence = "TOML writes true and false in small letters, as json.dumps does"
     elif equals and any(close(value, v) for v in given[2].values()):
         sentence = "in TOML a text stands in quotes: json.dumps puts them"
+    elif "\\ud" in value:
+        sentence = (
+            "json.dumps has turned an emoji into two halves, which TOML refuses: "
+            "ensure_ascii=False leaves it whole"
+        )
     elif equals and value[:1] in ("'", '"'):
         sentence = (
             "a text with quotes or backslashes in it breaks off too early, or is no "

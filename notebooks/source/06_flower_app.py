@@ -206,7 +206,10 @@ show(server_module.main)
 # - **The seed**, three times: for the draws of FedAvg, which takes Python's `random`;
 #   for the initial model; and in `train_config`, for the clients. FedAvg adds the
 #   round.
-# - **A time limit for each round.** Flower's own is an hour.
+# - **A check of all settings**, before anything starts. It is shown below.
+# - **Two time limits.** `BoundedFedAvg`, below, is FedAvg that waits for SuperNodes
+#   for `node-timeout` seconds. (FedAvg itself waits for ever, as in lesson 05.) In each
+#   round, the clients have `round-timeout` seconds to reply. (Flower's own is an hour.)
 # - **A run without a single model fails**, instead of saving an empty one (lesson 05).
 # - **`save`.** Nobody is there to be handed a result, so it is written to files. We
 #   read it below.
@@ -216,6 +219,13 @@ show(server_module.main)
 # > Which client stands at a place changes from run to run: in a simulation, the ids are
 # > random, and in any order. So compare runs only with `fraction-train=1.0`, where all
 # > are drawn.
+
+# %% [markdown]
+# `BoundedFedAvg` is FedAvg, but it calls this method before each round. (And with
+# `min-available-nodes=1`, a single SuperNode is enough. FedAvg would wait for two.)
+
+# %%
+show(server_module.BoundedFedAvg.wait_for_nodes)
 
 # %% [markdown]
 # ### pyproject.toml
@@ -254,6 +264,25 @@ server_app = load(settings["components"]["serverapp"])
 run_config = settings["config"]
 print(type(client_app).__name__, type(server_app).__name__)
 print(run_config)
+
+# %% [markdown]
+# Flower does not look at the values: a run config may say anything. So `main` checks
+# them first, by a function of the app:
+
+# %%
+show(server_module.check_settings)
+
+# %% [markdown]
+# `RULES` says for each setting which types it may have, what must be true of it, and
+# how to say that in words:
+
+# %%
+for bad in ({"fraction-train": 1.5}, {"lr": "0.1"}, {"num-server-rounds": 0}):
+    print(outcome(server_module.check_settings, run_config | bad))
+
+# %% [markdown]
+# Without the check, a run of 0 rounds would end with "No client sent a model back: read
+# the SuperNodes' logs", and there is nothing to be read in them.
 
 # %% [markdown]
 # ## In this process
@@ -326,20 +355,27 @@ print(f"\n{seconds_here:.1f} seconds")
 # differ from your terminal, so that this lesson does not meddle with your own runs:
 # Flower's own folder, the `FLWR_HOME`, is a temporary one, as is the results folder, and
 # the port is one that is free.
+#
+# > **Several people on one machine?** `flwr` looks for the local SuperLink at port 39091,
+# > and takes what answers there, whoever has started it. So the second person's run is
+# > executed in the first person's SuperLink, as the first person's user. On such a
+# > machine, everyone sets a port of their own before the first command:
+# > `export FLWR_LOCAL_SUPERLINK_HTTP_API_PORT=39191`.
 
 # %%
 import json
-import os
 
-from course_utils.deployment import free_port
-
-os.environ["FLWR_LOCAL_SUPERLINK_HTTP_API_PORT"] = str(free_port())
 FLWR_HOME = deployment.home("flwr")
+
+
+def toml(value) -> str:
+    """Write a setting in TOML: as in JSON, but with emoji left as they are."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def run_arguments(overrides: dict, *options: str) -> list[str]:
     """Return what follows flwr to run the app on ten virtual SuperNodes."""
-    pairs = [f"{key}={json.dumps(value)}" for key, value in overrides.items()]
+    pairs = [f"{key}={toml(value)}" for key, value in overrides.items()]
     command = ["run", str(APP), "--run-config", " ".join(pairs)]
     return [*command, "--federation-config", "num-supernodes=10", *options]
 
@@ -371,7 +407,7 @@ print(deployment.flwr("list"))
 STEPS = [
     ("the run is submitted", "Successfully started run", 1),
     ("its process has started", "Starting Flower Simulation", 1),
-    ("the ServerApp has started", "Starting FedAvg strategy", 1),
+    ("the ServerApp has started", "Starting BoundedFedAvg strategy", 1),
     ("round 1: ten replies", "aggregate_train: Received 10 results", 1),
     ("round 2: ten replies", "aggregate_train: Received 10 results", 2),
     ("the model is saved", "Saved in", 1),
@@ -552,10 +588,12 @@ def submit(overrides: dict) -> str:
     return answer.split("Successfully started run ")[1].split()[0]
 
 
-bad_run = submit({"num-server-rounds": 2.5})
+HALF = {"num-server-rounds": 2.5}
+bad_run = submit(HALF)
 
 # %% [markdown]
-# **Nobody checks types.** The run has started, and we shall see what becomes of it.
+# **Flower checks no values**, not even their types. The run has started, and we shall
+# see what becomes of it.
 
 # %% [markdown] tags=["slide"]
 # ### Exercise 6.1: the settings of a run
@@ -798,23 +836,31 @@ assert "Run is already finished." in answer
 # flwr log RUN-ID --show
 # ```
 
-# %%
+# %% tags=["nbval-ignore-output"]
 failed = wait_for_status(bad_run, "finished:failed")
+for _ in range(2):  # on a busy machine, Ray itself may have failed
+    if "2.5" not in failed["status-details"]:
+        bad_run = submit(HALF)
+        failed = wait_for_status(bad_run, "finished:failed")
+
+# %%
 print(failed["status"])
 print(failed["status-details"])
 
 # %% tags=["nbval-ignore-output"]
 for _ in range(20):  # its last lines come a moment after its status
     log = deployment.flwr(f"log {bad_run} --show")
-    if "TypeError" in log:
+    if "ValueError: num" in log:
         break
 lines = log.replace(str(FLWR_HOME), "FLWR_HOME").splitlines()
-error = next(s for s in lines if "TypeError" in s)
+error = next(s for s in lines if "ValueError: num" in s)
 place = next(s for s in lines if "in main" in s)
 print(place.strip(), error.strip(), sep="\n")
 assert '"FLWR_HOME' in place and "apps" in place
 
 # %% [markdown]
+# - `check_settings` has refused it. Without it, the error would be `'float' object
+#   cannot be interpreted as an integer`, which names no setting.
 # - The log has the whole traceback. Here we print two lines of it: the place in the
 #   app, and the error.
 # - The place is in the `FLWR_HOME`, and not in your folder. **A run runs a copy**, made
@@ -1045,9 +1091,10 @@ assert left_out == {"results/metrics.json"}
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# `json.dumps(value)` writes all values of this exercise as TOML does: it puts quotes
-# around a text, escapes those inside it, and writes `true` for `True`. (For a text with
-# emoji in it, add `ensure_ascii=False`.)
+# `json.dumps(value, ensure_ascii=False)` writes all values of this exercise as TOML
+# does: it puts quotes around a text, escapes those inside it, and writes `true` for
+# `True`. (Without `ensure_ascii=False`, an emoji becomes two halves, which TOML
+# refuses.)
 # </details>
 # <details><summary>Hint 3</summary>
 #
@@ -1070,7 +1117,8 @@ def make_pyproject(name: str, module: str, config: dict) -> str:
         f'clientapp = "{module}.client_app:app"',
         "[tool.flwr.app.config]",
     ]
-    lines += [f"{key} = {json.dumps(value)}" for key, value in config.items()]
+    for key, value in config.items():
+        lines.append(f"{key} = {json.dumps(value, ensure_ascii=False)}")
     return "\n".join(lines)
     ### END SOLUTION
 
@@ -1182,7 +1230,7 @@ print("no process, no folder")
 #   the randomness a seed in the config, what was forgotten an error that says so, and
 #   the result a file.
 # - **`flwr run`** takes each setting from `pyproject.toml`, and those of `--run-config`
-#   in its place. An unknown key is refused, a wrong type is not.
+#   in its place. It refuses an unknown key. A wrong value only the app can refuse.
 # - **The seconds** of a simulated run go into starting: SuperLink, run, Ray, workers.
 #   They are paid once for each run. Its model is the notebook's, up to the order in
 #   which floats were added.

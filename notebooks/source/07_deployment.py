@@ -1075,10 +1075,11 @@ check("7.3", read_rounds)
 #   Clients only call out, and open nothing: a hospital or a laptop behind a router can
 #   take part.
 # - **Each machine** installs what the app imports, and in the same versions.
-# - **First the SuperNodes, then the run.** A run waits until `min-available-nodes` are
-#   there. But `FedAvg` counts the nodes *before* it waits, and asks `fraction-train` of
-#   those that it had counted, but at least two: submitted too early, a run of three
-#   clients has a first round of two (`Sampled 2 nodes (out of 3)`).
+# - **First the SuperNodes, then the run.** Before each round, this app waits until
+#   `min-available-nodes` are there, for `node-timeout` seconds at most. `FedAvg` alone
+#   would wait for ever. And it counts the nodes *before* it waits, and asks
+#   `fraction-train` of those that it had counted, but at least two: submitted too
+#   early, a run of three clients has a first round of two.
 # - **Who is to be up tomorrow** runs under a supervisor that starts it again, and the
 #   SuperLink with its `--database` on a disk that survives.
 #

@@ -467,6 +467,7 @@ WRONG["6.3"] = [
     (variant(write=in_plain_quotes), "json.dumps escapes them"),
     (variant(write=in_single_quotes), "json.dumps escapes them"),
     (variant(write=escapes_quotes_only), "json.dumps"),
+    (variant(write=json.dumps), "an emoji into two halves"),
     (variant(write=guesses), "label was a text and has become"),
     (variant(write=cuts_floats), "1.0 keeps its point"),
     (variant(write=booleans_as_numbers), "verbose has become the int 1"),
