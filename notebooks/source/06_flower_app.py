@@ -61,9 +61,9 @@ for path in paths:
         print("uses Flower:", path.name)
 
 # %% [markdown]
-# The two apps, and not `task.py`: so it can be tested, and trained with, like any
-# PyTorch code. To import them, Python must know the folder. Flower puts it on
-# `sys.path` for a run; here you do:
+# The two apps do, and `task.py` does not. So you can test it, and train with it, like any
+# PyTorch code. To import the three, Python must know the folder. Flower puts it on
+# `sys.path` for a run. Here you do:
 
 # %%
 import inspect
@@ -215,10 +215,10 @@ show(server_module.main)
 #   read it below.
 
 # %% [markdown]
-# > The first of the three fixes the *places* in the list of node ids that are drawn.
-# > Which client stands at a place changes from run to run: in a simulation, the ids are
-# > random, and in any order. So compare runs only with `fraction-train=1.0`, where all
-# > are drawn.
+# > With the same seed, FedAvg draws the same *places* in the list of node ids, such as
+# > the third and the fifth. But in a simulation the ids are random, and so is their
+# > order. So other clients stand at these places in the next run. Compare runs only
+# > with `fraction-train=1.0`, where all are drawn.
 
 # %% [markdown]
 # `BoundedFedAvg` is FedAvg, but it calls this method before each round. (And with
@@ -455,14 +455,14 @@ assert difference <= 1e-5
 print("the same model, to a hundred-thousandth")
 
 # %% [markdown]
-# Rarely is the difference 0:
+# The difference is rarely 0:
 
 # %% tags=["nbval-ignore-output"]
 print(f"largest difference: {difference:.0e}")
 
 # %% [markdown]
-# What surely differs is the order of adding up: the server adds the updates as the
-# replies come in, and the sum of floats depends on the order:
+# The order of adding up differs: the server adds the updates as the replies come in. And
+# a sum of floats depends on its order:
 
 # %%
 assert (0.1 + 0.2) + 0.3 != 0.1 + (0.2 + 0.3)
@@ -488,8 +488,8 @@ print("when the first ten replies are there,", end=" ")
 print("more than half of the time has passed")
 
 # %% [markdown] tags=["slide"]
-# More than three times as long as here, often more than ten times. Nearly every line
-# above is something starting up:
+# They take more than three times as long as here, often more than ten times. In nearly
+# every line above, something starts up:
 
 # %% tags=["slide-more", "slide-output"]
 from course_utils.plots import draw_simulation

@@ -468,11 +468,11 @@ print(deployment.flwr("supernode list course"))
 # said: runs go as before, as you will see below.
 #
 # > **What this does not protect.** Flower, as you have installed it, has no passwords:
-# > whoever reaches the SuperLink's port and has `ca.pem` can register a key, or submit
-# > an app, which then runs on every SuperNode. You have just done both. So a key tells
-# > *who* sends, and keeps out only those who do not register one themselves. To keep
-# > strangers out, let only the participants' addresses through the server's firewall. And
-# > a SuperNode with a key may still send a wrong model: a key says *who*, not *what*.
+# > whoever reaches the SuperLink's port and has `ca.pem` can register a key, as you have
+# > just done, or submit an app, which then runs on every SuperNode. So a key tells *who*
+# > sends, and keeps out only those who do not register one themselves. To keep strangers
+# > out, let only the participants' addresses through the server's firewall. And a
+# > SuperNode with a key may still send a wrong model: a key says *who*, not *what*.
 
 # %% [markdown]
 # ### Exercise 7.1: the command of a SuperNode
@@ -1054,7 +1054,7 @@ check("7.3", read_rounds)
 # %% [markdown] tags=["slide"]
 # ## Many machines
 #
-# Nothing of this changes but the address. Say the server is 192.0.2.10:
+# Only the address changes. Say the server is 192.0.2.10:
 #
 # | where | what one types |
 # |---|---|
@@ -1088,7 +1088,7 @@ check("7.3", read_rounds)
 # [A federation in the classroom](classroom.md) says how, and what to do with only one
 # machine.
 #
-# At last, all of it ends, and nothing must be left:
+# The lesson is over. End everything, and look whether anything is left:
 
 
 # %%
