@@ -327,7 +327,7 @@ def test_changed_code_that_was_not_run_is_told(tmp_path) -> None:
 
 def test_a_missing_reveal_js_is_told(monkeypatch) -> None:
     monkeypatch.setattr(slides, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install -r requirements\.txt"):
+    with pytest.raises(ValueError, match=r"pip install -e '\.\[lab,dev\]'"):
         slides.reveal()
 
 

@@ -175,7 +175,7 @@ def reveal() -> dict[str, str]:
     package = find_spec("pyreveal")
     if package is None:
         raise ValueError(
-            "reveal.js is missing: run `python -m pip install -r requirements.txt`."
+            "reveal.js is missing: run `python -m pip install -e '.[lab,dev]'`."
         )
     folder = Path(package.submodule_search_locations[0]) / "revealjs"
     files = {
