@@ -10,34 +10,34 @@ lab: .venv/installed
 	$(BIN)/jupyter lab $(ARGS) notebooks/00_why_federated_learning.ipynb
 
 # All of it, or with LESSON=03 what concerns that lesson.
-test: .venv/installed lint
+test: .venv/complete lint
 	$(BIN)/python -m pytest -n 2 --nbval tests notebooks $(if $(LESSON),--lesson $(LESSON)) $(ARGS)
 
-notebooks: .venv/installed
+notebooks: .venv/complete
 	$(BIN)/python notebooks/build.py $(ARGS)
 
-bench: .venv/installed
+bench: .venv/complete
 	$(BIN)/python tests/bench.py $(ARGS)
 
 # The README's picture, taken of a lesson.
-picture: .venv/installed
+picture: .venv/complete
 	$(BIN)/python tests/picture.py
 
 # For teachers: notebooks/INSTRUCTOR.md
-slides: .venv/installed
+slides: .venv/complete
 	$(BIN)/python notebooks/tools/slides.py $(ARGS)
 
-kit: .venv/installed
+kit: .venv/complete
 	$(BIN)/python notebooks/tools/kit.py $(ARGS)
 
-assignment: .venv/installed
+assignment: .venv/complete
 	$(BIN)/python notebooks/tools/assignment.py $(LESSON) $(ARGS)
 
-minutes: .venv/installed
+minutes: .venv/complete
 	$(BIN)/python notebooks/tools/minutes.py $(ARGS)
 
 # Whoever publishes the course stamps its address and release into all links.
-publish-links: .venv/installed
+publish-links: .venv/complete
 	$(BIN)/python notebooks/tools/publish_links.py --repo "$(REPO)" --tag "$(TAG)"
 
 # A federation of a whole room: notebooks/classroom.md
@@ -50,11 +50,16 @@ supernode: .venv/installed
 run: .venv/installed
 	$(BIN)/python -m course_utils.classroom run $(ARGS)
 
-lint: .venv/installed
+lint: .venv/complete
 	$(BIN)/ruff check . && $(BIN)/ruff format --check course_utils tests notebooks/*.py notebooks/tools
 
-# Made once, and again only when the list of dependencies changes.
+# Made once, and again only when the list of dependencies changes: what a learner needs,
 .venv/installed: pyproject.toml requirements.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install -r requirements.txt
+	touch $@
+
+# and what changes and checks the course.
+.venv/complete: .venv/installed
+	$(BIN)/python -m pip install -e ".[lab,dev]"
 	touch $@

@@ -21,11 +21,18 @@ plt.rcParams.update(
         "figure.dpi": 100,
         "figure.figsize": (7, 3.6),
         "figure.constrained_layout.use": True,
+        "figure.constrained_layout.h_pad": 0.12,
+        "figure.constrained_layout.w_pad": 0.12,
+        "figure.facecolor": "none",
+        "axes.facecolor": "none",
         "axes.spines.top": False,
         "axes.spines.right": False,
         "font.size": 10,
     }
 )
+
+CARD = "#E4E7EA"
+"""What a figure stands on, whatever the theme: in a dark one, white would glare."""
 
 # Told apart by the colour-blind (Okabe and Ito, 2008), and in grey by dash and marker,
 # or by hatching, which would not show on the last colour, black.
@@ -609,8 +616,26 @@ def _require_few(series: Collection[str]) -> None:
         )
 
 
+def _lay_on_card(figure: plt.Figure) -> None:
+    """Put a sheet with round corners behind all that is in a figure."""
+    width, height = figure.get_size_inches()
+    sheet = FancyBboxPatch(
+        (0, 0),
+        1,
+        1,
+        boxstyle=f"round,pad=0,rounding_size={0.12 / width}",
+        mutation_aspect=width / height,
+        transform=figure.transFigure,
+        fc=CARD,
+        ec="none",
+        zorder=-1,
+    )
+    figure.add_artist(sheet)
+
+
 def _show(figure: plt.Figure, summary: str) -> None:
     """Show a figure with its text: as the image's alternative text, and printed."""
+    _lay_on_card(figure)
     if plt.get_backend().endswith("inline"):  # a notebook's
         from IPython.display import display
 

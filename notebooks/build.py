@@ -12,10 +12,12 @@ In a source,
 - a cell tagged ``nbval-ignore-output`` prints what differs from machine to machine;
 - tags that begin with ``slide`` make the slides (``notebooks/tools/slides.py``):
   ``slide`` begins one, ``slide-more`` goes on with it, ``slide-then`` appears on it at
-  the next key, and ``slide-output`` also leaves out the code.
+  the next key, and ``slide-output`` also leaves out the code;
+- a cell whose metadata say ``jupyter={"source_hidden": true}`` is folded away.
 
-Everything else that a notebook needs is added here: the Colab badge, the set-up cell,
-links to the glossary, cell ids and metadata. Running this twice changes nothing.
+Everything else that a notebook needs is added here: links to the glossary, cell ids and
+metadata and, once the course has a public address, a link to Colab and a set-up cell.
+Running this twice changes nothing.
 """
 
 import argparse
@@ -35,35 +37,26 @@ NOTEBOOKS = Path(__file__).parent
 SOURCES = NOTEBOOKS / "source"
 GLOSSARY = NOTEBOOKS / "glossary.md"
 UNSTAMPED = "/OWNER/"
-"""Stands in the repository's address until somebody publishes the course."""
+"""Stands in the repository's address until somebody publishes the course.
 
-BADGE = (
-    "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]"
-    "(https://colab.research.google.com/github/{repo}/blob/{tag}/notebooks/{path})"
-)
+Until then, no notebook has a link to Colab or a set-up cell: they would lead nowhere.
+"""
+
+OPEN = "Open this notebook in Colab"
+COLAB = "https://colab.research.google.com/github/{repo}/blob/{tag}/notebooks/{path}"
 SETUP = """\
-# Where the course is installed, this does nothing. Elsewhere, as on Colab, it
-# installs it. Settings that lessons read later can be set here, before, as in
+# For Colab: it installs the course there. Where the course is, it does nothing.
+# Settings that lessons read later can be set here, before, as in
 # %env COURSE_DATASET=ylecun/mnist
 from importlib.util import find_spec
-
-if find_spec("course_utils") is None:
-    {install}
-"""
-INSTALL = """\
 from runpy import run_path
 
+if find_spec("course_utils") is None:
     address = "{address}"
     release = "{tag}"
     !git -c advice.detachedHead=false clone --quiet --depth 1 \\
         --branch {{release}} {{address}} flower-course
     run_path("flower-course/notebooks/tools/install.py", run_name="__main__")"""
-NO_ADDRESS = """\
-raise SystemExit(
-        "The course is not installed here, and this copy does not know its "
-        "public address. Whoever publishes it stamps that in, by "
-        "`make publish-links REPO=owner/name TAG=v1.0`."
-    )"""
 
 
 def publication() -> tuple[str, str]:
@@ -73,8 +66,13 @@ def publication() -> tuple[str, str]:
     return address, settings["tool"]["flower-course"]["release"]
 
 
-def badge(path: str) -> str:
-    """Return the Markdown of a notebook's Colab badge.
+def is_published() -> bool:
+    """Whether somebody has given the course its public address."""
+    return UNSTAMPED not in publication()[0]
+
+
+def colab(path: str) -> str:
+    """Return the address at which Colab opens a notebook.
 
     Parameters
     ----------
@@ -82,7 +80,7 @@ def badge(path: str) -> str:
         The notebook's path below ``notebooks``.
     """
     address, tag = publication()
-    return BADGE.format(repo=address.split("github.com/")[-1], tag=tag, path=path)
+    return COLAB.format(repo=address.split("github.com/")[-1], tag=tag, path=path)
 
 
 def has_exercises(source: Path) -> bool:
@@ -114,11 +112,16 @@ def make_notebook(source: Path, *, solved: bool = False) -> NotebookNode:
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
                 cell.source = re.sub(r"\]\((\w+\.md)", r"](../\1", cell.source)
-    path = f"solutions/{source.stem}.ipynb" if solved else f"{source.stem}.ipynb"
-    add_opening(notebook, path)
+    if is_published():
+        path = f"solutions/{source.stem}.ipynb" if solved else f"{source.stem}.ipynb"
+        add_opening(notebook, path)
     for number, cell in enumerate(notebook.cells):
         cell.id = f"cell-{number:02d}"
-        cell.metadata = {"tags": tags(cell)} if tags(cell) else {}
+        cell.metadata = {
+            key: cell.metadata[key]
+            for key in ("tags", "jupyter")
+            if cell.metadata.get(key)
+        }
         cell.source = "\n".join(
             line
             for line in cell.source.split("\n")
@@ -137,14 +140,18 @@ def make_notebook(source: Path, *, solved: bool = False) -> NotebookNode:
 
 
 def add_opening(notebook: NotebookNode, path: str) -> None:
-    """Put the badge above the title and the set-up cell below it."""
+    """Put a link to Colab above the title, and the set-up cell below it, folded."""
     title = notebook.cells[0]
-    title.source = f"{badge(path)}\n\n{title.source}"
+    title.source = f"[{OPEN}]({colab(path)})\n\n{title.source}"
     address, tag = publication()
-    install = INSTALL.format(address=address, tag=tag)
-    if UNSTAMPED in address:
-        install = NO_ADDRESS
-    notebook.cells.insert(1, new_code_cell(SETUP.format(install=install).strip()))
+    setup = new_code_cell(SETUP.format(address=address, tag=tag))
+    setup.metadata["jupyter"] = {"source_hidden": True}
+    notebook.cells.insert(1, setup)
+
+
+def without_link(text: str) -> str:
+    """Drop the link to Colab from a notebook's first cell."""
+    return re.sub(rf"^\[{OPEN}\].*\n+", "", text)
 
 
 def glossary() -> dict[str, list[str]]:
@@ -251,17 +258,28 @@ def keep_outputs(notebook: NotebookNode, path: Path) -> None:
         If code has changed, so that the notebook must be executed.
     """
     stored = nbformat.read(path, as_version=4)
-    # The set-up cell prints nothing, whatever address stands in it.
+    # The set-up cell prints nothing, and is not in every copy.
     pairs = [
-        [c for c in n.cells if c.cell_type == "code"][1:] for n in (notebook, stored)
+        [c for c in n.cells if c.cell_type == "code" and not is_setup(c)]
+        for n in (notebook, stored)
     ]
     if [c.source for c in pairs[0]] != [c.source for c in pairs[1]]:
         raise SystemExit(
             f"Code of {path.name} has changed: make it without --prose, which runs it."
         )
-    notebook.cells[1].execution_count = 1
     for cell, old in zip(*pairs, strict=True):
-        cell.outputs, cell.execution_count = old.outputs, old.execution_count
+        cell.outputs = old.outputs
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    for number, cell in enumerate(code, start=1):
+        cell.execution_count = number
+        for output in cell.outputs:
+            if "execution_count" in output:
+                output.execution_count = number
+
+
+def is_setup(cell: NotebookNode) -> bool:
+    """Whether a cell is the one that installs the course."""
+    return 'find_spec("course_utils")' in cell.source
 
 
 def merge_streams(outputs: list[NotebookNode]) -> list[NotebookNode]:

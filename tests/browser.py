@@ -42,8 +42,6 @@ HOW_TO_GET_ONE = (
 SETTINGS = {
     # All cells are in the page, and not only those in sight.
     "notebook-extension/tracker": '{"windowingMode": "none", "scrollPastEnd": false}',
-    # No question about news, which would lie over the page.
-    "apputils-extension/notification": '{"fetchNews": "false"}',
 }
 
 

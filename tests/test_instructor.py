@@ -102,9 +102,9 @@ def small_notebook():
     return new_notebook(
         cells=[
             new_markdown_cell(
-                "[![Badge not read](x)](y)\n\n# 00 · Small\n\none two [three](x.md)"
+                f"[{build.OPEN}](x)\n\n# 00 · Small\n\none two [three](x.md)"
             ),
-            new_code_cell("set_up = 1\nset_up"),
+            new_code_cell("a\nb", metadata={"jupyter": {"source_hidden": True}}),
             new_markdown_cell(
                 "**Predict:** five\n\n## First\nsix `seven`\n"
                 "```\nfenced = 1\n```\n<br>\n"

@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 from browser import (
+    PANEL,
     Lab,
     NoBrowser,
     Notebook,
@@ -78,6 +79,27 @@ def page(browser) -> Iterator[Page]:
 
 
 # --------------------------------------------------------------- what a person looks at
+
+
+MENUS = ["File", "Edit", "View", "Run", "Kernel", "Tabs", "Settings", "Help"]
+"""JupyterLab's own: none of a tool that learners have no use for."""
+
+
+def it_opens_unchanged(notebook: Notebook) -> None:
+    """Look for the dot that says that a notebook is not saved, once a kernel runs."""
+    notebook.wait(
+        f"() => {PANEL}.content.model.getMetadata('language_info')?.version",
+        "knows nothing of its kernel",
+        seconds=60,
+    )
+    assert notebook.page.locator(".lm-TabBar-tab.jp-mod-current").count() == 1
+    assert notebook.page.locator(".jp-mod-dirty").count() == 0
+
+
+def nobody_asks_for_anything(notebook: Notebook) -> None:
+    assert notebook.page.locator(".lm-MenuBar-itemLabel").all_inner_texts() == MENUS
+    for kind in (".jp-Dialog", ".Toastify__toast"):
+        assert notebook.page.locator(kind).all_inner_texts() == []
 
 
 def lesson(path: str) -> int:
@@ -377,7 +399,9 @@ def test_make_lab_opens_the_first_lesson() -> None:
 @pytest.mark.timeout(1500)
 def test_the_first_lesson_works_in_the_hands_of_a_person(lab, page) -> None:
     notebook = Notebook(page, lab, RUN)
+    it_opens_unchanged(notebook)
     notebook.run_all(600)
+    nobody_asks_for_anything(notebook)
     every_cell_ran_without_an_error(notebook)
     assert notebook.page.locator(f"{OUTPUT}.lm-Panel").count(), "no progress bar"
     progress_bars_are_bars_and_have_ended(notebook)
@@ -462,6 +486,7 @@ BROKEN = [
     new_code_cell("1 / 0"),
 ]
 NOTICED = [
+    (it_opens_unchanged, "1 == 0"),
     (every_cell_ran_without_an_error, "ZeroDivisionError: division by zero"),
     (progress_bars_are_bars_and_have_ended, "0/3"),
     (lambda notebook: figures_are_to_be_seen(notebook, 1), "width"),

@@ -104,7 +104,7 @@ def test_what_a_kit_lacks_is_named_and_downloaded(tmp_path, capfd) -> None:
     wheels = resolve(tmp_path, "windows", "3.13")
     # pip would have looked at this machine, and taken what it needs.
     names = {package["name"] for package in wheels.packages}
-    assert names >= {"pywinpty", "torch", "mlxtend", "jupyterlab", "pip", "setuptools"}
+    assert names >= {"pywinpty", "torch", "mlxtend", "jupyterlab", "pip", "hatchling"}
     assert not names & {"uvloop", "pexpect", "triton", "ray"}
     wheels.packages = [p for p in wheels.packages if p["name"] in corner]
     assert len(wheels.missing()) == len(corner)

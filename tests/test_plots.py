@@ -1,7 +1,7 @@
 """Figures are told apart without their colours, and say in words what they show."""
 
 from collections.abc import Callable, Hashable, Sequence
-from itertools import combinations, pairwise
+from itertools import combinations, pairwise, product
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -72,10 +72,14 @@ def confused(marks: list[Mark], apart: float = APART) -> list[str]:
     ]
 
 
-def on_white(rgba: Sequence[float]) -> Colour:
-    """Return what a translucent colour is on a white page."""
+def on_card(rgba: Sequence[float]) -> Colour:
+    """Return what a translucent colour is on the card that every figure stands on."""
     *colour, alpha = to_rgba(rgba)
-    return tuple(alpha * part + 1 - alpha for part in colour)
+    below = to_rgb(plots.CARD)
+    return tuple(
+        alpha * part + (1 - alpha) * ground
+        for part, ground in zip(colour, below, strict=True)
+    )
 
 
 def contrast(one: Colour, other: Colour) -> float:
@@ -107,7 +111,7 @@ def curve_marks(figure: plt.Figure) -> list[Mark]:
 
 def bar_marks(figure: plt.Figure) -> list[Mark]:
     return [
-        (bars.get_label(), bars[0].get_hatch(), on_white(bars[0].get_facecolor()))
+        (bars.get_label(), bars[0].get_hatch(), on_card(bars[0].get_facecolor()))
         for bars in figure.axes[0].containers
     ]
 
@@ -179,20 +183,20 @@ def test_labels_in_a_bar_are_told_by_number_and_neighbours_by_every_reader(
     for name, bars, texts in stack:
         for bar, text in zip(bars, texts, strict=True):
             assert text.get_text() == name
-            ink, ground = to_rgb(text.get_color()), on_white(bar.get_facecolor())
+            ink, ground = to_rgb(text.get_color()), on_card(bar.get_facecolor())
             assert contrast(ink, ground) >= 4.5, name
     # Where a bar is too narrow for its number, its edge must show.
-    colours = [on_white(bars[0].get_facecolor()) for _, bars, _ in stack]
+    colours = [on_card(bars[0].get_facecolor()) for _, bars, _ in stack]
     for one, other in pairwise(colours):
         assert distance(one, other) >= A_STEP
 
 
-def test_the_end_of_a_bar_is_seen_on_white(draw) -> None:
+def test_the_end_of_a_bar_is_seen_on_the_card(draw) -> None:
     figure, _ = draw(plots.plot_label_counts, np.array([[30, 10], [0, 5]]))
     (outlines,) = [c for c in figure.axes[0].containers if not c[0].get_fill()]
     assert [bar.get_width() for bar in outlines] == [40, 5]
     for bar in outlines:
-        assert contrast(on_white(bar.get_edgecolor()), (1, 1, 1)) >= 3
+        assert contrast(on_card(bar.get_edgecolor()), to_rgb(plots.CARD)) >= 3
 
 
 def test_of_thousands_of_clients_a_sample_is_drawn(draw) -> None:
@@ -260,11 +264,11 @@ def test_boxes_that_differ_in_fill_alone_differ_for_every_reader(draw) -> None:
     meanings = [text.get_text() for text in figure.axes[0].texts[-3:]]
     assert meanings == ["your code", "Flower's program", "one machine"]
     marks = [
-        (meaning, box.get_linestyle(), on_white(box.get_facecolor()))
+        (meaning, box.get_linestyle(), on_card(box.get_facecolor()))
         for meaning, box in zip(meanings, legend, strict=True)
     ]
     assert not confused(marks)
-    fills = {to_hex(on_white(box.get_facecolor())) for box in boxes}
+    fills = {to_hex(on_card(box.get_facecolor())) for box in boxes}
     assert fills == {to_hex(colour) for _, _, colour in marks}
 
 
@@ -315,13 +319,29 @@ def test_no_figure_is_left_out_here() -> None:
 
 
 @every_figure
-def test_a_figure_stands_on_white_whatever_the_theme(name, draw, tmp_path) -> None:
+def test_a_figure_stands_on_a_card_whatever_the_theme(name, draw, tmp_path) -> None:
     function, args = arguments(name)
     figure, _ = draw(function, *args)
-    figure.savefig(tmp_path / "figure.png")
-    pixels = np.asarray(Pixels.open(tmp_path / "figure.png").convert("RGBA"))
-    assert (pixels[..., 3] == 255).all()
-    assert (pixels[[0, 0, -1, -1], [0, -1, 0, -1]] == 255).all()
+    plots._lay_on_card(figure)
+    figure.savefig(tmp_path / "figure.png", bbox_inches="tight")  # as in a notebook
+    picture = Pixels.open(tmp_path / "figure.png").convert("RGBA")
+    pixels = np.asarray(picture.crop(picture.getbbox()))
+    for row, column in product((0, -1), repeat=2):
+        assert pixels[row, column, 3] == 0  # the page shows round the corners
+    card = [round(255 * part) for part in to_rgb(plots.CARD)] + [255]
+    for edge in (pixels[2], pixels[-3], pixels[:, 2], pixels[:, -3]):
+        assert (edge[20:-20] == card).all(), "something touches the edge of the card"
+    assert (pixels[20:-20, 20:-20, 3] == 255).all()
+
+
+PAGES = {"light": "#FFFFFF", "dark": "#111111"}
+"""JupyterLab's two themes."""
+
+
+def test_the_card_is_seen_on_a_light_page_and_quiet_on_a_dark_one() -> None:
+    card, light, dark = (to_rgb(c) for c in (plots.CARD, *PAGES.values()))
+    assert contrast(card, light) >= 1.2
+    assert contrast(card, dark) <= 0.85 * contrast(light, dark)
 
 
 WRITTEN_ON_BARS = {"plot_label_counts", "plot_label_panels"}  # looked at above
@@ -333,10 +353,10 @@ WRITTEN_ON_BARS = {"plot_label_counts", "plot_label_panels"}  # looked at above
 def test_words_in_a_figure_are_readable_on_what_they_stand_on(name, draw) -> None:
     function, args = arguments(name)
     figure, _ = draw(function, *args)
-    grounds = [(1, 1, 1)]
+    grounds = [to_rgb(plots.CARD)]
     if name.startswith("draw_"):
         patches = figure.axes[0].patches
-        grounds += {on_white(patch.get_facecolor()) for patch in patches}
+        grounds += {on_card(patch.get_facecolor()) for patch in patches}
     for text in figure.findobj(plt.Text):
         for ground in grounds:
             assert contrast(to_rgb(text.get_color()), ground) >= 4.5, text

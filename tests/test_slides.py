@@ -236,7 +236,7 @@ def write_lesson(folder: Path, text: str) -> tuple[Path, Path]:
     source, stored = folder / "42_slides.py", folder / "42_slides.ipynb"
     source.write_text(text, encoding="utf-8")
     notebook = build.make_notebook(source)
-    for number, cell in enumerate(notebook.cells):
+    for number, cell in enumerate(reversed(notebook.cells), start=1):
         if cell.cell_type == "code":
             cell.outputs = [
                 new_output("stream", name="stdout", text=f"output {number}\n")
@@ -258,8 +258,8 @@ def test_tags_say_what_is_shown_and_where(tmp_path) -> None:
     first, second = texts(page)
     assert first == "42 · Slides Time: 1 minute"
     assert second == (
-        "A section Predict: what is it? See there. output 4 "
-        'print ( "shown code" ) output 5'
+        "A section Predict: what is it? See there. output 3 "
+        'print ( "shown code" ) output 2'
     )
     assert page.count('<div class="fragment"') == 1
 
@@ -269,7 +269,7 @@ def test_new_tags_and_prose_need_no_new_run(tmp_path) -> None:
     source.write_text(
         LESSON.replace('# %%\nprint("left', '# %% tags=["slide-more"]\nprint("left')
     )
-    assert texts(slides.make_deck(source, stored))[1].endswith("output 6")
+    assert texts(slides.make_deck(source, stored))[1].endswith("output 1")
 
 
 def test_making_a_deck_again_changes_nothing(tmp_path) -> None:
@@ -327,7 +327,7 @@ def test_changed_code_that_was_not_run_is_told(tmp_path) -> None:
 
 def test_a_missing_reveal_js_is_told(monkeypatch) -> None:
     monkeypatch.setattr(slides, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match=r"pip install -r requirements\.txt"):
+    with pytest.raises(ValueError, match=r"pip install -e '\.\[lab,dev\]'"):
         slides.reveal()
 
 

@@ -78,7 +78,8 @@ def make_assignment(source: Path) -> NotebookNode:
     if not build.has_exercises(source):
         raise ValueError(f"Lesson {source.stem[:2]} has no exercise to grade.")
     notebook = build.make_notebook(source)
-    notebook.cells[0].source = without_badge(notebook.cells[0].source)
+    # Colab would open the lesson, not the graded copy.
+    notebook.cells[0].source = build.without_link(notebook.cells[0].source)
     put_solutions_back(notebook, source)
     notebook.cells.insert(1, new_markdown_cell(NOTE, id="graded"))
     for number, cell in enumerate(notebook.cells):
@@ -139,11 +140,6 @@ def difficulty(notebook: NotebookNode, name: str) -> int:
         if f"### Exercise {name}:" in cell.source:
             return int(re.search(r"^\| ([123]) of 3", cell.source, re.MULTILINE)[1])
     raise ValueError(f"Exercise {name} has no card to read its difficulty from.")
-
-
-def without_badge(title: str) -> str:
-    """Drop the Colab badge, which opens the lesson, not the graded copy."""
-    return re.sub(r"^\[!\[.*\n+", "", title)
 
 
 def without_relative_links(text: str) -> str:

@@ -102,19 +102,19 @@ def sections(notebook: NotebookNode) -> list[Section]:
     """
     found = [Section("")]
     in_exercise = False
-    for number, cell in enumerate(notebook.cells):
+    for cell in notebook.cells:
         if cell.cell_type == "code":
             section = found[-1]
             section.has_code = True
             section.seconds += seconds(cell)
-            # Nobody reads the set-up cell, which is the second of each notebook.
-            if not in_exercise and number != 1:
+            folded = cell.metadata.get("jupyter", {}).get("source_hidden")
+            if not in_exercise and not folded:
                 section.lines += count_lines(cell.source)
             if cell.source.startswith('check("'):
                 in_exercise = False
             continue
         in_code = False
-        for line in visible(cell.source).splitlines():
+        for line in visible(build.without_link(cell.source)).splitlines():
             if heading := re.match(r"## (.+)", line):
                 if found[0].heading:
                     found.append(Section(""))

@@ -1,8 +1,8 @@
 """Stamp the course's public address and release into all that name them.
 
 ``make publish-links REPO=owner/name TAG=v1.0`` sets both in ``pyproject.toml``, and
-writes them into every notebook's Colab badge and set-up cell and into the README. It
-runs no notebook: no output depends on the address.
+gives every notebook a link to Colab and a set-up cell, and every lesson in the README a
+badge. It runs no notebook: no output depends on the address.
 """
 
 import argparse
@@ -15,6 +15,12 @@ import nbformat
 ROOT = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(ROOT / "notebooks"))
 import build  # noqa: E402
+
+IMAGE = "![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)"
+LESSON = re.compile(
+    rf"(\| \[[^\]]*\]\(notebooks/(\w+\.ipynb)\))(?: \[{re.escape(IMAGE)}\]\([^)]*\))?"
+)
+"""A lesson's link in the README's table, and its badge if it has one."""
 
 
 def repository(text: str) -> str:
@@ -42,9 +48,24 @@ def replace_once(text: str, pattern: str, new: str) -> str:
     return text
 
 
+def with_badges(readme: str) -> str:
+    """Put a badge behind each lesson's link in the table, or none before it is public.
+
+    Parameters
+    ----------
+    readme : str
+        The README's text, with badges or without.
+    """
+
+    def row(match: re.Match) -> str:
+        badge = f" [{IMAGE}]({build.colab(match[2])})" if build.is_published() else ""
+        return match[1] + badge
+
+    return LESSON.sub(row, readme)
+
+
 def stamp(repo: str, tag: str) -> None:
     """Write the address and the tag into pyproject.toml, README and notebooks."""
-    old_address, old_tag = build.publication()
     address = f"https://github.com/{repo}"
     settings = ROOT / "pyproject.toml"
     text = settings.read_text("utf-8")
@@ -54,10 +75,7 @@ def stamp(repo: str, tag: str) -> None:
 
     readme = ROOT / "README.md"
     text = readme.read_text("utf-8")
-    old_repo = old_address.split("github.com/")[-1]
-    text = text.replace(f"{old_repo}/blob/{old_tag}/", f"{repo}/blob/{tag}/")
-    text = text.replace(old_address, address)
-    readme.write_text(text, encoding="utf-8")
+    readme.write_text(with_badges(text), encoding="utf-8")
 
     for source in sorted(build.SOURCES.glob("[0-9]*.py")):
         for path, solved in build.targets(source):

@@ -26,7 +26,7 @@ from traitlets.config import Config
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "notebooks"))
 import build  # noqa: E402
-from assignment import without_badge, without_relative_links  # noqa: E402
+from assignment import without_relative_links  # noqa: E402
 
 FOLDER = ROOT / "build" / "slides"
 BEGIN, OUTPUT_ONLY = "slide", "slide-output"
@@ -145,11 +145,12 @@ def as_slide(cell: NotebookNode, kind: str) -> NotebookNode:
 def fit_for_slide(cell: NotebookNode) -> None:
     """Leave out what serves a reader only.
 
-    That is the badge, what a lesson needs and takes, folded answers and hints, links to
-    other pages of the course, and below a picture its text, which is in the image.
+    That is the link to Colab, what a lesson needs and takes, folded answers and hints,
+    links to other pages of the course, and below a picture its text, which is in the
+    image.
     """
     if cell.cell_type == "markdown":
-        text = without_relative_links(without_badge(cell.source))
+        text = without_relative_links(build.without_link(cell.source))
         text = re.sub(r"^\*\*You need:\*\*.*?(\n\n|\Z)", "", text, flags=re.S | re.M)
         text = re.sub(r"<details>.*?</details>\n*", "", text, flags=re.DOTALL)
         cell.source = text.strip()
@@ -174,7 +175,7 @@ def reveal() -> dict[str, str]:
     package = find_spec("pyreveal")
     if package is None:
         raise ValueError(
-            "reveal.js is missing: run `python -m pip install -r requirements.txt`."
+            "reveal.js is missing: run `python -m pip install -e '.[lab,dev]'`."
         )
     folder = Path(package.submodule_search_locations[0]) / "revealjs"
     files = {
