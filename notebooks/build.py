@@ -236,6 +236,7 @@ def tags(cell: NotebookNode) -> list[str]:
 def execute(notebook: NotebookNode) -> None:
     """Run a notebook where it will lie, and keep its outputs only."""
     # A progress bar is never stored: neither the runtime's nor that of datasets.
+    os.environ["FLOWER_COURSE_PROGRESS"] = "off"
     os.environ["TQDM_DISABLE"] = os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
     NotebookClient(
         notebook,

@@ -66,6 +66,7 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keep Flower to a folder of its own, and kernels off the network."""
     nbval.kernel.start_new_kernel = start_offline_kernel
     os.environ.update(QUIET)
+    os.environ["FLOWER_COURSE_PROGRESS"] = "off"  # the learner's own is not touched
     if not is_worker(config):
         config.scratch = tempfile.mkdtemp(prefix="course-tests-")
         os.environ["FLWR_HOME"] = os.path.join(config.scratch, "flwr")
