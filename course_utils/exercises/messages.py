@@ -22,8 +22,9 @@ from flwr.common.constant import (
     SUPERLINK_NODE_ID,
 )
 
-from course_utils.exercises import Attempt, Wrong, require_kind
-from course_utils.runtime import _AppImage, _copy_records, _identity, _stamp
+from course_utils.exercises.engine import Attempt, Wrong, require_kind
+from course_utils.exercises.words import explain
+from course_utils.isolation import AppImage, copy_records, identity, stamp
 
 RUN_ID = 7
 NODE_ID = 3_141_592_653
@@ -34,9 +35,9 @@ def instruction(
     content: RecordDict, message_type: str = "train", node_id: int = NODE_ID
 ) -> Message:
     """Make a message as it arrives at a client: from the server, with an id."""
-    with _identity(RUN_ID, SUPERLINK_NODE_ID):
+    with identity(RUN_ID, SUPERLINK_NODE_ID):
         message = Message(content, node_id, message_type)
-    _stamp(message.metadata, message_id=MESSAGE_ID)
+    stamp(message.metadata, message_id=MESSAGE_ID)
     return message
 
 
@@ -59,7 +60,7 @@ def context(
 @contextmanager
 def as_client() -> Iterator[None]:
     """Run what is inside in the client's name, as Flower's runtimes do."""
-    with _identity(RUN_ID, NODE_ID):
+    with identity(RUN_ID, NODE_ID):
         yield
 
 
@@ -178,38 +179,6 @@ def numpy_of(record: ArrayRecord) -> dict[str, np.ndarray]:
     return {name: array.numpy() for name, array in record.items()}
 
 
-def explain(sentence: str) -> str:
-    """Say in the words of lesson 01 what Flower refused, if it was Flower."""
-    if "Invalid arguments for Message" in sentence:
-        return (
-            "Flower could not make the message: a reply takes reply_to=message, and a "
-            "RecordDict as its content"
-        )
-    refused = re.search(r"Expected `ArrayRecord`.* received `([\w.]+)`", sentence)
-    if refused:
-        return (
-            "a RecordDict, such as context.state, takes records only, and nothing of "
-            f"type {refused[1]}: put numbers into a MetricRecord, and that into it"
-        )
-    refused = re.search(r"`int \| float \|.*but `<class '([\w.]+)'>` was pas", sentence)
-    if refused and refused[1].startswith(("numpy", "torch")):
-        return (
-            f"a MetricRecord refuses a {refused[1]}, alone or in a list: float(value) "
-            "or value.item() unwraps one number, .tolist() a whole array"
-        )
-    if refused:
-        return (
-            "a MetricRecord takes int, float and lists of one of them, not a "
-            f"{refused[1].removeprefix('builtins.')}"
-        )
-    if "All values in a list must be of the same valid type" in sentence:
-        return (
-            "a MetricRecord takes a list only if all that is in it has one type, that "
-            "of its first value: unwrap every number"
-        )
-    return sentence
-
-
 # --------------------------------------------- clients that are asked more than once
 
 
@@ -305,7 +274,7 @@ class Node:
                 got={"context.state": after.state},
             )
         try:
-            self.context.state = _copy_records(after.state)
+            self.context.state = copy_records(after.state)
         except Exception:
             state = {name: dict(record) for name, record in after.state.items()}
             raise Wrong(
@@ -324,7 +293,7 @@ def fresh_copies(function: Callable) -> Callable[[], Callable]:
     as it is.
     """
     try:
-        image = _AppImage(function)
+        image = AppImage(function)
         image.fresh_copy()
     except BaseException:
         return lambda: function

@@ -1,0 +1,166 @@
+"""What an answer cannot do to the notebook: run for ever, flood it, or change it."""
+
+import ctypes
+import io
+import signal
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from itertools import count
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+
+from course_utils import isolation
+
+FOLDER = Path(__file__).parent
+TICK = 0.02
+"""Seconds from one try to stop a function to the next."""
+
+
+class TookTooLong(BaseException):
+    """The time of a check is over. Not an Exception, so that few answers catch it.
+
+    A loop may catch all. So when it is made, it sees to it that it is raised again at
+    the next line of the functions that are running, or of some of them: other ones each
+    time. Sooner or later that is not a line inside of "try".
+    """
+
+    made = count()
+
+    def __init__(self) -> None:
+        super().__init__()
+        frames, frame = [], sys._getframe(1)
+        if frame.f_code.co_filename == __file__:
+            frame = frame.f_back
+        while frame and Path(frame.f_code.co_filename).parent != FOLDER:
+            frames.append(frame)
+            frame = frame.f_back
+        if frames:
+            for each in frames[next(self.made) % len(frames) :]:
+                each.f_trace = _raise_again
+            sys.settrace(lambda *event: None)
+
+
+def _raise_again(frame: FrameType, event: str, argument: Any) -> Callable:
+    if event == "line":
+        raise TookTooLong
+    return _raise_again
+
+
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Raise TookTooLong in what is inside once it has taken so long.
+
+    In the main thread of Linux and macOS a signal does it, which also ends a wait. In
+    other threads, and on Windows, another thread does it: there, a call that waits
+    outside of Python, such as ``time.sleep(1000)``, is stopped only when it returns.
+    """
+    in_main = threading.current_thread() is threading.main_thread()
+    if in_main and hasattr(signal, "setitimer"):
+        limit = _by_signal(seconds)
+    else:
+        limit = _by_thread(seconds)
+    tracer = sys.gettrace()
+    try:
+        with limit:
+            yield
+    finally:
+        sys.settrace(tracer)
+
+
+@contextmanager
+def _by_signal(seconds: float) -> Iterator[None]:
+    def stop(number: int, frame: FrameType | None) -> None:
+        raise TookTooLong
+
+    before, start = signal.signal(signal.SIGALRM, stop), time.monotonic()
+    timer = signal.setitimer(signal.ITIMER_REAL, seconds, TICK)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+        if timer[0]:  # somebody else's, such as that of pytest-timeout
+            left = max(timer[0] - (time.monotonic() - start), TICK)
+            signal.setitimer(signal.ITIMER_REAL, left, timer[1])
+
+
+@contextmanager
+def _by_thread(seconds: float) -> Iterator[None]:
+    thread, done = ctypes.c_ulong(threading.get_ident()), threading.Event()
+    throw = ctypes.pythonapi.PyThreadState_SetAsyncExc
+
+    def watch() -> None:
+        late = not done.wait(seconds)
+        while late:
+            throw(thread, ctypes.py_object(TookTooLong))
+            late = not done.wait(TICK)
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        while watcher.is_alive():
+            try:
+                done.set()
+                watcher.join()
+                throw(thread, None)  # what has been thrown and has not yet arrived
+            except TookTooLong:
+                continue
+
+
+class _Cut(io.TextIOBase):
+    """A stream that passes on the beginning of what is printed."""
+
+    def __init__(self, stream: Any, lines: int) -> None:
+        self._stream, self._left = stream, 80 * lines
+
+    def write(self, text: str) -> int:
+        if self._left > 0:
+            self._stream.write(text[: self._left])
+            self._left -= len(text) + 80 * text.count("\n")
+            if self._left <= 0:
+                self._stream.write("\n... (the rest of what is printed is left out)\n")
+        return len(text)
+
+    def flush(self) -> None:
+        self._stream.flush()
+
+
+@contextmanager
+def prints_cut(lines: int = 20) -> Iterator[None]:
+    """Let what is inside print about so many lines, and no more."""
+    out, errors = _Cut(sys.stdout, lines), _Cut(sys.stderr, lines)
+    with redirect_stdout(out), redirect_stderr(errors):
+        yield
+
+
+@contextmanager
+def as_in_a_fresh_process(seed: int) -> Iterator[None]:
+    """Put aside what a notebook, or an answer, may have set for the whole process.
+
+    These are the random generators, PyTorch's default type and device and its gradient
+    mode, NumPy's handling of errors, and filters of warnings.
+    """
+    dtype = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float32)
+    try:
+        with ExitStack() as stack:
+            if torch.get_default_device().type != "cpu":
+                stack.enter_context(torch.device("cpu"))
+            stack.enter_context(torch.enable_grad())
+            stack.enter_context(np.errstate(all="ignore"))
+            stack.enter_context(warnings.catch_warnings())
+            warnings.simplefilter("ignore")
+            stack.enter_context(isolation.seeded(seed))
+            yield
+    finally:
+        torch.set_default_dtype(dtype)

@@ -1,0 +1,410 @@
+"""What judges an answer: an exercise is its cases, an oracle and its mistakes.
+
+A mistake is a program: a wrong answer, with the sentence that names it. The engine
+hands each case to the learner's function and compares what can be observed (what came
+back, was raised, was changed or was sent) with what is right. At the first case on
+which that differs, it looks for the mistake that behaves as the answer does, and says
+its sentence. Where there is none, it says the first difference itself.
+"""
+
+import inspect
+import random
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from functools import partial
+from itertools import islice, zip_longest
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Message
+from torch import nn
+
+from course_utils.exercises.bounds import (
+    TookTooLong,
+    as_in_a_fresh_process,
+    time_limit,
+)
+from course_utils.exercises.values import close, is_numeric, show, snapshot, text_of
+from course_utils.exercises.words import explain
+
+Facts = list[tuple[str, Any]]
+"""What was observed, in the order of time: what it is, and its value."""
+
+NOTHING = object()
+LIMIT = 15.0
+"""Seconds that an answer has for all cases together."""
+
+LIBRARIES = tuple(sysconfig.get_paths()[name] for name in ("stdlib", "purelib"))
+EXERCISES: dict[str, "Exercise"] = {}
+"""Every exercise that has been declared so far, by name."""
+
+
+class Wrong(Exception):
+    """What is wrong with an answer: one sentence, and what it was seen on.
+
+    Attributes
+    ----------
+    shown : dict[str, Any]
+        What it was seen on.
+    raised : BaseException or None
+        What the answer raised, if that is what is wrong.
+    """
+
+    raised: BaseException | None = None
+
+    def __init__(self, sentence: str, **shown: Any) -> None:
+        super().__init__(sentence)
+        self.shown = shown
+
+    @property
+    def details(self) -> list[str]:
+        """What it was seen on, a line each."""
+        pairs = {{"got": "returned"}.get(k, k): v for k, v in self.shown.items()}
+        return [f"{key}: {show(v)}" for key, v in pairs.items() if v is not None]
+
+
+class NotAttempted(Exception):
+    """The answer is still the stub of the lesson."""
+
+
+class Attempt:
+    """A function under observation, called with copies of what it is given."""
+
+    def __init__(self, function: Callable) -> None:
+        self.function = function
+
+    def __call__(self, *args: Any, may_change: bool = False) -> Any:
+        """Call the function and return what it returns.
+
+        Parameters
+        ----------
+        *args : Any
+            What to call it with. It gets a copy.
+        may_change : bool
+            Whether it is meant to change what it is given.
+
+        Raises
+        ------
+        Wrong
+            If it raises, or changes what it should leave alone.
+        """
+        copies = deepcopy(args)
+        before = None if may_change else snapshot(copies)
+        try:
+            returned = self.function(*copies)
+        except TookTooLong:
+            raise
+        except BaseException as error:
+            # Whatever an answer raises, SystemExit too, is said in a sentence.
+            if _is_a_stub(error):
+                raise NotAttempted from None
+            said = explain(text_of(error, limit=5000))
+            if said == text_of(error, limit=5000):
+                said = f"your function raised {type(error).__name__}: {text_of(error)}"
+            wrong = Wrong(said, given=args)
+            wrong.raised = error
+            raise wrong from None
+        if not may_change and snapshot(copies) != before:
+            raise Wrong(
+                "your function changed what it was given: work on a copy", given=args
+            )
+        return returned
+
+
+def _is_a_stub(error: BaseException) -> bool:
+    """Whether this is a lesson's own NotImplementedError, and not a library's."""
+    if not isinstance(error, NotImplementedError) or error.args:
+        return False
+    frame = error.__traceback__
+    while frame and frame.tb_next:
+        frame = frame.tb_next
+    return not (frame and frame.tb_frame.f_code.co_filename.startswith(LIBRARIES))
+
+
+class Case:
+    """What an answer is called with.
+
+    Parameters
+    ----------
+    *args : Any
+        The arguments.
+    gives : Any
+        What is right, worked out by hand: what comes back (or the class of error that
+        is raised). Where the exercise has a ``play``, some of its facts, by name.
+    shown : Any
+        What a learner should read as the input, if not the arguments.
+    """
+
+    def __init__(self, *args: Any, gives: Any = NOTHING, shown: Any = None) -> None:
+        self.args, self.gives = args, gives
+        self.shown = args if shown is None else shown
+
+
+@dataclass(frozen=True)
+class Exercise:
+    """One exercise. Declaring it is all that is needed to have it checked.
+
+    Attributes
+    ----------
+    name : str
+        Lesson and number, such as ``"1.2"``.
+    achieved : str
+        What a learner who solves it has just achieved: one sentence.
+    cases : Sequence[Case]
+        Cases by hand, each with what it ``gives``.
+    draw : Callable[[random.Random], Case], optional
+        Draws a case. Three are drawn for each check.
+    oracle : Callable, optional
+        A right answer that is not the solution: says what drawn cases give.
+    mistakes : Mapping[str, Callable or Sequence[Callable]]
+        Sentences, each with a wrong answer (or several) that it names.
+    otherwise : str or Mapping[str, str]
+        What to say on a mistake without a sentence; several by the end of a fact's name.
+    play : Callable, optional
+        Hands a case to an answer, ``play(answer, *args)``, and yields facts: pairs of a
+        name and a value. Without it, what comes back is the one fact.
+    parts : Sequence[str]
+        Names of the things that a right answer returns, if they are several.
+    exact : bool
+        Whether numbers must be the same to the last digit.
+    """
+
+    name: str
+    achieved: str
+    cases: Sequence[Case] = ()
+    draw: Callable[[random.Random], Case] | None = None
+    oracle: Callable | None = None
+    mistakes: Mapping[str, Callable | Sequence[Callable]] = field(default_factory=dict)
+    otherwise: str | Mapping[str, str] = "the result differs"
+    play: Callable[..., Iterable[tuple[str, Any]]] | None = None
+    parts: Sequence[str] = ()
+    exact: bool = False
+
+    def __post_init__(self) -> None:
+        EXERCISES[self.name] = self
+
+    def programs(self) -> list[tuple[str, Callable]]:
+        """Return all mistakes as pairs of a sentence and a wrong answer."""
+        return [
+            (sentence, program)
+            for sentence, made in self.mistakes.items()
+            for program in (made if isinstance(made, list | tuple) else [made])
+        ]
+
+    def all_cases(self, rng: random.Random) -> list[Case]:
+        """Return the cases by hand, and three that are drawn."""
+        return [*self.cases, *(self.draw(rng) for _ in range(3) if self.draw)]
+
+    # ------------------------------------------------------------------- observing
+
+    def observe(self, program: Callable, case: Case, seed: int) -> Facts:
+        """Return all that can be seen of a program on a case."""
+        facts: Facts = []
+        play = self.play or partial(_play_plainly, self.parts)
+        with as_in_a_fresh_process(seed):
+            try:
+                for fact in play(Attempt(program), *case.args):
+                    facts.append(fact)
+            except Wrong as wrong:
+                facts.append(("what was raised", wrong))
+        return facts
+
+    def right(self, case: Case, seed: int) -> Facts:
+        """Return what should be seen on a case.
+
+        Raises
+        ------
+        Exception
+            If the check itself is in trouble.
+        """
+        if isinstance(case.gives, type) and issubclass(case.gives, Exception):
+            refusal = Wrong(f"this should raise {case.gives.__name__}")
+            refusal.raised = case.gives()
+            return [("what was raised", refusal)]
+        if case.gives is not NOTHING and not self.play:
+            return list(_play_plainly(self.parts, lambda *args: case.gives))
+        return self.observe(self.oracle, case, seed)
+
+    def difference(self, right: Facts, seen: Facts) -> int | None:
+        """Return the place of the first fact that is not as it should be."""
+        for i, (a, b) in enumerate(zip_longest(right, seen)):
+            if a is None or b is None or a[0] != b[0] or not self._agree(a[1], b[1]):
+                return i
+        return None
+
+    def _agree(self, right: Any, seen: Any) -> bool:
+        if isinstance(right, Wrong) and right.raised and isinstance(seen, Wrong):
+            # The words of an error are for people.
+            return isinstance(seen.raised, type(right.raised))
+        return close(right, seen, self.exact)
+
+    def _alike(self, one: Facts, other: Facts) -> bool:
+        """Whether two programs did the same, down to the words of what they raised."""
+        return len(one) == len(other) and all(
+            a[0] == b[0]
+            and (
+                str(a[1]) == str(b[1])
+                if isinstance(a[1], Wrong) and isinstance(b[1], Wrong)
+                else close(a[1], b[1], self.exact)
+            )
+            for a, b in zip(one, other, strict=True)
+        )
+
+    # --------------------------------------------------------------------- judging
+
+    def judge(self, answer: Attempt, rng: random.Random) -> None:
+        """Raise Wrong unless an answer does on all cases what is right."""
+        with time_limit(LIMIT):
+            cases, seed = self.all_cases(rng), rng.getrandbits(62)
+            while cases:
+                right = self.right(cases[0], seed)
+                seen = self._observe_answer(answer, cases[0], seed)
+                at = self.difference(right, seen)
+                if at is not None:
+                    break
+                cases = cases[1:]
+            else:
+                return
+        try:
+            with time_limit(LIMIT / 4):
+                sentence = self._named(answer, cases, right, seen, at, seed)
+        except TookTooLong:
+            sentence = None
+        raise self._wrong(sentence, cases[0], right, seen, at)
+
+    def _observe_answer(self, answer: Attempt, case: Case, seed: int) -> Facts:
+        """Return what can be seen of an answer, if anything can."""
+        try:
+            return self.observe(answer.function, case, seed)
+        except NotAttempted:
+            raise
+        except Exception as error:
+            raise Wrong(
+                "what your function returned cannot be used as asked "
+                f"({type(error).__name__}: {text_of(error)})",
+                given=case.shown,
+            ) from None
+
+    def _named(
+        self,
+        answer: Attempt,
+        cases: list[Case],
+        right: Facts,
+        seen: Facts,
+        at: int,
+        seed: int,
+    ) -> str | None:
+        """Return the sentence of the mistake that behaves as the answer does.
+
+        It does so to the end, or else up to the first difference. Where several do,
+        later cases tell which is meant.
+        """
+        alike: list[tuple[str, Callable]] = []
+        as_far: list[tuple[str, Callable]] = []
+        for sentence, program in self.programs():
+            made = self.observe(program, cases[0], seed)
+            if self.difference(right, made) is None:
+                continue
+            if self._alike(made, seen):
+                alike.append((sentence, program))
+            elif self._alike(made[: at + 1], seen[: at + 1]):
+                as_far.append((sentence, program))
+        found = alike or as_far
+        for case in cases[1:]:
+            if len({sentence for sentence, _ in found}) < 2:
+                break
+            try:
+                seen = self.observe(answer.function, case, seed)
+            except Exception:
+                break
+            found = [
+                (sentence, program)
+                for sentence, program in found
+                if self._alike(self.observe(program, case, seed), seen)
+            ] or found
+        return found[0][0] if found else None
+
+    def _wrong(
+        self, sentence: str | None, case: Case, right: Facts, seen: Facts, at: int
+    ) -> Wrong:
+        """Say what is wrong, with what was given, expected and seen."""
+        name, value = seen[at] if at < len(seen) else ("", NOTHING)
+        wanted, expected = right[at] if at < len(right) else (name, NOTHING)
+        if isinstance(value, Wrong):  # with words of its own
+            shown = value.shown | {"given": case.shown}
+            return Wrong(sentence or str(value), **shown)
+        if isinstance(expected, Wrong):
+            kind = type(expected.raised).__name__
+            sentence = sentence or f"this should be refused by a {kind}"
+            return Wrong(sentence, given=case.shown, got=value)
+        if name != wanted or expected is NOTHING or value is NOTHING:
+            sentence = sentence or self._otherwise(wanted)
+            there = None if value is NOTHING else name
+            return Wrong(sentence, given=case.shown, expected=wanted, instead=there)
+        sentence = sentence or wrong_kind(value, expected) or self._otherwise(name)
+        shown = {"given": case.shown, "expected": expected, name: value}
+        return Wrong(sentence, **shown)
+
+    def _otherwise(self, name: str) -> str:
+        if isinstance(self.otherwise, str):
+            return self.otherwise
+        ends = (said for end, said in self.otherwise.items() if name.endswith(end))
+        return next(ends, f"{name}: this differs")
+
+
+def _play_plainly(parts: Sequence[str], answer: Callable, *args: Any) -> Iterator:
+    """Yield what comes back, or each of its parts."""
+    got = answer(*args)
+    if not parts:
+        yield "returned", got
+        return
+    if not isinstance(got, list | tuple) or len(got) != len(parts):
+        kinds = [type(part).__name__ for part in islice(as_row(got), 9)]
+        said = f"return {len(parts)} things, always: " + ", ".join(parts)
+        raise Wrong(said, got=got if len(show(got)) < 60 else kinds)
+    yield from zip(parts, got, strict=True)
+
+
+def as_row(value: Any) -> list:
+    """Return a list, a tuple, a set or an array as a list, anything else in one."""
+    if isinstance(value, np.ndarray | torch.Tensor):
+        value = value.tolist()
+    return list(value) if isinstance(value, list | tuple | set | frozenset) else [value]
+
+
+# --------------------------------------------------- differences that recur everywhere
+
+KINDS = (
+    (Mapping, "a dictionary"),
+    (Message, "a Message"),
+    (list | tuple, "a list"),
+    (torch.Tensor | np.ndarray, "a tensor or an array"),
+    (int | float, "a number"),
+)
+
+
+def wrong_kind(got: Any, expected: Any) -> str:
+    """Say that an answer returns another kind of thing than it should, if it does."""
+    if got is None:
+        return "your function returned None: does every path end in a return?"
+    if inspect.iscoroutine(got):
+        got.close()
+        return "this is a coroutine, and nobody waits for it: write def, not async def"
+    if isinstance(got, nn.Module) and isinstance(expected, Mapping):
+        return "return the new state_dict, not a network"
+    for kind, name in KINDS:
+        if isinstance(expected, kind):
+            number_like = name in ("a number", "a list", "a tensor or an array")
+            if isinstance(got, kind) or (number_like and is_numeric(got)):
+                return ""  # the right kind, with other values
+            return f"your function should return {name}"
+    return ""
+
+
+def require_kind(got: Any, expected: Any) -> None:
+    """Raise Wrong where an answer returns another kind of thing than it should."""
+    if sentence := wrong_kind(got, expected):
+        raise Wrong(sentence, got=got)
