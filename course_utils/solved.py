@@ -69,5 +69,6 @@ def by_lesson(names: set[str]) -> str:
     """Return how many of each lesson there are, such as ``"lesson 00: 2, …"``."""
     lessons = sorted(int(name.split(".")[0]) for name in names)
     return ", ".join(
-        f"lesson {number:02}: {lessons.count(number)}" for number in dict.fromkeys(lessons)
+        f"lesson {number:02}: {lessons.count(number)}"
+        for number in dict.fromkeys(lessons)
     )

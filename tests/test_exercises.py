@@ -3,6 +3,7 @@
 import importlib.util
 import re
 from functools import cache
+from pathlib import Path
 from types import ModuleType
 
 import nbformat
@@ -13,7 +14,7 @@ from exercise_tools import ANSWERS, ROOT, build, excused, find_exercises, surviv
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from course_utils import exercises
+from course_utils import exercises, solved
 from course_utils.exercises import all_exercises, verdict
 from course_utils.exercises.engine import NOTHING
 
@@ -266,24 +267,67 @@ def test_an_unknown_exercise_is_told() -> None:
     assert verdict("9.9", len).startswith("There is no exercise '9.9'. There are: 0.1")
 
 
-def test_progress_counts_what_is_solved_in_this_session(capsys) -> None:
-    exercises._solved.clear()
+@pytest.fixture
+def record(tmp_path, monkeypatch) -> Path:
+    """Let what is solved be kept in a file of the test's own."""
+    monkeypatch.setattr(solved, "_in_this_process", set())
+    file = tmp_path / "a folder" / "solved.json"
+    monkeypatch.setenv("FLOWER_COURSE_PROGRESS", str(file))
+    return file
+
+
+def new_process(monkeypatch) -> None:
+    monkeypatch.setattr(solved, "_in_this_process", set())
+
+
+def test_progress_counts_what_is_solved(record, capsys) -> None:
     exercises.progress("00")
     assert capsys.readouterr().out == (
         "Lesson 00: 0 of 3 exercises solved; to do: 0.1, 0.2, 0.3.\n"
+        f"Of the whole course: 0 of {len(EXERCISES)}.\n"
     )
-    exercises.check("0.1", answers("00").RIGHT["0.1"][0])
-    exercises.progress("00")
-    assert "1 of 3 exercises solved; to do: 0.2, 0.3" in capsys.readouterr().out
-    exercises.check("0.1", lambda sizes: sizes)  # changed for the worse
-    capsys.readouterr()
-    exercises.progress("00")
-    assert "0 of 3" in capsys.readouterr().out
-    for exercise in EXERCISES[:3]:
+    for exercise in EXERCISES[:4]:
         exercises.check(exercise.name, exercise.solution())
     capsys.readouterr()
     exercises.progress("00")
-    assert capsys.readouterr().out == "Lesson 00: 3 of 3 exercises solved. All done.\n"
+    assert capsys.readouterr().out == (
+        "Lesson 00: 3 of 3 exercises solved. All done.\n"
+        f"Of the whole course: 4 of {len(EXERCISES)}.\n"
+    )
+    exercises.reset_progress()
+    exercises.progress("00")
+    assert "0 of 3" in capsys.readouterr().out and not record.exists()
+
+
+def test_a_solved_exercise_stays_solved(record, capsys, monkeypatch) -> None:
+    wrong = lambda sizes: sizes  # noqa: E731
+    assert "stays solved" not in verdict("0.1", wrong)
+    exercises.check("0.1", EXERCISES[0].solution())
+    new_process(monkeypatch)  # tomorrow
+    assert verdict("0.1", wrong).endswith(
+        "You have solved 0.1 before, so it stays solved."
+    )
+    exercises.progress("00")
+    assert "1 of 3 exercises solved; to do: 0.2, 0.3" in capsys.readouterr().out
+    assert solved.by_lesson({"0.1", "0.2", "11.1"}) == "lesson 00: 2, lesson 11: 1"
+
+
+@pytest.mark.parametrize("trouble", ["damaged", "of another kind", "no place", "off"])
+def test_where_nothing_can_be_kept_this_process_remembers(
+    record, trouble, monkeypatch
+) -> None:
+    if trouble == "no place":
+        record.parent.write_text("a file where the folder should be")
+    elif trouble == "off":
+        monkeypatch.setenv("FLOWER_COURSE_PROGRESS", "off")
+    else:
+        record.parent.mkdir()
+        record.write_text('["0.1", ' if trouble == "damaged" else "7")
+    solved.remember("0.2")
+    assert solved.recall() == {"0.2"}
+    if trouble in ("no place", "off"):
+        new_process(monkeypatch)
+        assert solved.recall() == set() and not record.exists()
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,8 @@
 A check calls the learner's function on small cases worked out by hand and on fresh
 random inputs, and compares what can be observed with what is right. It judges what the
 function does and never how it is written, it hands over copies, and it prints one
-sentence whatever happens, within 20 seconds. Nothing is stored outside this process.
+sentence whatever happens, within 20 seconds. Which exercises are solved is kept in the
+user's own data folder (see ``solved.py``).
 
 Each lesson's exercises are in a module of their own, ``lesson_01.py`` and so on;
 ``engine.py`` says how they are judged.
@@ -17,6 +18,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from course_utils import solved
 from course_utils.exercises.bounds import (
     TookTooLong,
     as_in_a_fresh_process,
@@ -45,11 +47,10 @@ __all__ = [
     "close",
     "progress",
     "require_kind",
+    "reset_progress",
     "show",
     "verdict",
 ]
-
-_solved: set[str] = set()
 
 
 def check(name: str, answer: Callable) -> None:
@@ -70,12 +71,18 @@ def verdict(name: str, answer: Any) -> str:
     exercises = all_exercises()
     if name not in exercises:
         return f"There is no exercise {name!r}. There are: {', '.join(exercises)}."
-    _solved.discard(name)
+    said = _judged(name, exercises[name], answer)
+    if "not right yet" in said and name in solved.recall():
+        said += f"\n   You have solved {name} before, so it stays solved."
+    return said
+
+
+def _judged(name: str, exercise: Exercise, answer: Any) -> str:
     rng = random.Random()
     try:
         _require_function(answer)
         with prints_cut(), as_in_a_fresh_process(rng.getrandbits(62)):
-            exercises[name].judge(Attempt(answer), rng)
+            exercise.judge(Attempt(answer), rng)
     except NotAttempted:
         return f"{name} not attempted yet: complete the function and run both cells."
     except TookTooLong:
@@ -93,8 +100,8 @@ def verdict(name: str, answer: Any) -> str:
             f"{type(error).__name__} ({text_of(error)}). Restart the kernel, run the "
             "lesson up to here, and check again."
         )
-    _solved.add(name)
-    return f"{name} correct: {exercises[name].achieved}"
+    solved.remember(name)
+    return f"{name} correct: {exercise.achieved}"
 
 
 def _require_function(answer: Any) -> None:
@@ -121,18 +128,25 @@ def _shown(wrong: Wrong) -> list[str]:
 
 
 def progress(lesson: str) -> None:
-    """Print which of a lesson's exercises are solved in this session.
+    """Print which of a lesson's exercises are solved, and how many of all.
 
     Parameters
     ----------
     lesson : str
         Number of the lesson, such as ``"01"``.
     """
-    names = [n for n in all_exercises() if n.split(".")[0] == str(int(lesson))]
-    solved = [name for name in names if name in _solved]
-    line = f"Lesson {lesson}: {len(solved)} of {len(names)} exercises solved"
-    missing = [name for name in names if name not in _solved]
+    course, done = list(all_exercises()), solved.recall()
+    names = [name for name in course if name.split(".")[0] == str(int(lesson))]
+    missing = [name for name in names if name not in done]
+    found = len(names) - len(missing)
+    line = f"Lesson {lesson}: {found} of {len(names)} exercises solved"
     print(f"{line}; to do: {', '.join(missing)}." if missing else f"{line}. All done.")
+    print(f"Of the whole course: {len(done.intersection(course))} of {len(course)}.")
+
+
+def reset_progress() -> None:
+    """Begin anew: no exercise of the course is solved."""
+    solved.forget()
 
 
 def all_exercises() -> dict[str, Exercise]:

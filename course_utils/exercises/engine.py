@@ -162,7 +162,8 @@ class Exercise:
     mistakes : Mapping[str, Callable or Sequence[Callable]]
         Sentences, each with a wrong answer (or several) that it names.
     otherwise : str or Mapping[str, str]
-        What to say on a mistake without a sentence; several by the end of a fact's name.
+        What to say on a mistake without a sentence; several by the end of a fact's
+        name.
     play : Callable, optional
         Hands a case to an answer, ``play(answer, *args)``, and yields facts: pairs of a
         name and a value. Without it, what comes back is the one fact.
