@@ -67,9 +67,15 @@ def verdict(monkeypatch, capsys):
 # --------------------------------------------------------------------- the whole of it
 
 
-def test_a_machine_that_is_ready_gets_a_line_for_each_thing_and_exit_code_0() -> None:
+def test_a_machine_that_is_ready_gets_a_line_for_each_thing_and_exit_code_0(
+    tmp_path, monkeypatch
+) -> None:
+    record = tmp_path / "solved.json"
+    record.write_text('["0.1", "0.3", "2.1"]')
+    monkeypatch.setenv("FLOWER_COURSE_PROGRESS", str(record))
     done = run("-m", "course_utils", path=[])
-    *lines, last = done.stdout.splitlines()
+    *lines, last, solved = done.stdout.splitlines()
+    assert solved == "Exercises that you have solved: lesson 00: 2, lesson 02: 1."
     assert done.returncode == 0, done.stdout + done.stderr
     assert [line[5:].split(",")[0].split(":")[0] for line in lines] == [*machine.CHECKS]
     assert all(line.startswith(("OK   ", "NOTE ")) for line in lines)
