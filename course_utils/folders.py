@@ -6,8 +6,6 @@ lessons can't work with ends here, in one sentence that says what to change.
 
 import os
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 
@@ -47,8 +45,7 @@ def load_folder(name: str) -> DatasetDict:
     ValueError
         If the folder can't be read, or doesn't hold what it must.
     """
-    with _no_progress_bars():
-        return _with_plain_images(with_standard_columns(_read_folder(name)))
+    return _with_plain_images(with_standard_columns(_read_folder(name)))
 
 
 def _read_folder(name: str) -> DatasetDict:
@@ -185,12 +182,3 @@ def _with_plain_images(splits: DatasetDict) -> DatasetDict:
     return splits.map(
         convert, input_columns="image", features=features, keep_in_memory=True
     )
-
-
-@contextmanager
-def _no_progress_bars() -> Iterator[None]:
-    datasets.disable_progress_bars()
-    try:
-        yield
-    finally:
-        datasets.enable_progress_bars()

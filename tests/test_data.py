@@ -47,6 +47,12 @@ def test_loading_again_takes_well_under_a_second() -> None:
     assert time.perf_counter() - start < 1
 
 
+def test_a_step_of_a_moment_leaves_no_bar_behind(capfd) -> None:
+    train, _ = data.load_dataset("mnist-5k")
+    train.shuffle(seed=0).flatten_indices(keep_in_memory=True)
+    assert capfd.readouterr().err == ""
+
+
 def test_without_a_place_to_cache_it_still_loads(tmp_path, monkeypatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setattr(data.datasets.config, "HF_DATASETS_CACHE", tmp_path / "file")
