@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: lab test notebooks bench lint superlink supernode run slides kit assignment \
-	minutes picture publish-links
+.PHONY: lab test notebooks bench lint superlink supernode run blank slides kit \
+	assignment minutes picture publish-links
 
 lab: .venv/installed
 	$(BIN)/jupyter lab $(ARGS) notebooks/00_why_federated_learning.ipynb
@@ -24,6 +24,9 @@ picture: .venv/complete
 	$(BIN)/python tests/picture.py
 
 # For teachers: notebooks/INSTRUCTOR.md
+blank: .venv/installed
+	$(BIN)/python notebooks/tools/blank.py $(ARGS)
+
 slides: .venv/complete
 	$(BIN)/python notebooks/tools/slides.py $(ARGS)
 

