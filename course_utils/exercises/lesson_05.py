@@ -317,9 +317,6 @@ REPLIES = Exercise(
         "these are all replies: count those that failed": slip(
             count=lambda good, replies: len(replies)
         ),
-        "these are the failed replies themselves: say how many": slip(
-            count=lambda good, replies: [r for r in replies if r.has_error()]
-        ),
         "mean and number are mixed up: the mean comes first": slip(
             says=lambda mean, failed: (failed, mean)
         ),
