@@ -75,7 +75,7 @@ def why_raised(sentence: str, in_a_list: str) -> str:
     if "same valid type" in sentence:
         return "a list takes one type only: make every number in it a float"
     explained = explain(sentence)
-    if in_a_list and explained != sentence:
+    if in_a_list and "MetricRecord" in explained:
         return f"{in_a_list}: {explained}"
     return explained
 
