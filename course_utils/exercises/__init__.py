@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from course_utils import solved
+from course_utils.exercises import engine
 from course_utils.exercises.bounds import (
     TookTooLong,
     as_in_a_fresh_process,
@@ -27,7 +28,6 @@ from course_utils.exercises.bounds import (
 )
 from course_utils.exercises.engine import (
     EXERCISES,
-    LIMIT,
     Attempt,
     Case,
     Exercise,
@@ -87,8 +87,8 @@ def _judged(name: str, exercise: Exercise, answer: Any) -> str:
         return f"{name} not attempted yet: complete the function and run both cells."
     except TookTooLong:
         return (
-            f"{name} not right yet: your function has not returned after {LIMIT:.0f} "
-            "s. Does every loop in it come to an end?"
+            f"{name} not right yet: your function has not returned after "
+            f"{engine.LIMIT:.0f} s. Does every loop in it come to an end?"
         )
     except Wrong as wrong:
         sentence = f"{wrong}".removesuffix(".")
@@ -202,7 +202,7 @@ def exercise(name: str, achieved: str) -> Callable:
         class ByHand(Exercise):
             def judge(self, answer: Attempt, rng: random.Random) -> None:
                 try:
-                    with time_limit(LIMIT):
+                    with time_limit(engine.LIMIT):
                         judge(_Attempt(answer.function), rng)
                 except (Wrong, NotAttempted):
                     raise
