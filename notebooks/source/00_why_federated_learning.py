@@ -224,9 +224,8 @@ def weighted_average(
 # client with 3 examples says 8. The plain mean would be 4.
 
 # %% tags=["slide-then"]
-small = weighted_average(
-    [{"w": torch.tensor(0.0)}, {"w": torch.tensor(8.0)}], [1, 3]
-)
+zero, eight = {"w": torch.tensor(0.0)}, {"w": torch.tensor(8.0)}
+small = weighted_average([zero, eight], [1, 3])
 print(small)
 assert small["w"] == 6.0
 
@@ -267,8 +266,8 @@ check("0.1", shares)
 # %% [markdown] tags=["solution"]
 # **Why this.** Each example should count the same in the global model, so a client's
 # weight is its share of all examples. **What people get wrong:** they average clients
-# instead of examples. With equal weights, a client with 10 images pulls
-# as hard as one with 10,000.
+# instead of examples. With equal weights, a client with 10 images pulls as hard as one
+# with 10,000.
 
 # %% [markdown] tags=["slide"]
 # And this is all of **Federated Averaging (FedAvg)**. The comments are the four steps of
@@ -344,11 +343,12 @@ def federate(clients: list, rounds: int, epochs: int) -> float:
 
 
 # %% [markdown] tags=["slide"]
-# Try it twice: on the clients of before, who are much alike, and on clients who are not.
-# There most clients hold mainly two or three digits. (Their data are shared out by
-# *Dirichlet(0.1)*, which lesson 02 explains.)
+# Try it on two groups of clients. Those above are much alike. In the other group, most
+# clients hold mainly two or three digits. (Lesson 02 explains how their data were shared
+# out, by *Dirichlet(0.1)*.)
 #
-# **Predict:** where is one average nearly as good as five, and where is it much worse?
+# **Predict:** for which clients is one average worse than five: for those alike, for
+# those unlike, for both or for neither?
 
 # %% tags=["slide-then", "slide-output", "nbval-ignore-output"]
 unlike = [
@@ -365,10 +365,11 @@ assert abs(lost["much alike"]) < 0.05 and lost["unlike"] > 0.1
 
 # %% [markdown] tags=["slide-more"]
 # - Much alike: one average at the end is as good as five.
-# - Unlike: one average is much worse. A client with three digits forgets the other seven,
-#   and more so the longer it trains alone. The ten models drift apart, and the average
-#   of models that are far apart is a poor model.
-# - Each round brings all back to one start. Real clients are unlike: hence the rounds.
+# - Unlike: one average is much worse. Each client learns its own digits and nothing of the
+#   others. The longer they train alone, the further their models drift apart, and the
+#   average of models that are far apart is a poor model.
+# - Each round brings all clients back to one start. Real clients are unlike, so they need
+#   many rounds.
 
 # %% [markdown] tags=["slide"]
 # ## Sending gradients instead
@@ -544,9 +545,9 @@ check("0.3", fedavg_round)
 
 # %% [markdown] tags=["solution"]
 # **Why this.** Every client must start from the same global model, so each gets a copy.
-# **What people get wrong:** they train one network over and over, so that the second
-# client starts where the first one stopped; or they keep `net.state_dict()` of a network
-# that they go on training, and all entries of the list turn out to be the same tensors.
+# **What people get wrong:** they train one network over and over, so the second client
+# starts where the first one stopped. Or they keep `net.state_dict()` of a network that
+# they go on training. Then all entries of the list are the same tensors.
 
 # %% [markdown] tags=["slide"]
 # ## The same federation on Flower
@@ -599,8 +600,8 @@ assert len(run.messages) == EPOCHS * NUM_CLIENTS * 2
 #   On Flower it is two apps and the messages between them.
 # - **Compared** with one client alone it is better. Everyone's data in one place get
 #   there in fewer passes.
-# - **Many rounds** bring the clients back to one start. Where clients are unlike, one
-#   average at the end is much worse.
+# - **Many rounds** bring the clients back to one start again and again. If clients are
+#   unlike, one average at the end is much worse.
 # - **Parameters or gradients** make the same model after one local step on the full
 #   batch, and different ones after more.
 

@@ -146,9 +146,8 @@ assert np.array_equal(named_record["weights"].numpy(), weights)
 # %% tags=["slide-more"]
 from flwr.app import MetricRecord
 
-metrics = MetricRecord(
-    {"accuracy": 0.9, "losses": [0.1, 0.001], "perplexity": 2.31}
-)
+measured = {"accuracy": 0.9, "losses": [0.1, 0.001], "perplexity": 2.31}
+metrics = MetricRecord(measured)
 print(metrics["losses"])
 
 # %% [markdown] tags=["slide"]

@@ -39,7 +39,7 @@ if dataset_name() == DEFAULT_DATASET:
     assert (len(train_split), len(test_split)) == (4_000, 1_000)
 
 # %% [markdown]
-# A **partitioner** cuts. Flower Datasets, the package `flwr_datasets`, has one for each
+# A **partitioner** cuts a split. Flower Datasets, the package `flwr_datasets`, has one for each
 # way to cut. You use all of them alike: make one, assign a split to it, load partitions
 # by number.
 
@@ -210,9 +210,9 @@ assert distances.tolist() == [0.25, 0.0, 0.25]
 # %% [markdown] tags=["slide-more"]
 # It is the one with 6 and 2. A distance of 0 means *like the whole*, not *evenly spread*.
 #
-# The distance is a share: so many of the client's examples would have to change their
-# label to match the whole. For client 0 it is 0.25 of 8 examples, which is two. (Each
-# change lowers one share and raises another. That is why the sum is halved.)
+# The distance says what share of the client's examples would have to change their label
+# to match the whole. For client 0 it is 0.25 of 8 examples, which is two. (Each change
+# lowers one share and raises another. That is why the sum is halved.)
 
 # %%
 changed = tiny[0] + [2, -2]
@@ -282,8 +282,8 @@ furthest = label_distance(random_counts).max()
 assert furthest < label_distance(grouped_counts).min()
 
 # %% [markdown]
-# - The whole has ten labels of 0.1 each. A client with three of them should hold 0.3 of
-#   these labels, and holds nothing else: 0.7 of its examples would have to change.
+# - In the whole, three labels make up 0.3 of all examples. In a client with these three
+#   labels they make up everything. So 0.7 of its examples would have to change.
 # - For the client with one label it is 0.9.
 # - No distance reaches 1, because the client is part of the whole.
 
@@ -602,9 +602,8 @@ check("2.3", share_out)
 from course_utils.partitions import SCHEMES, make_partitioner, partition
 
 print(", ".join(SCHEMES))
-short = partition(
-    train_split, make_partitioner("dirichlet", NUM_CLIENTS, alpha=0.1)
-)
+dirichlet = make_partitioner("dirichlet", NUM_CLIENTS, alpha=0.1)
+short = partition(train_split, dirichlet)
 assert (label_counts(short) == counts_of_alpha[0.1]).all()
 print("the same partitioning as by hand")
 
