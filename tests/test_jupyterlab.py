@@ -27,7 +27,7 @@ from browser import (
 )
 from exercise_tools import ANSWERS, Solved, find_exercises
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
-from playwright.sync_api import Browser, Error, Page
+from playwright.sync_api import Browser, Error, Locator, Page
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 PATHS = [
@@ -149,10 +149,16 @@ def tables_are_tables(notebook: Notebook) -> None:
     assert "|---" not in notebook.page.locator(".jp-Notebook").inner_text()
 
 
-def every_fold_opens_by_mouse_and_by_keyboard(notebook: Notebook) -> None:
+def folds_of(notebook: Notebook) -> Locator:
+    """Find all that is folded: in the text, and a line below each figure."""
     folds = notebook.page.locator(".jp-Notebook .jp-RenderedMarkdown details")
-    assert folds.count() == markdown(notebook).count("<details>")
-    for fold in folds.all():
+    figures = notebook.page.locator(f"{OUTPUT} img").count()
+    assert folds.count() == markdown(notebook).count("<details>") + figures
+    return folds
+
+
+def every_fold_opens_by_mouse_and_by_keyboard(notebook: Notebook) -> None:
+    for fold in folds_of(notebook).all():
         summary = fold.locator("summary")
 
         def hidden(fold=fold, summary=summary) -> str:
@@ -170,9 +176,7 @@ def every_fold_opens_by_mouse_and_by_keyboard(notebook: Notebook) -> None:
 
 def every_fold_opens(notebook: Notebook) -> None:
     """Click each fold from within the page, which is quick, and leave it open."""
-    folds = notebook.page.locator(".jp-Notebook .jp-RenderedMarkdown details")
-    assert folds.count() == markdown(notebook).count("<details>")
-    wrong = folds.evaluate_all(
+    wrong = folds_of(notebook).evaluate_all(
         """folds => folds.flatMap(fold => {
             const summary = fold.querySelector("summary");
             // Of what is folded away, a browser shows and returns nothing.

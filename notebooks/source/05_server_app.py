@@ -12,7 +12,7 @@
 # - read a run: its metrics by round, its final model, and what each client gets of it,
 # - notice a run that waits for ever, and one that fails without a word.
 #
-# **You need:** lessons 00 to 04. **Time:** 60 minutes, 25 of them for the
+# **You need:** lessons 00 to 04. **Time:** 85 minutes, 25 of them for the
 # exercises.
 
 # %% [markdown]
