@@ -27,7 +27,7 @@ def main() -> None:
             notebook = Notebook(page, lab, LESSON)
             notebook.run_all(240)
             page.set_viewport_size({"width": 1280, "height": 860})
-            notebook.go_to(notebook.find("run = run_with(IID)"))
+            notebook.go_to(notebook.find("run = run_with(full_app, IID)"))
             cell = page.locator(".jp-Notebook .jp-Cell").nth(notebook.active() - 1)
             cell.evaluate("cell => cell.scrollIntoView()")
             page.wait_for_timeout(1000)  # until the page stands still

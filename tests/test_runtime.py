@@ -910,6 +910,24 @@ def test_it_can_be_silent_or_bring_flowers_log_back(capfd, caplog) -> None:
     assert runtime.FLOWER_LOGGER.level == logging.WARNING
 
 
+def test_what_a_strategy_was_asked_to_leave_out_is_no_warning(caplog) -> None:
+    server = ServerApp()
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        FedAvg(fraction_train=0.0).start(grid, arrays(0.0), num_rounds=1)
+        FedAvg(fraction_evaluate=0.0).start(grid, arrays(0.0), num_rounds=1)
+
+    said = []
+    for flower_log in (False, True):
+        options = {"num_supernodes": 2, "progress": False, "flower_log": flower_log}
+        run_in_process(server, app_that(trained), **options)
+        said.append([r.msg for r in caplog.records if r.levelno == logging.WARNING])
+        caplog.clear()
+    assert [len(warnings) for warnings in said] == [1, 2]
+    assert "training will be skipped" in said[0][0]
+
+
 # ------------------------------------------------------------ apps written for flwr run
 
 CLIENT_APP = """
