@@ -1,12 +1,13 @@
 """Every figure of the course, each followed by one line that says what it shows.
 
-The same line is the image's alternative text. No figure needs its colours: lines differ
-by dash and marker, bars by hatching or by the number in them. Each function shows its
-figure, prints the line and returns nothing.
+In a notebook the line unfolds into a text for those who do not see the figure, which is
+the image's alternative text, too. No figure needs its colours: lines differ by dash and
+marker, bars by hatching or by the number in them. Each function shows its figure with
+the line and returns nothing.
 """
 
-import textwrap
 from collections.abc import Collection, Sequence
+from html import escape
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -33,6 +34,15 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#0
 LINES = ("-", "--", "-.", ":", (0, (1, 4)), (0, (8, 2)), (0, (5, 1, 1, 1, 1, 1)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "x")
 HATCHES = ("", "///", "...", "xx", "---", "++", "")
+
+# Ten labels, each unlike its neighbours in a bar, also in grey. (petroff10 in another
+# order: Petroff, 2021, https://arxiv.org/abs/2107.02270.)
+LABEL_COLOURS = (
+    *("#E76300", "#832DB6", "#3F90DA", "#92DADD", "#A96B59"),
+    *("#FFA90E", "#717581", "#B9AC70", "#BD1F01", "#94A4A2"),
+)
+WHITE_INK = ("#832DB6", "#BD1F01")
+"""The label colours on which a white number is readable, and a black one is not."""
 
 MOST_CLIENTS = 50
 """Of more clients, label bars show a sample: thousands would take minutes to draw."""
@@ -84,6 +94,7 @@ def draw_loop() -> None:
         "parameters to every client. Step 2: each client trains on its own data, which "
         "stay with it. Step 3: each sends parameters back. Step 4: the server averages "
         "them, weighted by number of examples.",
+        "one round of federated learning, in four steps",
     )
 
 
@@ -94,6 +105,7 @@ def plot_curves(
     ylabel: str = "test accuracy",
     levels: dict[str, float] | None = None,
     start: int = 0,
+    lowest: float = 0.0,
 ) -> None:
     """Plot one line for each name, over rounds.
 
@@ -107,6 +119,8 @@ def plot_curves(
         Single values to compare with, drawn as horizontal lines.
     start : int
         Round of the first value.
+    lowest : float
+        Where an axis of accuracies begins. What lies below it is cut off.
 
     Raises
     ------
@@ -127,13 +141,19 @@ def plot_curves(
         axes.axhline(value, color="black", ls=line, lw=1, label=name)
     axes.set(xlabel=xlabel, ylabel=ylabel)
     if "accuracy" in ylabel:
-        axes.set_ylim(0, 1)
+        axes.set_ylim(lowest, 1)
     axes.xaxis.get_major_locator().set_params(integer=True, steps=[1, 5, 10])
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     lines = [f"{name}: {_way(values, start)}" for name, values in curves.items()]
     lines += [f"level line {name}: {_number(value)}" for name, value in levels.items()]
-    _show(figure, f"{ylabel} by {xlabel}. {'; '.join(lines)}.")
+    last = {name: values[-1] for name, values in curves.items()} | levels
+    ends = ", ".join(f"{name} {_number(value)}" for name, value in last.items())
+    _show(
+        figure,
+        f"{ylabel} by {xlabel}. {'; '.join(lines)}.",
+        f"{ylabel} at the end: {ends}",
+    )
 
 
 def plot_label_counts(counts: np.ndarray, *, title: str = "") -> None:
@@ -165,8 +185,9 @@ def plot_skew(counts_by_name: dict[str, np.ndarray]) -> None:
     counts_by_name : dict[str, np.ndarray]
         Label counts of shape ``(clients, labels)`` by name of the split.
     """
-    figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.2), sharey=True)
     names = list(counts_by_name)
+    height = 0.8 + 0.5 * len(names)
+    figure, (left, right) = plt.subplots(1, 2, figsize=(8, height), sharey=True)
     measures = (
         (left, label_distance, "label distance from the whole (0–1)"),
         (right, effective_num_classes, "effective number of labels"),
@@ -174,10 +195,15 @@ def plot_skew(counts_by_name: dict[str, np.ndarray]) -> None:
     for axes, measure, xlabel in measures:
         for row, name in enumerate(names):
             values = measure(counts_by_name[name])
-            axes.plot(values, np.full(len(values), row), "o", mfc="none", color="black")
-            axes.plot(values.mean(), row, "|", ms=22, mew=2.5, color=COLOURS[1])
+            # The first client on top, so that no circle covers another.
+            places = row + np.linspace(-0.3, 0.3, len(values))
+            axes.plot(values, places, "o", ms=3, mfc="white", color="black")
+            axes.plot(
+                values.mean(), row, "|", ms=33, mew=2.5, color=COLOURS[1], zorder=1
+            )
+            axes.axhline(row + 0.5, color="black", lw=0.5, alpha=0.3)
         axes.set(xlabel=xlabel)
-        axes.set_xlim(left=0)
+        axes.set_xlim(0, 1.04 * axes.get_xlim()[1])
         axes.grid(alpha=0.3, axis="x")
     left.set_yticks(range(len(names)), names)
     left.set_ylim(len(names) - 0.5, -0.5)
@@ -192,6 +218,7 @@ def plot_skew(counts_by_name: dict[str, np.ndarray]) -> None:
         figure,
         "circles are clients, bars are means. Mean label distance and effective number "
         f"of labels, in brackets the clients' range: {'; '.join(lines)}.",
+        "circles are clients, client 0 on top; bars are means",
     )
 
 
@@ -219,7 +246,11 @@ def plot_samples(partitions: list[Dataset], *, per_client: int = 10) -> None:
             axes.imshow(image, cmap="gray")
         row[0].set_title(f"client {client}", fontsize=8, loc="left", pad=2)
         shown.append(f"client {client}: {', '.join(map(str, examples['label']))}")
-    _show(figure, f"images, a row for each client. Their labels: {'; '.join(shown)}.")
+    _show(
+        figure,
+        f"images, a row for each client. Their labels: {'; '.join(shown)}.",
+        f"images of each client, taken at {per_client} equal steps",
+    )
 
 
 def plot_traffic(messages: list[Delivery], node_ids: Sequence[int]) -> None:
@@ -269,11 +300,11 @@ def plot_traffic(messages: list[Delivery], node_ids: Sequence[int]) -> None:
     down = sum(m.bytes for m in messages if not m.is_reply)
     up = sum(m.bytes for m in messages if m.is_reply)
     failed = sum(m.error is not None for m in messages)
-    _show(
-        figure,
+    line = (
         f"{len(messages)} messages, {down / 1e6:.2f} MB to the clients and "
-        f"{up / 1e6:.2f} MB back, errors: {failed}. {'; '.join(lines)}.",
+        f"{up / 1e6:.2f} MB back, errors: {failed}"
     )
+    _show(figure, f"{line}. {'; '.join(lines)}.", line)
 
 
 def plot_client_bars(
@@ -318,7 +349,12 @@ def plot_client_bars(
         f"{name} from {_range(values)}: {', '.join(map(_number, values))}"
         for name, values in values_by_name.items()
     ]
-    _show(figure, f"{ylabel}, client by client. {'; '.join(lines)}.")
+    ranges = [f"{name} {_range(values)}" for name, values in values_by_name.items()]
+    _show(
+        figure,
+        f"{ylabel}, client by client. {'; '.join(lines)}.",
+        f"lowest to highest client: {', '.join(ranges)}",
+    )
 
 
 def draw_apps() -> None:
@@ -378,10 +414,13 @@ def draw_apps() -> None:
         "messages and replies; it hands each to your ClientApp, which reads the data "
         "there. Across the network, SuperNodes call the SuperLink for messages, and "
         "nothing else crosses it.",
+        "where a ServerApp and its ClientApps run, and what carries their messages",
     )
 
 
-def plot_label_panels(counts_by_title: dict[str, np.ndarray]) -> None:
+def plot_label_panels(
+    counts_by_title: dict[str, np.ndarray], *, same_scale: bool = True
+) -> None:
     """Plot stacked bars of label counts for several splits, side by side.
 
     Parameters
@@ -389,46 +428,64 @@ def plot_label_panels(counts_by_title: dict[str, np.ndarray]) -> None:
     counts_by_title : dict[str, np.ndarray]
         Label counts of shape ``(clients, labels)`` by title of the panel, all with the
         same number of clients.
+    same_scale : bool
+        Whether a bar of one length means the same size in all panels.
     """
     clients, labels = next(iter(counts_by_title.values())).shape
     figure, (panels,) = plt.subplots(
         1,
         len(counts_by_title),
-        figsize=(9 if len(counts_by_title) > 1 else 7, 0.9 + 0.3 * clients),
+        figsize=(9 if len(counts_by_title) > 1 else 7, 1.2 + 0.3 * clients),
         sharey=True,
         squeeze=False,
     )
-    lines = []
+    widest = max(counts.sum(axis=1).max() for counts in counts_by_title.values())
+    lines, means = [], []
     for axes, (title, counts) in zip(panels, counts_by_title.items(), strict=True):
         sizes = counts.sum(axis=1)
+        end = 1.04 * (widest if same_scale else sizes.max())
         left = np.zeros(clients)
         for label, column in enumerate(counts.T):
-            place = 0.95 * label / max(labels - 1, 1)
-            edges = np.where(column > 0.01 * sizes.max(), 0.5, 0)
+            colour = LABEL_COLOURS[label % len(LABEL_COLOURS)]
+            edges = np.where(column > 0.01 * end, 0.5, 0)
             bars = axes.barh(
-                range(clients),
-                column,
-                left=left,
-                color=plt.cm.viridis(place),
-                ec="white",
-                lw=edges,
+                range(clients), column, left=left, color=colour, ec="white", lw=edges
             )
-            narrow = 0.017 * len(panels) * sizes.max()
+            narrow = 0.01 * len(panels) * end
             names = [str(label) if n > narrow else "" for n in column]
-            ink = "white" if place < 0.43 else "black"
-            axes.bar_label(bars, names, label_type="center", fontsize=8, color=ink)
+            ink = "white" if colour in WHITE_INK else "black"
+            axes.bar_label(bars, names, label_type="center", fontsize=7, color=ink)
             left += column
         # In grey, the last shade alone would not show on white where a bar ends.
         axes.barh(range(clients), sizes, fill=False, ec="black", lw=0.8)
         axes.set_title(title, loc="left")
+        axes.set_xlim(0, end)
+        mean = _number(label_distance(counts).mean())
+        means.append(f", {title}: {mean}" if len(panels) > 1 else f" {mean}")
         lines.append(
-            f"{title}: {_sizes(sizes)}, {_holdings(counts)}, mean label distance "
-            f"{_number(label_distance(counts).mean())}"
+            f"{title}: {_sizes(sizes)}, {_holdings(counts)}, mean label distance {mean}"
         )
     panels[0].set(ylabel="client", yticks=range(clients))
     panels[0].invert_yaxis()
     figure.supxlabel("examples (the number in a bar is the label)", fontsize=10)
-    _show(figure, f"{clients} clients; {'; '.join(lines)}.")
+    if labels <= len(LABEL_COLOURS):  # what is too narrow for its number is named here
+        patches = [plt.Rectangle((0, 0), 1, 1, color=c) for c in LABEL_COLOURS[:labels]]
+        figure.legend(
+            patches,
+            map(str, range(labels)),
+            loc="outside upper right",
+            ncols=labels,
+            frameon=False,
+            fontsize=8,
+            handlelength=1,
+            handletextpad=0.4,
+            columnspacing=1,
+        )
+    _show(
+        figure,
+        f"{clients} clients; {'; '.join(lines)}.",
+        f"mean label distance{''.join(means)}",
+    )
 
 
 def _number(value: float, digits: int = 2) -> str:
@@ -528,14 +585,18 @@ def _require_few(series: Collection[str]) -> None:
         )
 
 
-def _show(figure: plt.Figure, summary: str) -> None:
-    """Show a figure with its text: as the image's alternative text, and printed."""
+def _show(figure: plt.Figure, summary: str, line: str) -> None:
+    """Show a figure, and a line on it that a notebook unfolds into the whole text."""
+    line, alt = f"Figure: {line}.", f"Figure: {summary}"
     if plt.get_backend().endswith("inline"):  # a notebook's
         from IPython.display import display
 
-        display(figure, metadata={"image/png": {"alt": f"Figure: {summary}"}})
+        display(figure, metadata={"image/png": {"alt": alt}})
+        # JupyterLab ignores an output's alternative text: here everybody finds it.
+        shown = [escape(text, quote=False) for text in (line, alt)]
+        folded = "<details><summary>{}</summary>\n\n{}</details>".format(*shown)
+        display({"text/markdown": folded, "text/plain": line}, raw=True)
     else:
         plt.show()
+        print(line)
     plt.close(figure)
-    # JupyterLab would break a long line in the middle of a word.
-    print(textwrap.fill(f"Figure: {summary}", width=80, break_on_hyphens=False))

@@ -1,6 +1,7 @@
 """Figures are told apart without their colours, and say in words what they show."""
 
 from collections.abc import Callable, Hashable, Sequence
+from html import unescape
 from itertools import combinations, pairwise
 from typing import Any
 
@@ -28,15 +29,12 @@ APART = 10
 colours that alone tell marks apart. matplotlib's accessible petroff10 keeps 14 where a
 colour vision deficiency is simulated, and falls to 4 in grey."""
 
-A_STEP = 5
-"""The same for neighbours in an ordered stack, where only the edge must be seen."""
-
 
 @pytest.fixture
 def draw(monkeypatch) -> Callable[..., tuple[plt.Figure, str]]:
     """Return a function that draws a figure, and gives it with its text."""
     shown: list[tuple[plt.Figure, str]] = []
-    monkeypatch.setattr(plots, "_show", lambda *args: shown.append(args))
+    monkeypatch.setattr(plots, "_show", lambda *args: shown.append(args[:2]))
 
     def drawn(function: Callable, *args: Any, **kwargs: Any) -> tuple[plt.Figure, str]:
         function(*args, **kwargs)
@@ -164,10 +162,26 @@ def test_more_series_than_can_be_told_apart_are_refused(function) -> None:
 
 def label_stack(figure: plt.Figure) -> list[tuple[str, list, list]]:
     """Return each label, its bars, and what is written in them."""
-    (axes,) = figure.axes
+    axes = figure.axes[0]
     stack = [bars for bars in axes.containers if bars[0].get_fill()]
     texts = np.reshape(axes.texts, (len(stack), -1))
     return list(zip(map(str, range(len(stack))), stack, texts, strict=True))
+
+
+def widths(panels: Sequence[plt.Axes]) -> set[float]:
+    return {axes.get_xlim()[1] for axes in panels}
+
+
+def test_bars_of_one_length_are_sizes_of_one_kind_and_end_inside_the_frame(
+    draw,
+) -> None:
+    panels = {"few": np.array([[3, 1]]), "many": np.array([[30, 10]])}
+    figure, _ = draw(plots.plot_label_panels, panels)
+    (width,) = widths(figure.axes)
+    assert width > 40
+    figure, _ = draw(plots.plot_label_panels, panels, same_scale=False)
+    low, high = sorted(widths(figure.axes))
+    assert 4 < low < 10 and high == width
 
 
 @pytest.mark.parametrize("labels", [2, 3, 7, 10])
@@ -181,10 +195,16 @@ def test_labels_in_a_bar_are_told_by_number_and_neighbours_by_every_reader(
             assert text.get_text() == name
             ink, ground = to_rgb(text.get_color()), on_white(bar.get_facecolor())
             assert contrast(ink, ground) >= 4.5, name
-    # Where a bar is too narrow for its number, its edge must show.
+    # Where a bar is too narrow for its number, its edge must show, and its colour is
+    # named beside the bars.
     colours = [on_white(bars[0].get_facecolor()) for _, bars, _ in stack]
     for one, other in pairwise(colours):
-        assert distance(one, other) >= A_STEP
+        assert distance(one, other) >= 1.5 * APART
+    for one, other in combinations(colours, 2):
+        assert np.linalg.norm(views(one)["usual"] - views(other)["usual"]) >= APART
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.texts] == [name for name, *_ in stack]
+    assert [on_white(p.get_facecolor()) for p in legend.get_patches()] == colours
 
 
 def test_the_end_of_a_bar_is_seen_on_white(draw) -> None:
@@ -200,6 +220,7 @@ def test_of_thousands_of_clients_a_sample_is_drawn(draw) -> None:
     said = "mine (50 of 3550 clients, drawn and numbered anew)"
     assert figure.axes[0].get_title(loc="left") == said
     assert said in text
+    assert not figure.legends, "of more labels than colours each has its number only"
     assert len(figure.axes[0].containers[0]) == 50
     figure, text = draw(plots.plot_label_counts, np.full((50, 2), 1), title="mine")
     assert figure.axes[0].get_title(loc="left") == "mine"
@@ -249,7 +270,9 @@ def test_messages_are_told_apart_by_row_and_form_and_models_by_filling(draw) -> 
 def test_a_client_and_the_mean_of_clients_differ_in_form(draw) -> None:
     figure, text = draw(plots.plot_skew, {"one": np.array([[3, 1], [1, 3]])})
     for axes in figure.axes:
-        assert {line.get_marker() for line in axes.get_lines()} == {"o", "|"}
+        assert {line.get_marker() for line in axes.get_lines()} == {"o", "|", "None"}
+        circles = [line for line in axes.get_lines() if line.get_marker() == "o"]
+        assert all(len(set(line.get_ydata())) == 2 for line in circles), "covered"
     assert "circles are clients, bars are means" in text
 
 
@@ -344,14 +367,38 @@ def test_words_in_a_figure_are_readable_on_what_they_stand_on(name, draw) -> Non
 
 
 @every_figure
-def test_a_figure_is_followed_by_a_text_that_says_what_it_shows(name, capsys) -> None:
+def test_a_figure_is_followed_by_one_line_and_by_all_it_shows_in_words(
+    name, capsys, monkeypatch
+) -> None:
     function, args = arguments(name)
     function(*args)
-    lines = capsys.readouterr().out.splitlines()
-    assert max(map(len, lines)) <= 80
-    text = " ".join(lines)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("Figure: ") and line.endswith(".") and len(line) <= 90
+    shown = []
+    monkeypatch.setattr(plt, "get_backend", lambda: "inline")
+    monkeypatch.setattr("IPython.display.display", lambda *a, **k: shown.append((a, k)))
+    function(*args)
+    (_, picture), ((words,), _) = shown
+    text = picture["metadata"]["image/png"]["alt"]
     assert text.startswith("Figure: ") and text.endswith(".") and len(text) > 60
+    summary, folded = words["text/markdown"].split("</summary>")
+    assert unescape(summary) == f"<details><summary>{line}"
+    assert unescape(folded) == f"\n\n{text}</details>"
     assert not plt.get_fignums()
+
+
+def test_the_line_gives_the_numbers_that_lessons_use(capsys) -> None:
+    plots.plot_curves({"a": [0.1, 0.5]}, levels={"all": 0.98})
+    apart, even = np.array([[4, 0], [0, 4]]), np.full((2, 2), 2)
+    plots.plot_label_counts(apart, title="apart")
+    plots.plot_label_panels({"apart": apart, "even": even})
+    plots.plot_client_bars({"IID": [0.5, 0.75]})
+    assert capsys.readouterr().out.splitlines() == [
+        "Figure: test accuracy at the end: a 0.50, all 0.98.",
+        "Figure: mean label distance 0.50.",
+        "Figure: mean label distance, apart: 0.50, even: 0.00.",
+        "Figure: lowest to highest client: IID 0.50 to 0.75.",
+    ]
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,16 @@
 # After this lesson you can
 #
 # - say what leaves a client in federated learning, and what does not,
-# - run Federated Averaging by hand in plain PyTorch,
+# - run Federated Averaging by hand in plain PyTorch, and once on Flower,
 # - compare it with one client alone and with everyone's data in one place,
-# - tell parameters sent back from gradients sent back, and show when they agree.
+# - show why clients and server exchange models in many rounds,
+# - tell parameters sent back from gradients sent back.
 #
-# **You need:** Python and a little PyTorch. **Time:** 40 minutes, 23 of them for the exercises.
+# **You need:** Python and a little PyTorch. **Time:** 55 minutes, 23 of them for the exercises.
 
 # %% [markdown]
-# First, is this machine ready for the course? Where a line begins with `FIX`, do what it
-# says, restart the kernel and run the cell again. (In a terminal,
+# First, is this machine ready for the course? Does a line begin with `FIX`? Then do what
+# it says, restart the kernel and run the cell again. (In a terminal,
 # `python -m course_utils` says the same.)
 
 # %% tags=["nbval-ignore-output"]
@@ -27,12 +28,12 @@ check_machine()
 #
 # - Ten hospitals each have some labelled images. One model trained on all of them would
 #   serve every hospital better than ten models trained apart.
-# - The images may not leave the hospitals: the law, a contract or the sheer volume
-#   forbids it.
-# - So the model travels instead of the data: that is **federated learning**.
+# - The images may not leave the hospitals: the law or a contract forbids it, or there are
+#   too many to send.
+# - So the model travels instead of the data. That is **federated learning**.
 #
-# Whoever holds data is a **client**. Whoever holds the shared model, the
-# **global model**, is the **server**. One exchange between them is a **round**:
+# A **client** holds data. The **server** holds the model that all share, the **global
+# model**. One exchange between them is a **round**:
 
 # %% tags=["slide", "slide-output"]
 from course_utils.plots import draw_loop, plot_curves
@@ -42,16 +43,16 @@ draw_loop()
 # %% [markdown] tags=["slide-more"]
 # - Parameters cross the network, and so does one number: how many examples the client
 #   trained on. Images and labels never do.
-# - Parameters are not harmless: what can be read out of them is a question of its own,
-#   which the later lessons on privacy take up.
+# - Parameters are not harmless: they can say something about the data that they were
+#   trained on. The last question of this lesson comes back to that.
 
 # %% [markdown] tags=["slide"]
 # ## The data, the clients, the model
 #
 # The data are real: 5,000 handwritten digits from MNIST that come with the course, 4,000
-# to train on and 1,000 to test on. Ten clients share them at random.
-# (Set the environment variable `COURSE_DATASET` before you start Jupyter to run every
-# lesson on another dataset; `course_utils/data.py` says which.)
+# to train on and 1,000 to test on. Each of ten clients gets a tenth of them, at random.
+# (The lessons run on other datasets, too: set the environment variable `COURSE_DATASET`
+# before you start Jupyter. `course_utils/data.py` says which there are.)
 
 # %% tags=["slide-more"]
 import torch
@@ -70,8 +71,8 @@ num_examples = [len(trainloader.dataset) for trainloader, _ in clients]
 print("examples per client:", num_examples)
 
 # %% [markdown]
-# Each client has a train loader and a test loader of its own. To compare, this lesson
-# also does what federated learning avoids, and loads everything in one place:
+# Each client has a train loader and a test loader of its own. This lesson also does what
+# federated learning avoids: to compare, it loads everything in one place.
 
 # %%
 all_trainloader, all_testloader = load_centralized()
@@ -80,7 +81,7 @@ assert sum(num_examples) == len(all_trainloader.dataset)
 
 # %% [markdown]
 # The model is a small convolutional network. Its convolutions halve the image
-# themselves (`stride=2`), which is faster on a CPU than pooling.
+# themselves (`stride=2`). On a CPU that is faster than pooling.
 
 # %%
 class Net(nn.Module):
@@ -113,7 +114,7 @@ for name, parameter in net.state_dict().items():
 print("parameters:", sum(p.numel() for p in net.parameters()))
 
 # %% [markdown]
-# Training and testing are plain PyTorch. Every client will run `train` on its own
+# Training and testing are plain PyTorch. Every client will call `train` with its own
 # loader.
 
 # %%
@@ -158,10 +159,12 @@ def test(net: nn.Module, loader: DataLoader) -> tuple[float, float]:
 # %% [markdown] tags=["slide"]
 # ## Two yardsticks
 #
-# **One client alone** is what a hospital gets without the others: here client 0, and the
-# others' data are much alike. **Everyone's data in one place** is what they would get if
-# nothing were forbidden. Each passes over its data ten times, and is tested on the same
-# images after each pass.
+# - **One client alone** is what a hospital gets without the others. Here it is client 0:
+#   the others hold much the same.
+# - **Everyone's data in one place** is what all would get if nothing were forbidden.
+#
+# Both models are trained for ten passes over their data. After each pass they are tested
+# on the same images.
 
 # %%
 from course_utils import with_progress
@@ -187,12 +190,12 @@ print(f"alone {alone[-1]:.3f}, everyone's data {centralized[-1]:.3f}")
 # %% [markdown] tags=["slide"]
 # ## Federated Averaging by hand
 #
-# **Predict:** ten clients share only parameters. Will they end nearer to *one client
-# alone*, or to *everyone's data in one place*?
+# **Predict:** ten clients share only parameters. Where will their model end after ten
+# rounds: below *one client alone*, between the two yardsticks, or above *everyone's data
+# in one place*?
 #
-# The server's part is an average of all parameters, weighted by number of examples: a
-# client with twice the data counts twice. (`require_alike` refuses, in a sentence, models
-# that have other names or shapes than the first.)
+# The server averages all parameters, weighted by number of examples: a client with twice
+# the data counts twice. (`require_alike` refuses models whose names or shapes differ.)
 
 # %%
 from collections.abc import Sequence
@@ -217,8 +220,8 @@ def weighted_average(
 
 
 # %% [markdown] tags=["slide"]
-# On numbers that you can check in your head: a client with 1 example says 0, one with 3
-# examples says 8. The plain mean would be 4.
+# Try it on numbers that you can check in your head. A client with 1 example says 0, and a
+# client with 3 examples says 8. The plain mean would be 4.
 
 # %% tags=["slide-then"]
 small = weighted_average(
@@ -262,14 +265,14 @@ def shares(num_examples: list[int]) -> list[float]:
 check("0.1", shares)
 
 # %% [markdown] tags=["solution"]
-# **Why this.** The global model should be the one that all examples together would vote
-# for, so a client's weight is its share of all examples. **What people get wrong:** they
-# average clients instead of examples. With equal weights, a client with 10 images pulls
+# **Why this.** Each example should count the same in the global model, so a client's
+# weight is its share of all examples. **What people get wrong:** they average clients
+# instead of examples. With equal weights, a client with 10 images pulls
 # as hard as one with 10,000.
 
 # %% [markdown] tags=["slide"]
-# And this is the whole of **Federated Averaging (FedAvg)**. The comments are the four
-# steps of the figure.
+# And this is all of **Federated Averaging (FedAvg)**. The comments are the four steps of
+# the figure.
 
 # %% tags=["slide-more", "nbval-ignore-output"]
 torch.manual_seed(0)
@@ -278,13 +281,15 @@ federated = [test(global_net, all_testloader)[1]]
 for _ in with_progress(range(EPOCHS), doing="rounds"):
     states = []
     for trainloader, _ in clients:
+        # 1. The server sends its parameters to the client.
         local_net = Net(image_shape())
-        local_net.load_state_dict(
-            global_net.state_dict()
-        )  # 1. parameters go out
-        train(local_net, trainloader)  # 2. each client trains on its own data
-        states.append(local_net.state_dict())  # 3. parameters come back
-    average = weighted_average(states, num_examples)  # 4. the server averages
+        local_net.load_state_dict(global_net.state_dict())
+        # 2. The client trains on its own data.
+        train(local_net, trainloader)
+        # 3. The client sends its parameters back.
+        states.append(local_net.state_dict())
+    # 4. The server averages, weighted by number of examples.
+    average = weighted_average(states, num_examples)
     global_net.load_state_dict(average)
     federated.append(test(global_net, all_testloader)[1])
 print(f"federated {federated[-1]:.3f}")
@@ -292,32 +297,88 @@ print(f"federated {federated[-1]:.3f}")
 # %% tags=["slide", "slide-output", "nbval-ignore-output"]
 plot_curves(
     {"FedAvg, 10 clients": federated, "one client alone": alone},
-    levels={"everyone's data, at its end": centralized[-1]},
+    levels={"everyone's data": centralized[-1]},
     xlabel="round (one pass over a client's data)",
+    lowest=0.7,
 )
+assert alone[-1] < federated[-1] < centralized[-1]
+
+# %% [markdown] tags=["slide-more"]
+# - The federation ends between the two, and not one example moved. (The axis begins at
+#   0.7. All curves begin near 0.1, which is guessing.)
+# - After ten rounds it has not reached everyone's data in one place. Compare the steps:
 
 # %%
-assert alone[-1] < federated[-1] < centralized[-1]
 print("steps of one client in a round:", len(clients[0][0]))
 print("steps of a pass over all data: ", len(all_trainloader))
 
-# %% [markdown] tags=["slide-then"]
-# - The federation ends between the two, and not one example moved.
-# - It has not caught up with everyone's data in one place. One pass there takes ten
-#   times as many steps as a client takes in a round, and averaging ten clients does not
-#   add their steps up. More rounds narrow the gap: lesson 05 runs them.
+# %% [markdown]
+# One pass over all data is 250 steps, each from where the last one ended. In a round, ten
+# clients take 25 steps each, all from the same start. Their average gets about as far as
+# one client gets, not ten times as far. [Lesson 05](05_server_app.ipynb) runs more rounds,
+# and draws the same line beside them.
 
 # %% [markdown] tags=["slide"]
-# ## Sending gradients instead
+# ## Why so many rounds?
 #
-# A client could also send a **gradient**: the direction in which its data would change
-# the parameters. The server averages the gradients and takes the step itself. This is
-# **federated SGD (FedSGD)**. Here a client's *whole* data are one batch, and a step is
-# the plainest there is, without the momentum of `train`:
+# Each round costs an exchange of models with every client. Why not train longer on each
+# client, and average only once? Try both with equally much training: **one round of five
+# epochs** against **five rounds of one epoch**.
 
 # %% tags=["slide-more"]
 import copy
 
+
+def federate(clients: list, rounds: int, epochs: int) -> float:
+    torch.manual_seed(0)
+    net = Net(image_shape())
+    counts = [len(trainloader.dataset) for trainloader, _ in clients]
+    for _ in with_progress(range(rounds), doing="rounds"):
+        states = []
+        for trainloader, _ in clients:
+            local_net = copy.deepcopy(net)
+            train(local_net, trainloader, epochs=epochs)
+            states.append(local_net.state_dict())
+        net.load_state_dict(weighted_average(states, counts))
+    return test(net, all_testloader)[1]
+
+
+# %% [markdown] tags=["slide"]
+# Try it twice: on the clients of before, who are much alike, and on clients who are not.
+# There most clients hold mainly two or three digits. (Their data are shared out by
+# *Dirichlet(0.1)*, which lesson 02 explains.)
+#
+# **Predict:** where is one average nearly as good as five, and where is it much worse?
+
+# %% tags=["slide-then", "slide-output", "nbval-ignore-output"]
+unlike = [
+    load_partition(i, NUM_CLIENTS, scheme="dirichlet", alpha=0.1)
+    for i in range(NUM_CLIENTS)
+]
+lost = {}
+for name, group in {"much alike": clients, "unlike": unlike}.items():
+    once = federate(group, rounds=1, epochs=5)
+    often = federate(group, rounds=5, epochs=1)
+    lost[name] = often - once
+    print(f"{name:10} once {once:.3f}, five times {often:.3f}")
+assert abs(lost["much alike"]) < 0.05 and lost["unlike"] > 0.1
+
+# %% [markdown] tags=["slide-more"]
+# - Much alike: one average at the end is as good as five.
+# - Unlike: one average is much worse. A client with three digits forgets the other seven,
+#   and more so the longer it trains alone. The ten models drift apart, and the average
+#   of models that are far apart is a poor model.
+# - Each round brings all back to one start. Real clients are unlike: hence the rounds.
+
+# %% [markdown] tags=["slide"]
+# ## Sending gradients instead
+#
+# A client could also send a **gradient**: it says how the loss on the client's data
+# changes with each parameter. The server averages the gradients and takes the step
+# itself. This is **federated SGD (FedSGD)**. Here *all* data of a client are one batch,
+# and a step has no momentum (`train` has):
+
+# %% tags=["slide-more"]
 LR = 0.1
 batches = [trainloader.dataset[:] for trainloader, _ in clients]
 
@@ -336,8 +397,8 @@ def step(net: Net, gradient: dict[str, torch.Tensor]) -> None:
 
 
 # %% [markdown] tags=["slide"]
-# Send parameters, and clients step on their own, as often as they like before the one
-# exchange. Send gradients, and every step is an exchange:
+# A client that sends parameters takes all its steps first, then there is one exchange. A
+# client that sends gradients needs an exchange for every step:
 
 
 # %% tags=["slide-more"]
@@ -360,7 +421,8 @@ def send_gradients(start: Net, steps: int) -> dict[str, torch.Tensor]:
 
 
 # %% [markdown] tags=["slide"]
-# **Predict:** do both give the same model after one step? After two, after three?
+# **Predict:** compare both after one step, after two and after three. In which of these
+# cases do they give the same model: all, some or none?
 
 
 # %% tags=["slide-then", "nbval-ignore-output"]
@@ -373,29 +435,27 @@ start = Net(image_shape())
 apart = {}
 for steps in (1, 2, 3):
     by_gradients = send_gradients(start, steps)
-    apart[steps] = largest_difference(
-        send_parameters(start, steps), by_gradients
-    )
+    by_parameters = send_parameters(start, steps)
+    apart[steps] = largest_difference(by_parameters, by_gradients)
     moved = largest_difference(start.state_dict(), by_gradients)
     print(f"{steps} steps: moved {moved:.5f}, apart {apart[steps]:.5f}")
-
-# %%
 assert apart[1] < 1e-6 < apart[2] < apart[3]
 
 # %% [markdown] tags=["slide"]
-# - One step: the same model, to rounding. An average of `start - LR * gradient` is
-#   `start - LR * average gradient`, because averaging is linear.
-# - More steps: from the second on, each client's gradient is taken where *that client*
-#   has moved to, and the two part. The clients drift apart between exchanges.
-# - FedAvg accepts this, because exchanges are expensive (lesson 01 counts the bytes): it
-#   takes many local steps for one.
+# - One step: the same model, but for rounding. The average of all
+#   `start - LR * gradient` is `start - LR * average gradient`, because averaging is
+#   linear.
+# - More steps: after its first step each client is at another place, and takes its next
+#   gradient there. So the two ways part, and the clients drift apart.
+# - FedAvg accepts some drift, because exchanges are expensive: lesson 01 counts their
+#   bytes. It takes many local steps for one exchange.
 
 # %% [markdown]
 # ### Exercise 0.2: send the update instead
 #
 # | difficulty | minutes | why it matters |
 # |---|---|---|
-# | 2 of 3, apply | 8 | compression and privacy methods work on updates, not on models |
+# | 2 of 3, apply | 8 | an update says what a client has learned, and nothing else |
 #
 # A client can also send its **update**: its trained parameters minus those it started
 # from. Complete `average_of_updates`: compute each client's update, average the updates
@@ -430,9 +490,9 @@ def average_of_updates(
 check("0.2", average_of_updates)
 
 # %% [markdown] tags=["solution"]
-# **Why this.** The shares sum to 1, so averaging the models, which are `start + update`,
-# and adding the average update to `start` are the same. **What people get wrong:** the
-# sign. An update is *after minus before*; a gradient points the other way.
+# **Why this.** Each model is `start + update`, and the shares sum to 1. So the average of
+# the models is `start` plus the average update. **What people get wrong:** the sign. An
+# update is *after minus before*. A gradient points the other way.
 
 # %% [markdown] tags=["slide"]
 # ### Exercise 0.3: one round
@@ -441,10 +501,10 @@ check("0.2", average_of_updates)
 # |---|---|---|
 # | 3 of 3, build | 12 | from lesson 05 on, the course's framework does this for you |
 #
-# Complete `fedavg_round`: one round of FedAvg. Each client starts from `global_net` and
-# trains by `train_fn(net, loader)`, which changes `net` in place. Weight each client by
-# the number of examples in its loader. Return the new global `state_dict`, and leave
-# `global_net`, which may be any network, as it was.
+# Complete `fedavg_round`: one round of FedAvg. Each client starts from `global_net`, which
+# may be any network, and trains by `train_fn(net, loader)`, which changes `net` in place.
+# Weight each client by the number of examples in its loader. Return the new global
+# `state_dict`. Leave `global_net` as it was.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -489,14 +549,58 @@ check("0.3", fedavg_round)
 # that they go on training, and all entries of the list turn out to be the same tensors.
 
 # %% [markdown] tags=["slide"]
+# ## The same federation on Flower
+#
+# So far, the server and all clients were one loop. **Flower**, the framework that this
+# course teaches, takes them apart: a **ServerApp** leads the rounds, a **ClientApp** does
+# what each client does, and messages travel between them. You will write both, in lessons
+# 03 and 05. Here they are ready, and run in this notebook.
+#
+# **Predict:** how many messages do ten clients and ten rounds take?
+
+# %% tags=["slide-then"]
+from course_utils.apps import client_app, server_app
+from course_utils.runtime import run_in_process
+
+# %% tags=["slide", "nbval-ignore-output"]
+run = run_in_process(
+    server_app,
+    client_app,
+    num_supernodes=NUM_CLIENTS,  # a SuperNode is where a ClientApp runs
+    run_config={"num-server-rounds": EPOCHS},
+    seed=0,
+)
+
+# %% tags=["slide", "slide-output", "nbval-ignore-output"]
+tests = run.result.evaluate_metrics_serverapp.values()
+on_flower = [metrics["accuracy"] for metrics in tests]
+print(f"by hand {federated[-1]:.3f}, on Flower {on_flower[-1]:.3f}")
+megabytes = sum(message.bytes for message in run.messages) / 1e6
+print(f"{len(run.messages)} messages, {megabytes:.1f} MB")
+
+assert on_flower[0] == federated[0]  # the same model to start with
+assert abs(on_flower[-1] - federated[-1]) < 0.03
+assert len(run.messages) == EPOCHS * NUM_CLIENTS * 2
+
+# %% [markdown] tags=["slide-more"]
+# - The result is the same, but for chance: both began with the same model, and only the
+#   order of the clients' batches differs.
+# - In each round, ten messages go out and ten come back. Each carries a model.
+# - Nothing of this was made for one notebook. In [lesson 06](06_flower_app.ipynb) and
+#   [lesson 07](07_deployment.ipynb), such apps run unchanged as processes of their own,
+#   and on many machines.
+
+# %% [markdown] tags=["slide"]
 # ## Takeaways
 #
 # - **What leaves a client** is its parameters and how many examples they rest on. Its
 #   data do not.
-# - **FedAvg by hand** is a loop: send, train locally, send back, average by number of
-#   examples.
-# - **Compared** with one client alone it is better; with everyone's data in one place, it
-#   is slower to get there.
+# - **FedAvg** is a loop: send, train locally, send back, average by number of examples.
+#   On Flower it is two apps and the messages between them.
+# - **Compared** with one client alone it is better. Everyone's data in one place get
+#   there in fewer passes.
+# - **Many rounds** bring the clients back to one start. Where clients are unlike, one
+#   average at the end is much worse.
 # - **Parameters or gradients** make the same model after one local step on the full
 #   batch, and different ones after more.
 
@@ -516,26 +620,24 @@ check("0.3", fedavg_round)
 # 2/11: the weights are shares of all examples, not of clients.
 # </details>
 #
-# <details><summary>3. Why not average the ten models once, after each has trained for ten
-# epochs?</summary>
+# <details><summary>3. Five rounds of one epoch, or one round of five epochs: which sends
+# more bytes, and what are they paid for?</summary>
 #
-# It is not hopeless here: from a common start, on data this much alike, the one average
-# is not bad. But each client drifts further with every step. Averaging every round brings
-# all back to a common start. From ten *different* starts, the average is far worse than
-# any of the ten.
+# Five rounds send five times as many bytes. They keep unlike clients from drifting far
+# apart. Clients that are much alike could do without.
 # </details>
 #
 # <details><summary>4. Does sending gradients instead of parameters protect the data
 # better?</summary>
 #
-# No. After one plain step, `gradient = (start - parameters) / LR`, so they say the same
-# about the data. After more, parameters hold the sum of several gradients, which is no
-# protection by itself.
+# No. After one plain step, `gradient = (start - parameters) / LR`, so both say the same
+# about the data. After more steps, parameters hold the sum of several gradients. That is
+# no protection by itself.
 # </details>
-#
+
+# %% [markdown]
 # **Next:** [01 · Messages and records](01_messages_and_records.ipynb), where parameters
-# and numbers get into the envelopes of **Flower**, the framework that this course
-# teaches.
+# and numbers get into Flower's messages.
 
 # %%
 from course_utils.exercises import progress

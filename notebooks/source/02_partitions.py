@@ -1,7 +1,8 @@
 # %% [markdown] tags=["slide"]
 # # 02 · Partitions
 #
-# **Ten clients share a dataset. How different are they, and how is that measured?**
+# **Each client has data of its own. How different are the clients, how is that measured,
+# and what does it cost?**
 #
 # After this lesson you can
 #
@@ -9,25 +10,23 @@
 # - tell an IID partitioning from one that only looks like it,
 # - put the skew of a partitioning into two numbers, and predict them,
 # - give every client train and test examples that belong together,
-# - read the errors of requests that can't be met.
+# - show what skew costs a federation.
 #
-# **You need:** lesson 00. **Time:** 55 minutes, 25 of them for the exercises.
+# **You need:** lesson 00. **Time:** 75 minutes, 25 of them for the exercises.
 
 # %% [markdown] tags=["slide"]
 # ## One client's local dataset
 #
 # - In a real federation nobody cuts anything: data lie where they arose.
-# - To study a federation, one cuts a central dataset into **partitions**. A partition
-#   is one client's local dataset; all partitions together are a **partitioning**.
+# - To study a federation, we cut a central dataset into **partitions**. A partition is
+#   one client's local dataset. All partitions together are a **partitioning**.
 #
 # | | centralized | federated |
 # |---|---|---|
-# | MNIST's images to train on | 60,000 in one place | 10 partitions of 6,000 |
-# | the course's | 4,000 in one place | 10 partitions of 400 |
+# | images to train on | 4,000 in one place | 10 partitions of 400 |
 # | an image is seen by | whoever trains | the client that holds it |
 #
-# A dataset comes in two parts, one to train on and one to test on. Each is called a
-# **split**.
+# A dataset comes in two **splits**: one to train on and one to test on.
 
 # %%
 from course_utils.data import DEFAULT_DATASET, dataset_name, load_dataset
@@ -40,8 +39,8 @@ if dataset_name() == DEFAULT_DATASET:
     assert (len(train_split), len(test_split)) == (4_000, 1_000)
 
 # %% [markdown]
-# A **partitioner** does the cutting. Flower Datasets, the package `flwr_datasets`, has
-# one for each way to cut. All are used alike: make it, assign a split, load partitions
+# A **partitioner** cuts. Flower Datasets, the package `flwr_datasets`, has one for each
+# way to cut. You use all of them alike: make one, assign a split to it, load partitions
 # by number.
 
 # %%
@@ -53,7 +52,7 @@ iid.dataset = train_split
 print("client 0:", iid.load_partition(0))
 
 # %% [markdown]
-# The same for all clients, as a function that this lesson uses throughout:
+# This lesson loads all partitions by one function:
 
 # %%
 from datasets import Dataset
@@ -70,43 +69,33 @@ random_parts = cut(train_split, IidPartitioner(NUM_CLIENTS))
 print("examples per client:", [len(part) for part in random_parts])
 assert sum(len(part) for part in random_parts) == len(train_split)
 
-# %% [markdown]
-# This partitioner looks at nothing but the number of rows. So MNIST's full size can be
-# tried on 60,000 rows without an image:
-
-# %%
-rows = Dataset.from_dict({"row": list(range(60_000))})
-sizes = [len(part) for part in cut(rows, IidPartitioner(NUM_CLIENTS))]
-print(sizes)
-assert sizes == [6_000] * NUM_CLIENTS
-
 # %% [markdown] tags=["slide"]
 # ## IID: everyone draws from the same bag
 #
 # **IID** means *independent and identically distributed*:
 #
-# - *identically distributed*: every client's examples come from the same bag, so no
-#   client has more 7s than another but by chance,
-# - *independent*: what one draw gives says nothing about the next.
+# - *identically distributed*: every client's examples come from the same bag. If a client
+#   has more 7s than another, it is by chance.
+# - *independent*: one draw says nothing about the next.
 #
-# Partitions cut at random come close. (Not quite: what one client got, the others can't
-# get.)
+# Partitions that are cut at random come close. (Not quite: an image that one client got
+# is no longer there for the others.)
 
-# %% tags=["slide", "slide-output"]
+# %%
 from course_utils.plots import plot_samples
 
 plot_samples(random_parts)
 
-# %% [markdown] tags=["slide-more"]
-# Every row is a mix, and no two are alike.
+# %% [markdown]
+# Every row is a mix of digits.
 
 # %% [markdown] tags=["slide"]
 # ## Non-IID: everyone has a bag of their own
 #
 # **Non-IID** is everything else. A children's hospital and a clinic for the elderly see
-# different patients. Here client 0 gets all images of labels 0–2, client 1 of 3–5,
-# client 2 of 6–8, and client 3 of 9. `GroupedNaturalIdPartitioner` makes such groups of
-# any column's values (which it calls *natural ids*):
+# different patients. Here client 0 gets all images of labels 0–2, client 1 those of 3–5,
+# client 2 those of 6–8, and client 3 those of 9. `GroupedNaturalIdPartitioner` groups the
+# values of a column, which it calls *natural ids*:
 
 # %% tags=["slide-more"]
 from flwr_datasets.partitioner import GroupedNaturalIdPartitioner
@@ -123,15 +112,15 @@ print(grouped.partition_id_to_natural_ids)
 plot_samples(grouped_parts)
 
 # %% [markdown] tags=["slide-more"]
-# Whoever trains on client 3 alone has never seen anything but 9s. Note the order, too:
-# this partitioner leaves a client's images sorted by label. A train loader must shuffle
-# them, as those of the course do.
+# A model that is trained on client 3 alone has seen nothing but 9s. Look at the order,
+# too: this partitioner leaves a client's images sorted by label. A train loader must
+# shuffle them. Those of the course do.
 
 # %% [markdown]
 # ## The skew in two numbers
 #
-# How unlike the clients are is called the **skew**. To put it into numbers, count. By
-# hand for one client, then for all, then with Flower's own function:
+# The **skew** is how unlike the clients are. To measure it, count labels: by hand for one
+# client, then for all, then with Flower's own function.
 
 # %%
 import numpy as np
@@ -151,7 +140,7 @@ assert (compute_counts(grouped, "label").to_numpy() == grouped_counts).all()
 print(grouped_counts)
 
 # %% [markdown]
-# A row is a client, a column a label.
+# Each row is a client, and each column is a label.
 #
 # ### Exercise 2.1: count a client's labels
 #
@@ -207,10 +196,10 @@ print("the whole's shares: ", whole.tolist())
 
 # %% [markdown] tags=["slide"]
 # **The first number: label distance.** How far are a client's label shares from those
-# of the whole? Add up the differences, without their signs, and halve. (Its name in
-# statistics: *total variation distance*.)
+# of the whole? Add up the differences without their signs, then halve the sum. (In
+# statistics this is the *total variation distance*.)
 #
-# **Predict:** which client is at distance 0, the one with 4 and 4 or the one with 6 and
+# **Predict:** which client is at distance 0: the one with 4 and 4, or the one with 6 and
 # 2?
 
 # %% tags=["slide-then"]
@@ -219,22 +208,23 @@ print(distances)
 assert distances.tolist() == [0.25, 0.0, 0.25]
 
 # %% [markdown] tags=["slide-more"]
-# The one with 6 and 2: 0 means *like the whole*, not *evenly spread*.
+# It is the one with 6 and 2. A distance of 0 means *like the whole*, not *evenly spread*.
 #
-# It reads well: the distance is the share of the client's examples that would have to
-# change their label to match the whole. For client 0 that is 0.25 of 8 examples, two.
-# (Each change lowers one label's share and raises another's: hence the half.)
+# The distance is a share: so many of the client's examples would have to change their
+# label to match the whole. For client 0 it is 0.25 of 8 examples, which is two. (Each
+# change lowers one share and raises another. That is why the sum is halved.)
 
 # %%
 changed = tiny[0] + [2, -2]
+print("client 0 after two changes:", changed / changed.sum())
 assert (changed / changed.sum() == whole).all()
 
 # %% [markdown] tags=["slide"]
 # **The second number: effective number of labels.** How many equally frequent labels
-# would be as varied as the client's? It is exp(entropy), where the **entropy** of
-# shares is the sum of −share · log(share).
+# would be as varied as the client's? It is exp(entropy). The **entropy** is the sum of
+# −share · log(share) over all labels.
 #
-# **Predict** it for 4 and 4, and for 8 and 0. Between what does 6 and 2 lie?
+# **Predict** it for 4 and 4, and for 8 and 0. Between which numbers is it for 6 and 2?
 
 # %% tags=["slide-then"]
 import math
@@ -247,21 +237,23 @@ print([round(number, 2) for number in effective])
 assert math.isclose(effective[0], 2) and effective[2] == 1
 
 # %% [markdown]
-# Two equally frequent labels count as 2, a single one as 1, and 6 and 2 as something
-# between. This number knows only the client; the distance compares it with the whole.
-# `course_utils` has both:
+# Two equally frequent labels count as 2, a single label as 1, and 6 and 2 as something
+# between. This number looks at the client alone. The distance compares the client with
+# the whole. `course_utils` has both:
 
 # %%
 from course_utils.partitions import effective_num_classes, label_distance
 
+print(label_distance(tiny), effective_num_classes(tiny).round(2))
 assert np.allclose(label_distance(tiny), distances)
 assert np.allclose(effective_num_classes(tiny), effective)
 
 # %% [markdown]
 # ## Read a partitioning
 #
-# A row of stacked bars shows a client's counts at a glance. The text beneath sums them
-# up. Its last number is the mean label distance of the clients.
+# Each bar is a client, and each piece of it is a label. The line below the figure gives the
+# mean label distance of all clients. (Click on it for all that the figure shows, in
+# words.)
 
 # %% tags=["slide", "slide-output"]
 from course_utils.plots import plot_label_counts
@@ -269,13 +261,14 @@ from course_utils.plots import plot_label_counts
 plot_label_counts(random_counts, title="at random")
 
 # %% [markdown]
-# The distance is small, not 0: a handful of examples more or less is chance. (Flower
+# The distance is small, but not 0: by chance, a client has a few 7s more or fewer. (Flower
 # Datasets has such bars, too: `flwr_datasets.visualization.plot_label_distributions`.)
 
 # %% [markdown] tags=["slide"]
-# **Predict** for the groups of labels: what is the distance of a client that holds
-# three of ten equally frequent labels, and its effective number of labels? And of
-# client 3?
+# Now the groups of labels. A client holds three of ten equally frequent labels.
+#
+# **Predict:** what are its distance and its effective number of labels? And those of
+# client 3, which holds one label?
 
 # %% tags=["slide-then", "slide-output"]
 plot_label_counts(grouped_counts, title="labels 0–2, 3–5, 6–8, 9")
@@ -289,9 +282,10 @@ furthest = label_distance(random_counts).max()
 assert furthest < label_distance(grouped_counts).min()
 
 # %% [markdown]
-# A client with three of ten labels lacks the other seven: 0.7 of its examples would
-# have to change. With one label it is 0.9. No distance reaches 1, since the client is
-# part of the whole: whoever holds 30% of all examples is at 0.7 at most.
+# - The whole has ten labels of 0.1 each. A client with three of them should hold 0.3 of
+#   these labels, and holds nothing else: 0.7 of its examples would have to change.
+# - For the client with one label it is 0.9.
+# - No distance reaches 1, because the client is part of the whole.
 
 # %% [markdown] tags=["slide"]
 # ### Exercise 2.2: how far from the others?
@@ -300,13 +294,13 @@ assert furthest < label_distance(grouped_counts).min()
 # |---|---|---|
 # | 2 of 3, apply | 8 | a large client makes the whole look like itself |
 #
-# Since the client is part of the whole, the whole is not quite fair to compare with.
+# The client is part of the whole, so the label distance compares it partly with itself.
 # Complete `distance_from_others`: return each client's label distance from *all other
-# clients together*. `counts` has a row for each client and a column for each label, and
-# at least two rows.
+# clients together*. `counts` has a row for each client and a column for each label. It
+# has at least two rows.
 #
-# In the tiny federation above, client 2 holds 8 and 0, the others together 10 and 6. So
-# its label shares are 1 and 0, theirs 0.625 and 0.375, and its distance is 0.375.
+# In the tiny federation above, client 2 holds 8 and 0. The others together hold 10 and 6.
+# Its label shares are 1 and 0, theirs are 0.625 and 0.375, so its distance is 0.375.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -314,8 +308,8 @@ assert furthest < label_distance(grouped_counts).min()
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# Make shares of both, the client's counts and the others'. Then it is the label distance
-# that you know.
+# Turn the client's counts into shares, and the others' counts, too. Then it is the label
+# distance that you know.
 # </details>
 # <details><summary>Hint 3</summary>
 #
@@ -347,8 +341,8 @@ check("2.2", distance_from_others)
 # %% [markdown] tags=["slide"]
 # ## A partitioning that only looks random
 #
-# `IidPartitioner` has *IID* in its name. What does it do, exactly? Compare client 1
-# with a plain slice:
+# `IidPartitioner` has *IID* in its name. What exactly does it do? Compare client 1 with
+# a plain slice:
 
 # %% tags=["slide-then"]
 size = len(random_parts[0])
@@ -356,11 +350,11 @@ assert train_split["label"][size : 2 * size] == random_parts[1]["label"][:]
 print("client 1 holds rows", size, "to", 2 * size - 1)
 
 # %% [markdown]
-# It cuts slices, one after another, and draws nothing. They were random because
-# `load_dataset` had shuffled the rows. Many datasets come sorted by label.
+# It cuts slices, one after another, and draws nothing. Our partitions are random only
+# because `load_dataset` had shuffled the rows. Many datasets come sorted by label.
 
 # %% [markdown] tags=["slide"]
-# **Predict:** sort first, cut with `IidPartitioner`. What will client 0 hold?
+# **Predict:** we sort the rows, then cut with `IidPartitioner`. What will client 0 hold?
 
 # %% tags=["slide-then", "slide-output"]
 order = np.argsort(train_split["label"], kind="stable")
@@ -369,7 +363,7 @@ sorted_counts = label_counts(cut(sorted_split, IidPartitioner(NUM_CLIENTS)))
 plot_label_counts(sorted_counts, title="IidPartitioner on sorted data")
 
 # %% [markdown] tags=["slide"]
-# One label, or nearly. This is the most skewed partitioning of this lesson, from a
+# Exactly one label. This is the most skewed partitioning of this lesson. It comes from a
 # partitioner called IID, without an error or a warning. The cure is one call:
 
 # %% tags=["slide-more"]
@@ -380,7 +374,7 @@ print("distance, shuffled first:", distance.round(2))
 assert distance.max() < label_distance(sorted_counts).min() / 2
 
 # %% [markdown]
-# With a network, Flower's `FederatedDataset` downloads a dataset, shuffles every split
+# Flower's `FederatedDataset` needs a network. It downloads a dataset, shuffles every split
 # (unless told not to) and assigns it to your partitioner:
 #
 # ```python
@@ -392,14 +386,15 @@ assert distance.max() < label_distance(sorted_counts).min() / 2
 # client_0 = federated.load_partition(0, split="train")
 # ```
 #
-# A partitioner that you use on its own gets the rows as you give them.
+# A partitioner that you use on its own takes the rows in the order that you give them.
 
 # %% [markdown] tags=["slide"]
 # ## Two labels each
 #
-# `PathologicalPartitioner` gives every client the same number of labels. Which ones?
-# With `"first-deterministic"`, client *i* surely gets label *i*, so that none is left
-# over; the rest is drawn. Clients that share a label get equal pieces of it.
+# `PathologicalPartitioner` gives every client the same number of labels, here two. With
+# `"first-deterministic"`, client *i* gets label *i* first, so every label has a client.
+# Its second label is drawn at random. If several clients have a label, they get equal
+# pieces of it.
 #
 # **Predict:** do all clients get the same number of examples? What is their distance?
 
@@ -415,26 +410,25 @@ pathological = PathologicalPartitioner(
 )
 two_labels_counts = label_counts(cut(train_split, pathological))
 plot_label_counts(two_labels_counts, title="two labels each")
-
-# %%
 assert ((two_labels_counts > 0).sum(axis=1) == 2).all()
 if dataset_name() == DEFAULT_DATASET:  # ten equally frequent labels
     assert np.allclose(label_distance(two_labels_counts), 0.8)
 
 # %% [markdown]
-# - The sizes differ: a label that many clients drew makes small pieces.
-# - The distance is 0.8 for everyone: eight labels of ten are missing. It does not say
-#   *which* labels a client has.
+# - The sizes differ: if many clients drew a label, its pieces are small.
+# - The distance is 0.8 for every client, because eight labels of ten are missing. It does
+#   not say *which* labels a client has.
 
 # %% [markdown] tags=["slide"]
 # ## Dirichlet: skew by degrees
 #
-# Real clients are neither all alike nor all apart. For what lies between, one draws the
+# Real clients are neither all alike nor all apart. To get something between, draw the
 # shares of a label at random: client 0 gets 3% of all 7s, client 1 gets 20%, and so on.
-# The **Dirichlet distribution** makes such draws, shares that add up to 1. Its
-# parameter **alpha** says how even they are.
+# The **Dirichlet distribution** draws such shares, which add up to 1. Its parameter
+# **alpha** says how even they are.
 #
-# **Predict:** below are three draws for ten clients. Is a small alpha even or uneven?
+# **Predict:** below are three draws for ten clients. Does a small alpha make the shares
+# even or uneven?
 
 # %% tags=["slide-then"]
 rng = np.random.default_rng(42)
@@ -444,10 +438,10 @@ for alpha in (100, 1, 0.1):
 
 # %% [markdown]
 # - **Large alpha:** everyone gets about a tenth.
-# - **alpha = 1:** any way to share out is as likely as any other.
-# - **Small alpha:** a few clients take nearly all, the others nothing.
+# - **alpha = 1:** all possible shares are equally likely.
+# - **Small alpha:** a few clients get nearly everything, and the others get nothing.
 #
-# A Dirichlet partitioning makes one such draw *for each label* and cuts that label's
+# A Dirichlet partitioning makes one such draw *for each label*, and cuts that label's
 # examples by it. By hand:
 
 # %%
@@ -461,8 +455,8 @@ by_hand = np.stack(columns, axis=1)
 print(by_hand)
 
 # %% [markdown]
-# And with Flower's partitioner. It repeats the whole draw until every client has at
-# least `min_partition_size` examples; 0 switches that off.
+# Flower's partitioner does the same. It also repeats the whole draw until every client
+# has at least `min_partition_size` examples. Here 0 switches that off.
 
 # %%
 from flwr_datasets.partitioner import DirichletPartitioner
@@ -474,7 +468,9 @@ dirichlet = DirichletPartitioner(
     min_partition_size=0,
     seed=42,
 )
-assert (label_counts(cut(train_split, dirichlet)) == by_hand).all()
+by_flower = label_counts(cut(train_split, dirichlet))
+assert (by_flower == by_hand).all()
+print("the same counts, label by label and client by client")
 
 # %% [markdown] tags=["slide"]
 # **Predict** for alpha = 100, 1 and 0.1: how do label distance and sizes change?
@@ -488,7 +484,6 @@ for alpha in (100, 1, 0.1):
     counts_of_alpha[alpha] = label_counts(cut(train_split, dirichlet))
 plot_label_panels({f"alpha = {a}": c for a, c in counts_of_alpha.items()})
 
-# %%
 means = [label_distance(counts).mean() for counts in counts_of_alpha.values()]
 assert means == sorted(means)
 sizes = [counts.sum(axis=1) for counts in counts_of_alpha.values()]
@@ -496,18 +491,18 @@ spans = [each.max() - each.min() for each in sizes]
 assert spans == sorted(spans)
 
 # %% [markdown] tags=["slide-more"]
-# The smaller alpha, the fewer labels make up most of a client, and the more unequal are
-# the sizes (mind the different scales): Dirichlet skews both. Another seed gives
-# another partitioning of the same alpha. So compare methods on the same seed, and on
-# several.
+# - A smaller alpha gives each client fewer labels, and makes the sizes more unequal.
+#   Dirichlet skews both.
+# - Another seed gives another partitioning with the same alpha. So compare methods on the
+#   same seed, and on several seeds.
 
 # %% [markdown]
 # ## Skew in size
 #
-# Clients may differ in size alone. `LinearPartitioner` gives client *i* a size in
-# proportion to *i* + 1, `SquarePartitioner` to its square.
+# Clients may differ in size alone. `LinearPartitioner` makes the size of client *i*
+# proportional to *i* + 1, and `SquarePartitioner` to the square of *i* + 1.
 #
-# **Predict:** how many times as many examples has the last client as the first?
+# **Predict:** how many times as many examples as the first client has the last one?
 
 # %%
 from flwr_datasets.partitioner import LinearPartitioner, SquarePartitioner
@@ -516,29 +511,23 @@ linear_counts = label_counts(cut(train_split, LinearPartitioner(NUM_CLIENTS)))
 square_counts = label_counts(cut(train_split, SquarePartitioner(NUM_CLIENTS)))
 plot_label_panels({"linear": linear_counts, "square": square_counts})
 
-# %% [markdown]
-# About 10 and 100 times. By hand, the sizes are shares rounded down; what is left over
-# goes to the last client:
-
 # %%
-for counts, power in ((linear_counts, 1), (square_counts, 2)):
-    units = np.arange(1, NUM_CLIENTS + 1) ** power
-    sizes = (units / units.sum() * len(train_split)).astype(int)
-    sizes[-1] += len(train_split) - sizes.sum()
-    assert (counts.sum(axis=1) == sizes).all()
-    print(f"largest client: {sizes[-1] / sizes.sum():.0%} of the examples")
+for name, counts in {"linear": linear_counts, "square": square_counts}.items():
+    sizes = counts.sum(axis=1)
+    share = sizes[-1] / sizes.sum()
+    print(f"{name}: {sizes[-1] / sizes[0]:.0f} times, {share:.0%} of all")
 
 # %% [markdown]
-# - Size matters for FedAvg: it weights by number of examples, so under
-#   `SquarePartitioner` one client of ten makes up more than a quarter of the average.
-# - These are slices of shuffled rows, so the labels are IID. Yet the smallest client of
-#   `SquarePartitioner` is far from the whole: with few examples chance weighs more.
+# - About 10 and 100 times, but for rounding.
+# - Size matters for FedAvg, because it weights by number of examples. Under
+#   `SquarePartitioner` one client of ten makes up a quarter of the average.
+# - The rows are shuffled, so the labels are IID. But the smallest client of
+#   `SquarePartitioner` is far from the whole: with few examples, chance has more effect.
 
 # %%
 distance = label_distance(square_counts)
 print("smallest and largest client:", distance[[0, -1]].round(2))
 assert distance[0] > distance[-1]
-assert square_counts[-1].sum() > len(train_split) / 4
 
 # %% [markdown]
 # ### Exercise 2.3: sizes as you like, labels like the whole
@@ -547,13 +536,13 @@ assert square_counts[-1].sum() > len(train_split) / 4
 # |---|---|---|
 # | 3 of 3, build | 14 | for skew in size alone, labels must not be left to chance |
 #
-# Complete `share_out`. Given the labels of all rows and each client's share (the shares
-# sum to 1, but for rounding), return one list of row numbers for each client:
+# Complete `share_out`. It gets the labels of all rows, and each client's share. (The
+# shares sum to 1, but for rounding.) Return one list of row numbers for each client:
 #
 # - every row goes to exactly one client,
 # - of *each label*, a client gets its share of the rows, off by one row at most,
-# - which rows these are is drawn at random, by `seed`: the same seed gives the same
-#   lists again, another seed gives others.
+# - the rows are drawn at random, by `seed`: the same seed gives the same lists again,
+#   another seed gives others.
 #
 # For example, with the shares 0.5, 0.25 and 0.25, four rows of label 7 go out as two,
 # one and one.
@@ -565,12 +554,12 @@ assert square_counts[-1].sum() > len(train_split) / 4
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# Rounding how many rows each client gets won't do: what is rounded away adds up. Do
-# the rounding *where to cut*: the shares added up, times the number of rows.
+# Do not round how many rows each client gets: what is rounded away adds up. Round *where
+# to cut*: the shares added up, times the number of rows.
 # </details>
 # <details><summary>Hint 3</summary>
 #
-# `np.split(rows, ends)` cuts at the given places, and what follows the last of them is a
+# `np.split(rows, ends)` cuts at the given places. What follows the last of them is a
 # piece, too. `own.extend(piece)` adds to a client's list.
 # </details>
 
@@ -605,8 +594,8 @@ check("2.3", share_out)
 # %% [markdown]
 # ## The short form
 #
-# The lessons ahead write all this in one line. `make_partitioner` knows this lesson's
-# partitioners by name (and one more, whose sizes grow exponentially); `partition` is
+# The lessons ahead do all this in one line. `make_partitioner` makes this lesson's
+# partitioners by name (and one more, whose sizes grow exponentially). `partition` is
 # `cut` with checks:
 
 # %%
@@ -617,11 +606,12 @@ short = partition(
     train_split, make_partitioner("dirichlet", NUM_CLIENTS, alpha=0.1)
 )
 assert (label_counts(short) == counts_of_alpha[0.1]).all()
+print("the same partitioning as by hand")
 
 # %% [markdown] tags=["slide"]
-# Here is every partitioning of this lesson. With the default dataset, Dirichlet(100) is
-# *nearer* to the whole than a cut at random: 0.03 against 0.06. **Predict:** why? And
-# would it be so with fifteen times as many examples?
+# Here is every partitioning of this lesson.
+#
+# **Predict:** which one is nearest to the whole, and which one is furthest?
 
 # %% tags=["slide-then", "slide-output"]
 from course_utils.plots import plot_skew
@@ -637,38 +627,25 @@ partitionings = {
 }
 plot_skew(partitionings)
 
-# %%
 skew = {
     name: label_distance(counts).mean()
     for name, counts in partitionings.items()
 }
 assert skew["at random"] < skew["Dirichlet(1)"] < skew["Dirichlet(0.1)"]
-assert skew["Dirichlet(0.1)"] < skew["sorted, sliced"]
+assert max(skew, key=skew.get) == "sorted, sliced"
 if dataset_name() == DEFAULT_DATASET:
-    assert skew["Dirichlet(100)"] < skew["at random"]
+    assert min(skew, key=skew.get) == "Dirichlet(100)"
 
-# %% [markdown]
-# At alpha = 100 each label is cut almost evenly *on purpose*, while cutting at random
-# leaves it to chance. With thousands of examples a client, chance evens out, and the
-# order is reversed:
-
-# %%
-labels = {"label": [*range(NUM_CLASSES)] * 6_000}
-features = train_split.select_columns("label").features
-many = Dataset.from_dict(labels, features=features)
-dirichlet = DirichletPartitioner(NUM_CLIENTS, "label", alpha=100, seed=42)
-means = []
-for partitioner in (IidPartitioner(NUM_CLIENTS), dirichlet):
-    parts = cut(many.shuffle(seed=42), partitioner)
-    means.append(label_distance(label_counts(parts)).mean())
-    print(f"{type(partitioner).__name__:20} {means[-1]:.3f}")
-assert means[0] < means[1]
+# %% [markdown] tags=["slide-more"]
+# - Slices of sorted rows are furthest from the whole.
+# - Dirichlet(100) is nearest, with the default dataset: 0.03, against 0.06 for a cut at
+#   random. At alpha = 100, each label is cut almost evenly *on purpose*. At random, it is
+#   left to chance.
 
 # %% [markdown]
 # ## One partitioner, one split
 #
-# Clients also need test examples. Why not assign the test split to the same
-# partitioner?
+# Clients also need test examples. May the same partitioner cut the test split, too?
 
 # %%
 try:
@@ -677,7 +654,8 @@ except ValueError as error:
     print(f"{type(error).__name__}: {str(error).split('.')[0]}.")
 
 # %% [markdown]
-# Flower refuses. It is tempting to assign only if nothing is assigned yet:
+# Flower refuses. This looks like a way around it: assign a split only if none is assigned
+# yet.
 
 # %% tags=["slide"]
 shared = IidPartitioner(NUM_CLIENTS)
@@ -690,8 +668,8 @@ def load(split: Dataset, partition_id: int) -> Dataset:
 
 
 # %% [markdown] tags=["slide-more"]
-# **Predict:** the test split has a quarter of the train split's examples (with the
-# default dataset). How many test examples does client 0 get?
+# Client 0 has 400 train examples, and the test split is a quarter of the train split
+# (with the default dataset). **Predict:** how many test examples does client 0 get?
 
 # %% tags=["slide-then"]
 own_train = load(train_split, 0)
@@ -700,19 +678,20 @@ print("train:", len(own_train), "test:", len(own_test))
 assert own_test["label"][:] == own_train["label"][:]
 
 # %% [markdown] tags=["slide-more"]
-# As many as it trains on, because they *are* those it trains on: the second call
-# ignored `test_split`. No error, and splendid accuracies. Make one partitioner for each
-# split; `partition` and `FederatedDataset` both refuse to share one.
+# It gets as many as it trains on, because they *are* those that it trains on: the second
+# call ignored `test_split`. There is no error, and the accuracies will be splendid. So
+# make one partitioner for each split. `partition` and `FederatedDataset` both refuse to
+# use one for two.
 
 # %% [markdown]
 # ## Train and test for each client
 #
-# A partitioner of its own may cut the test split quite unlike the train split. But how
-# well a model serves a client that holds 2s and 3s is best tested on 2s and 3s.
+# A second partitioner may cut the test split quite unlike the train split. But a client
+# that holds 2s and 3s should test on 2s and 3s.
 #
-# So the course's own `load_partition`, which you know from lesson 00, cuts only the
-# train split with a partitioner. The test split follows: a client with a third of the
-# 7s to train on gets a third of the 7s to test on.
+# So `load_partition`, which you know from lesson 00, cuts only the train split with a
+# partitioner. The test split follows: a client with a third of the 7s to train on gets a
+# third of the 7s to test on.
 
 # %%
 from course_utils.partitions import load_partition
@@ -725,8 +704,8 @@ trainloader, testloader = loaders[0]
 print(len(trainloader.dataset), "train,", len(testloader.dataset), "test")
 
 # %% [markdown]
-# What a loader loads is two tensors, images and labels. **Predict:** count the labels.
-# Will the test panel look exactly like the train panel?
+# A loader has two tensors, images and labels. We count the labels. **Predict:** will the
+# test panel look exactly like the train panel?
 
 
 # %%
@@ -738,11 +717,13 @@ def counts_of(loader) -> np.ndarray:
 train_counts = np.stack([counts_of(trainloader) for trainloader, _ in loaders])
 test_counts = np.stack([counts_of(testloader) for _, testloader in loaders])
 assert (train_counts == counts_of_alpha[0.1]).all()
-plot_label_panels({"train": train_counts, "test": test_counts})
+panels = {"train": train_counts, "test": test_counts}
+plot_label_panels(panels, same_scale=False)
 
 # %% [markdown]
-# Alike, but not exactly: a label that a client has little of may be missing from its
-# test examples. Compare each client's share of each label, in examples:
+# They are alike, but not exactly (mind the two scales). If a client has only a few
+# examples of a label, its test examples may have none. Compare each client's share of
+# each label, in examples:
 
 # %%
 share_of_label = train_counts / train_counts.sum(axis=0)
@@ -753,11 +734,11 @@ assert test_counts.sum() == len(test_split)
 print("no count is off by more than one example, and none is lost")
 
 # %% [markdown]
-# - Images are whole, shares are not: hence the one example.
-# - A client's own test examples say how well a model serves *that client*; the whole
-#   test split says how well it serves everyone. Lesson 05 looks at both.
-# - Small clients have few of them: with the default dataset one client has 11, and a
-#   single right answer more is 9 points of its accuracy.
+# - A share need not be a whole number of images. That is why a count may be off by one.
+# - A client's own test examples say how well a model serves *that client*. The whole test
+#   split says how well it serves everyone. Lesson 05 looks at both.
+# - Small clients have few test examples. With the default dataset, one client has 11: a
+#   single right answer more adds 9 points to its accuracy.
 
 # %%
 fewest = test_counts.sum(axis=1).min()
@@ -765,69 +746,75 @@ print("fewest test examples of a client:", fewest)
 if dataset_name() == DEFAULT_DATASET:
     assert fewest == 11
 
-# %% [markdown]
-# ## Requests that can't be met
+# %% [markdown] tags=["slide"]
+# ## What the skew costs
 #
-# Five examples for six clients. **Predict:** when does Flower's partitioner complain?
+# Run one federation on three partitionings. The two apps are those of lesson 00, and so
+# are the model and the clients' one pass over their data in each round. The run config
+# names the partitioning.
+#
+# **Predict** three curves: at random, Dirichlet(0.1), two labels each.
 
-# %%
-five = train_split.select(range(5))
-six = IidPartitioner(6)
-six.dataset = five
-print("client 0 gets", len(six.load_partition(0)), "example")
-try:
-    six.load_partition(5)
-except IndexError as error:
-    print(f"client 5: {type(error).__name__}: {error}")
-
-# %% [markdown]
-# Not before client 5 asks, and about an index. `partition` loads every partition at
-# once and says in one sentence what is wrong:
-
-# %%
-import textwrap
+# %% tags=["slide-more"]
+from course_utils import with_progress
+from course_utils.apps import client_app, server_app
+from course_utils.runtime import run_in_process
 
 
-def print_error(data: Dataset, scheme: str, clients: int, **options) -> None:
-    try:
-        partition(data, make_partitioner(scheme, clients, **options))
-    except ValueError as error:
-        text = f"{type(error).__name__}: {error}"
-        print(textwrap.fill(text, width=80))
+def accuracies(partitioning: dict) -> list[float]:
+    run = run_in_process(
+        server_app,
+        client_app,
+        num_supernodes=NUM_CLIENTS,
+        run_config={"num-server-rounds": 8, **partitioning},
+        seed=0,
+        progress=False,
+    )
+    by_round = run.result.evaluate_metrics_serverapp.values()
+    return [metrics["accuracy"] for metrics in by_round]
 
 
-print_error(five, "iid", 6)
+# %% tags=["slide", "slide-output", "nbval-ignore-output"]
+from course_utils.plots import plot_curves
 
-# %% [markdown]
-# There is no Dirichlet distribution with an alpha of 0:
+schemes = {
+    "at random": {"scheme": "iid"},
+    "Dirichlet(0.1)": {"scheme": "dirichlet", "alpha": 0.1},
+    "two labels each": {"scheme": "pathological"},
+}
+curves = {
+    name: accuracies(schemes[name])
+    for name in with_progress(list(schemes), doing="runs")
+}
+plot_curves(curves)
+for name in curves:
+    print(f"{name:15} mean label distance {skew[name]:.2f}")
+late = {name: sum(curve[-3:]) / 3 for name, curve in curves.items()}
+assert late["at random"] > late["Dirichlet(0.1)"] + 0.01
+assert late["Dirichlet(0.1)"] > late["two labels each"] + 0.05
 
-# %%
-print_error(train_split, "dirichlet", NUM_CLIENTS, alpha=0)
-
-# %% [markdown]
-# And if no client may have fewer examples than the average? Then all need equally many,
-# which hardly a draw gives. Flower tries ten times, warns each time, then gives up.
-# `partition` says it once:
-
-# %%
-average = len(train_split) // NUM_CLIENTS
-print_error(train_split, "dirichlet", NUM_CLIENTS, min_partition_size=average)
+# %% [markdown] tags=["slide-more"]
+# - Nothing but the partitioning differs: the examples, the initial model and the number
+#   of clients are the same.
+# - Skew costs rounds, and rounds cost bytes. More skew costs more.
+# - The label distances of the last two are close, but their curves are far apart. So put
+#   a number on the skew, and then run the federation, too.
 
 # %% [markdown] tags=["slide"]
 # ## Takeaways
 #
-# - **A partition** is one client's local dataset. A partitioner cuts a split: at random
+# - **A partition** is one client's local dataset. A partitioner cuts a split: in slices
 #   (`IidPartitioner`), by label (`GroupedNaturalIdPartitioner`,
-#   `PathologicalPartitioner`), by a draw for each label (`DirichletPartitioner`; small
-#   alpha, much skew), by size (`LinearPartitioner`, `SquarePartitioner`).
-# - **IID** is a property of the data, not of a partitioner's name: slices of sorted
-#   data are not IID. Shuffle first.
+#   `PathologicalPartitioner`), by a draw for each label (`DirichletPartitioner`: a small
+#   alpha means much skew), by size (`LinearPartitioner`, `SquarePartitioner`).
+# - **IID** is a property of the data, not of a partitioner's name. Slices of sorted data
+#   are not IID: shuffle first.
 # - **Label distance** is the share of a client's examples that would have to change
 #   their label to match the whole; the **effective number of labels** is exp(entropy).
 # - **Train and test** belong together: one partitioner for each split, and test
 #   examples shared out as the train examples are.
-# - **Errors** come early if every partition is loaded at once: too many clients, alpha
-#   not above 0, a minimum size that no draw reaches.
+# - **Skew costs** rounds: the same federation learns more slowly on clients that are less
+#   alike.
 
 # %% [markdown]
 # ## Check yourself
@@ -835,15 +822,15 @@ print_error(train_split, "dirichlet", NUM_CLIENTS, min_partition_size=average)
 # <details><summary>1. Every client of a federation holds only images of label 7. What
 # is their label distance, and are they non-IID?</summary>
 #
-# 0, and they may well be IID: each is like the whole. But the effective number of
-# labels is 1: one number does not replace the other.
+# It is 0, and they may well be IID: each is like the whole. But the effective number of
+# labels is 1. One number does not replace the other.
 # </details>
 #
 # <details><summary>2. A client of an IID partitioning has a label distance of 0.4. Is
 # that a mistake?</summary>
 #
-# Not if it is small: ten examples can't match ten label shares but by luck. Compare
-# with what as many examples drawn at random give, before you speak of skew.
+# Not if the client is small: ten examples match ten label shares only by luck. Draw as
+# many examples at random, and compare with their distance, before you speak of skew.
 # </details>
 #
 # <details><summary>3. You add five clients to a Dirichlet partitioning, with the same
@@ -862,10 +849,11 @@ print_error(train_split, "dirichlet", NUM_CLIENTS, min_partition_size=average)
 # <details><summary>5. A colleague's federation reaches the same accuracy on train and
 # test examples to the last digit. Where do you look first?</summary>
 #
-# At how the test examples were partitioned: a partitioner shared between the splits
-# hands out train examples as test examples.
+# Look at how the test examples were partitioned. If one partitioner was used for both
+# splits, it handed out train examples as test examples.
 # </details>
-#
+
+# %% [markdown]
 # **Next:** [03 · The ClientApp](03_client_app.ipynb), where each client gets its
 # partition and trains on it when told to.
 

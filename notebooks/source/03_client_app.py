@@ -12,7 +12,7 @@
 # - answer queries and named actions,
 # - recognise, by who notices it, each mistake that everyone makes once.
 #
-# **You need:** lessons 00 to 02. **Time:** 65 minutes, 25 of them for the
+# **You need:** lessons 00 to 02. **Time:** 75 minutes, 25 of them for the
 # exercises.
 
 # %% [markdown] tags=["slide"]

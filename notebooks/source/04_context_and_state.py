@@ -11,7 +11,7 @@
 # - keep a counter, a history and a part of the model in `context.state`,
 # - say to whom a state belongs, when it ends, and what an exception does to it.
 #
-# **You need:** lessons 00 to 03. **Time:** 70 minutes, 23 of them for the exercises.
+# **You need:** lessons 00 to 03. **Time:** 80 minutes, 23 of them for the exercises.
 
 # %% [markdown] tags=["slide"]
 # ## The Context

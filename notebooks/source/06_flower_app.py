@@ -16,7 +16,7 @@
 #
 # **You need:** lessons 00 to 05, a clone of the course, and
 # [Ray](https://www.ray.io), which the course installs (not on Windows with Python 3.13
-# and later: read along there). **Time:** 70 minutes, 25 of them for the exercises.
+# and later: read along there). **Time:** 95 minutes, 25 of them for the exercises.
 #
 # This lesson starts real processes. All of it takes about two minutes to run.
 

@@ -15,7 +15,7 @@
 #   does, and find out how many are silently missing,
 # - move the same commands to many machines.
 #
-# **You need:** lessons 00 to 06. **Time:** 75 minutes, 30 of them for the exercises.
+# **You need:** lessons 00 to 06. **Time:** 100 minutes, 30 of them for the exercises.
 
 # %% [markdown] tags=["slide"]
 # ## The parts

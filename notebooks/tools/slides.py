@@ -155,15 +155,14 @@ def fit_for_slide(cell: NotebookNode) -> None:
         cell.source = text.strip()
         return
     pictures = [out for out in cell.outputs if "image/png" in out.get("data", {})]
-    texts = {out.metadata.get("image/png", {}).get("alt", "") for out in pictures}
-    for output in cell.outputs:
-        if "text" in output:
-            for text in filter(None, texts):
-                # In the output it is broken into lines.
-                words = r"\s+".join(map(re.escape, text.split()))
-                output.text = re.sub(rf"^{words}\n?", "", output.text, flags=re.M)
-    cell.outputs = [output for output in cell.outputs if output.get("text") != ""]
+    cell.outputs = [output for output in cell.outputs if not is_text(output)]
     cell.metadata["picture"] = bool(pictures)
+
+
+def is_text(output: NotebookNode) -> bool:
+    """Whether an output is the text that is folded below a figure."""
+    words = output.get("data", {}).get("text/markdown", "")
+    return words.startswith("<details><summary>Figure: ")
 
 
 def reveal() -> dict[str, str]:
