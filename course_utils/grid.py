@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from copy import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -66,6 +66,8 @@ class Delivery:
         Time the ClientApp took, for a reply; 0 for an instruction.
     error : str or None
         Reason, if the message is an error reply.
+    names : dict[str, tuple[str, ...]]
+        What crossed, by name: each record's name, and the names in this record.
     """
 
     round: int
@@ -75,6 +77,7 @@ class Delivery:
     bytes: int
     seconds: float = 0.0
     error: str | None = None
+    names: dict[str, tuple[str, ...]] = field(default_factory=dict, hash=False)
 
     @property
     def is_reply(self) -> bool:
@@ -258,6 +261,7 @@ class InProcessGrid(Grid):
             source=message.metadata.src_node_id,
             destination=node_id,
             bytes=_num_bytes(instruction),
+            names=_names_in(instruction),
         )
         self.messages.append(record)
         start = time.perf_counter()
@@ -273,6 +277,7 @@ class InProcessGrid(Grid):
                 bytes=_num_bytes(reply),
                 seconds=seconds,
                 error=reply.error.reason if reply.has_error() else None,
+                names=_names_in(reply),
             )
         )
         self._replies[message_id] = (reply, seconds)
@@ -390,6 +395,12 @@ def _record_bytes(record: ArrayRecord | MetricRecord | ConfigRecord) -> int:
     filled = {k: v for k, v in record.items() if v not in ("", b"", [])}
     empty = sum(len(key) for key in record if key not in filled)
     return ConfigRecord(filled).count_bytes() + empty
+
+
+def _names_in(message: Message) -> dict[str, tuple[str, ...]]:
+    if message.has_error():
+        return {}
+    return {name: tuple(record) for name, record in message.content.items()}
 
 
 def _round_of(content: RecordDict) -> int:

@@ -149,7 +149,7 @@ def plot_curves(
     axes.set(xlabel=xlabel, ylabel=ylabel)
     if "accuracy" in ylabel:
         axes.set_ylim(lowest, 1)
-    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.xaxis.get_major_locator().set_params(integer=True, steps=[1, 5, 10])
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     lines = [f"{name}: {_way(values, start)}" for name, values in curves.items()]

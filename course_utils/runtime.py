@@ -313,7 +313,15 @@ def find_app_errors(settings: dict[str, Any]) -> list[str]:
 def _log_level(show: bool) -> Iterator[None]:
     before = FLOWER_LOGGER.level
     FLOWER_LOGGER.setLevel(logging.INFO if show else before)
+    if not show:
+        FLOWER_LOGGER.addFilter(_is_news)
     try:
         yield
     finally:
+        FLOWER_LOGGER.removeFilter(_is_news)
         FLOWER_LOGGER.setLevel(before)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    """Leave out Flower's warning of what fraction_evaluate=0.0 has asked for."""
+    return "Federated evaluation will be skipped" not in record.getMessage()

@@ -446,6 +446,12 @@ def test_the_text_of_curves_says_how_they_run(draw, values, text) -> None:
     )
 
 
+@pytest.mark.parametrize("rounds", [3, 10, 15, 30])
+def test_the_axis_of_rounds_names_the_last(draw, rounds) -> None:
+    figure, _ = draw(plots.plot_curves, {"a": np.linspace(0, 1, rounds + 1)})
+    assert rounds in figure.axes[0].get_xticks()
+
+
 def test_the_text_of_curves_counts_from_their_first_round_and_names_levels(
     draw,
 ) -> None:

@@ -380,6 +380,7 @@ def test_on_request_it_makes_flowers_error_reply() -> None:
     )
     assert replies[0].metadata.dst_node_id == SERVER
     assert grid.messages[1].error == replies[0].error.reason
+    assert grid.messages[1].names == {}
     # As in the Simulation Runtime, a call that fails leaves the state as it was.
     assert all(not context.state for context in grid.node_contexts.values())
 
@@ -600,6 +601,22 @@ def test_a_run_returns_contexts_messages_and_results() -> None:
     assert [m.round for m in run.messages] == [1] * 12 + [2] * 12
     assert [m.type for m in run.messages[:12]] == ["train"] * 6 + ["evaluate"] * 6
     assert sorted(run.result.train_metrics_clientapp) == [1, 2]
+
+
+def test_the_record_of_messages_names_what_crossed_and_keeps_it() -> None:
+    def answers_in_part(message: Message, context: Context) -> Message:
+        body = message.content["arrays"].pop("body")
+        content = {"arrays": ArrayRecord({"body": body}), "empty": MetricRecord()}
+        return Message(RecordDict(content), reply_to=message)
+
+    whole = {name: arrays(1.0)["0"] for name in ("body", "head")}
+    content = RecordDict({"arrays": ArrayRecord(whole), "config": ConfigRecord()})
+    grid = InProcessGrid(app_that(answers_in_part), 1)
+    ask(grid, content)
+    content["arrays"].clear()
+    sent, came_back = (delivery.names for delivery in grid.messages)
+    assert sent == {"arrays": ("body", "head"), "config": ()}
+    assert came_back == {"arrays": ("body",), "empty": ()}
 
 
 def test_a_run_without_a_strategy_says_that_it_has_no_result() -> None:
@@ -891,6 +908,24 @@ def test_it_can_be_silent_or_bring_flowers_log_back(capfd, caplog) -> None:
     run_in_process(fedavg(), app_that(trained), flower_log=True, **options)
     assert "[ROUND 2/2]" in caplog.messages
     assert runtime.FLOWER_LOGGER.level == logging.WARNING
+
+
+def test_what_a_strategy_was_asked_to_leave_out_is_no_warning(caplog) -> None:
+    server = ServerApp()
+
+    @server.main()
+    def main(grid: Grid, context: Context) -> None:
+        FedAvg(fraction_train=0.0).start(grid, arrays(0.0), num_rounds=1)
+        FedAvg(fraction_evaluate=0.0).start(grid, arrays(0.0), num_rounds=1)
+
+    said = []
+    for flower_log in (False, True):
+        options = {"num_supernodes": 2, "progress": False, "flower_log": flower_log}
+        run_in_process(server, app_that(trained), **options)
+        said.append([r.msg for r in caplog.records if r.levelno == logging.WARNING])
+        caplog.clear()
+    assert [len(warnings) for warnings in said] == [1, 2]
+    assert "training will be skipped" in said[0][0]
 
 
 # ------------------------------------------------------------ apps written for flwr run

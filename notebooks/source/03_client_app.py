@@ -6,8 +6,8 @@
 # After this lesson you can
 #
 # - say what a ServerApp and a ClientApp are for, and where each of them runs,
-# - write a train and an evaluate function for a ClientApp, and call them with a Message
-#   and a Context,
+# - write a train and an evaluate function for a ClientApp, call them with a Message and a
+#   Context, and train on a GPU if there is one,
 # - say what `num-examples` does, and what happens without it,
 # - answer queries and named actions,
 # - recognise, by who notices it, each mistake that everyone makes once.
@@ -20,12 +20,13 @@
 #
 # Whoever builds a federation with Flower writes two programs:
 #
-# - The **ServerApp** leads a run: whom to ask, what to send, how to average. Lesson 05
-#   writes one.
-# - The **ClientApp** answers one message: it reads what the server sent, works on the
+# - The **ServerApp** leads a run. It decides whom to ask, what to send, and how to
+#   average. Lesson 05 writes one.
+# - The **ClientApp** answers one message. It reads what the server sent, works on the
 #   data that are there, and replies. This lesson writes one.
 #
-# Neither knows anything of networks. Two programs of Flower's carry their messages:
+# Neither of them knows anything about networks. Two programs that come with Flower carry
+# their messages:
 
 # %% tags=["slide", "slide-output"]
 from course_utils.plots import draw_apps
@@ -38,23 +39,26 @@ draw_apps()
 # - A SuperNode calls the SuperLink and asks for messages. The SuperLink never calls a
 #   SuperNode, so a hospital need not open its network.
 # - The ServerApp is started for one run. The ClientApp is loaded afresh for *each
-#   message*, and keeps nothing: lesson 04 shows what follows from that.
-# - The ClientApp reads the data, on the client's machine. Of what it learns from them,
-#   only its reply goes to the server.
+#   message*, and keeps nothing. Lesson 04 shows what follows from that.
+# - The ClientApp reads the data on the client's machine. Only its reply goes to the
+#   server.
 
 # %% [markdown]
-# Both apps are plain Python objects. The same ClientApp answers in three places: in this
-# notebook; on Flower's Simulation Runtime, where one machine plays all clients; and with
-# a SuperLink and SuperNodes, as drawn, which is a **deployment**. The last two are
-# Flower's **runtimes**. What a ServerApp sees of all this is its **grid**. Here, an
-# `InProcessGrid` stands for everything between your code on both sides.
+# Both apps are plain Python objects. The same ClientApp can answer in three places:
+#
+# - in this notebook,
+# - on Flower's Simulation Runtime, where one machine plays all clients,
+# - with a SuperLink and SuperNodes, as drawn. This is a **deployment**.
+#
+# The last two are Flower's **runtimes**. A ServerApp sees all of them as a **grid**.
+# Here, an `InProcessGrid` stands for everything between your code on both sides.
 
 # %% [markdown]
 # ## What a ClientApp is called with
 #
-# Two things: a **Message**, from the server, and a **Context**, which says where the
-# ClientApp is. Make both by hand. Only a running app may make a message, as lesson 01
-# showed, so start a grid. Its ClientApp cannot do anything yet:
+# A ClientApp is called with two things. The **Message** comes from the server. The
+# **Context** says where the ClientApp is. Only a running app may make a message, as
+# lesson 01 showed. So start a grid. Its ClientApp cannot do anything yet:
 
 # %%
 import torch
@@ -74,10 +78,15 @@ NUM_CLIENTS = 10
 CLIENT = 2  # the one that this lesson looks at
 grid = InProcessGrid(ClientApp(), NUM_CLIENTS, seed=0)
 node_id = grid.get_node_ids()[CLIENT]
+context = grid.node_contexts[node_id]
+print(context.node_config)
 
 # %% [markdown]
-# The message: the global model, and how to train it. A function, since we shall need a
-# few:
+# The grid has made a Context for each node. Its `node_config` says what is special about
+# this node. (Its `state` and its `run_config` are for lesson 04.)
+#
+# The message brings the global model, and says how to train it. We need several
+# messages, so a function makes them:
 
 # %%
 from course_utils.model import Net
@@ -100,31 +109,13 @@ def instruction(node_id: int, message_type: str = "train") -> Message:
 message = instruction(node_id)
 print(message.metadata.message_type, list(message.content))
 
-# %% [markdown]
-# The Context: which run, which node, and what is peculiar to this node, its
-# `node_config`. (`state` and `run_config` are for lesson 04.)
-
-# %%
-context = Context(
-    run_id=message.metadata.run_id,
-    node_id=node_id,
-    node_config={"partition-id": CLIENT, "num-partitions": NUM_CLIENTS},
-    state=RecordDict(),
-    run_config={},
-)
-print(context.node_config)
-assert context == grid.node_contexts[node_id]
-
-# %% [markdown]
-# The last line says that the grid has made the very same Context for this node.
-
 # %% [markdown] tags=["slide"]
 # ## Training, line by line
 #
-# A train function does five things. First as five cells.
+# A train function does five things. Here they are as five cells.
 #
-# **1. Unpack.** The names of the records are those the server chose. Flower's strategies
-# choose `"arrays"` and `"config"`.
+# **1. Unpack.** The server chose the names of the records. Flower's strategies choose
+# `"arrays"` and `"config"`.
 
 # %% tags=["slide-more"]
 arrays = message.content["arrays"]
@@ -132,8 +123,8 @@ config = message.content["config"]
 print(f"{len(arrays)} arrays, config {dict(config)}")
 
 # %% [markdown] tags=["slide"]
-# **2. Find one's own data.** A message says nothing of data: it could not, the server
-# has never seen them. It is the Context that says which partition is this client's:
+# **2. Find your own data.** The message says nothing about data: the server has never
+# seen them. The Context says which partition belongs to this client:
 
 # %% tags=["slide-more"]
 from torch.utils.data import DataLoader
@@ -150,21 +141,18 @@ def load_data(context: Context) -> tuple[DataLoader, DataLoader]:
 
 
 trainloader, testloader = load_data(context)
-num_examples = len(trainloader.dataset)
-print(
-    f"client {CLIENT}: {num_examples} train, "
-    f"{len(testloader.dataset)} test examples"
-)
+num_examples, num_test = len(trainloader.dataset), len(testloader.dataset)
+print(f"client {CLIENT}: {num_examples} train, {num_test} test examples")
 
 # %% [markdown]
-# - A real client would read its own disk here. This notebook has all the data on one,
-#   and `partition-id` picks.
-# - `scheme="linear"` makes sizes grow from client to client, as in lesson 02. The
+# - A real client would read its own disk here. This notebook has all the data on one
+#   disk, and `partition-id` chooses a part of them.
+# - Under `scheme="linear"` the sizes grow from client to client, as in lesson 02. The
 #   average will have to respect that.
 
 # %% [markdown] tags=["slide"]
-# **3. Load and train.** Plain PyTorch, with the `train` of lesson 00. The seed fixes the
-# order of the batches, so that we can compare later.
+# **3. Load and train.** This is plain PyTorch, with the `train` of lesson 00. The seed
+# fixes the order of the batches, so that we can compare later.
 
 # %% tags=["slide-more"]
 from course_utils import model
@@ -177,7 +165,7 @@ train_loss = model.train(
 )
 
 # %% [markdown] tags=["slide"]
-# **4. Pack.** The model, how it went, and on how many examples:
+# **4. Pack.** The reply carries the model, the loss, and the number of examples:
 
 # %% tags=["slide-more"]
 metrics = {"train-loss": train_loss, "num-examples": num_examples}
@@ -187,7 +175,8 @@ content = RecordDict(
 print({name: type(record).__name__ for name, record in content.items()})
 
 # %% [markdown] tags=["slide-more"]
-# **5. Reply.** `reply_to` says which message this answers, and gives type and address:
+# **5. Reply.** `reply_to` says which message this answers. Type and address follow from
+# it:
 
 # %% tags=["slide-more"]
 by_lines = Message(content, reply_to=message)
@@ -254,9 +243,9 @@ check("3.1", pack_reply)
 # %% [markdown]
 # ## The function, and three ways to call it
 #
-# The same five steps as one function. `@client_app.train()` tells the ClientApp to call
-# it for messages of type `"train"`. Written above `train`, it is short for
-# `train = client_app.train()(train)`.
+# Here are the same five steps as one function. `@client_app.train()` tells the ClientApp
+# to call this function for messages of type `"train"`. (It is short for
+# `train = client_app.train()(train)`, below the function.)
 
 # %% tags=["slide"]
 client_app = ClientApp()
@@ -293,11 +282,11 @@ assert by_hand.content == by_lines.content
 print("called by hand: the same reply")
 
 # %% [markdown] tags=["slide-more"]
-# It has not: the decorator notes the function down and returns it unchanged. So you can
-# call it, test it, and set a breakpoint in it, without any server.
+# It has not. The decorator notes the function down and returns it unchanged. So you can
+# call the function, test it, and set a breakpoint in it, without any server.
 #
 # A ClientApp is called the same way, with a Message and a Context. It looks at the
-# message's type, and calls the function for it:
+# message's type, and calls the function for this type:
 
 # %% tags=["slide-more"]
 torch.manual_seed(1)
@@ -306,9 +295,9 @@ assert by_app.content == by_hand.content
 print("through the ClientApp: the same reply")
 
 # %% [markdown]
-# The third way is through a grid, which makes the Context, copies the message, and calls
-# the ClientApp as if on another machine. (No `seed` here: a grid with one gives each
-# client random numbers of its own, and we want those that `manual_seed` set.)
+# The third way is through a grid. It makes the Context, copies the message, and calls
+# the ClientApp as if on another machine. (This grid has no `seed`. A grid with one gives
+# each client random numbers of its own. Here we want those of `manual_seed`.)
 
 # %%
 grid = InProcessGrid(client_app, NUM_CLIENTS)
@@ -319,14 +308,51 @@ assert by_grid.content == by_hand.content
 print("over a grid: the same reply")
 
 # %% [markdown]
-# Bit by bit the same, model and metrics. That is the way to work: get the lines right,
-# then the function, then the app, then send messages.
+# Model and metrics are the same, bit by bit. Work in this order: get the lines right,
+# then the function, then the app. Then send messages.
+
+# %% [markdown]
+# ### On a GPU
+#
+# A client may have a GPU, and it is the ClientApp that uses it. **Predict:** the server
+# has no GPU. Does the client have to move its model back to the CPU before it replies?
+
+
+# %%
+def train_on_device(message: Message, context: Context) -> Message:
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    net = Net(image_shape()).to(device)  # before the optimizer is made
+    net.load_state_dict(message.content["arrays"].to_torch_state_dict())
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
+    trainloader, _ = load_data(context)
+    for images, labels in trainloader:
+        images, labels = images.to(device), labels.to(device)
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(net(images), labels).backward()
+        optimizer.step()
+    arrays = ArrayRecord(net.state_dict())
+    metrics = MetricRecord({"num-examples": len(trainloader.dataset)})
+    content = RecordDict({"arrays": arrays, "metrics": metrics})
+    return Message(content, reply_to=message)
+
+
+reply = train_on_device(message, context)
+tensors = reply.content["arrays"].to_torch_state_dict().values()
+print("what travels is on:", {tensor.device.type for tensor in tensors})
+
+# %% [markdown]
+# It does not. An `ArrayRecord` copies each tensor to the CPU, and `load_state_dict`
+# copies it to wherever the model is. So the client moves two things: the model once, and
+# each batch.
+#
+# The Simulation Runtime gives its clients no GPU unless you ask for a share of one
+# (`client-resources-num-gpus` in the federation config, 0.0 by default).
 
 # %% [markdown] tags=["slide"]
 # ## Evaluation
 #
 # The server also asks how good its model is on data that only clients have. The message
-# brings arrays, and the reply takes back numbers:
+# brings arrays. The reply takes back numbers:
 
 
 # %% tags=["slide-more"]
@@ -340,17 +366,16 @@ def evaluate(message: Message, context: Context) -> Message:
         "eval-accuracy": accuracy,
         "num-examples": len(testloader.dataset),
     }
-    return Message(
-        RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message
-    )
+    content = RecordDict({"metrics": MetricRecord(metrics)})
+    return Message(content, reply_to=message)
 
 
 # %% [markdown]
-# - No arrays go back: the server sent them, and they have not changed.
-# - `num-examples` are those that the *test* ran on.
+# - No arrays go back. The server sent them, and they have not changed.
+# - `num-examples` counts the examples of the *test*.
 #
 # This function is not in the app yet. **Predict:** what does the app say to an
-# `"evaluate"` message? `outcome` is lesson 01's helper, which returns the error as text.
+# `"evaluate"` message? (`outcome` is lesson 01's helper. It returns the error as text.)
 
 # %%
 from course_utils import outcome
@@ -359,16 +384,17 @@ question = instruction(node_id, "evaluate")
 print(outcome(client_app, question, context))
 
 # %% [markdown]
-# `@client_app.evaluate()` above the function would register it. **Predict:** in a
-# notebook one runs a cell again and again. What happens when a function is registered a
+# `@client_app.evaluate()` above the function would register it. But in a notebook, one
+# runs a cell again and again. **Predict:** what happens when a function is registered a
 # second time?
 
 # %%
 print(outcome(client_app.train(), train))
 
 # %% [markdown]
-# Refused. So **make the app in the cell that registers its functions**, as the cell of
-# `train` did. Here the app is new each time, so run this as often as you like:
+# The app refuses. So **make the app in the cell that registers its functions**, as the
+# cell of `train` did. Here the app is new each time, so you can run this cell as often as
+# you like:
 
 # %%
 client_app = ClientApp()
@@ -380,8 +406,8 @@ assert client_app(question, context).content == by_hand.content
 print(list(by_hand.content), list(by_hand.content["metrics"]))
 
 # %% [markdown]
-# In a file, which is loaded once, write `@client_app.train()` and
-# `@client_app.evaluate()` above the functions.
+# A file is loaded once. There, write `@client_app.train()` and `@client_app.evaluate()`
+# above the functions.
 
 # %% [markdown] tags=["slide"]
 # ### Exercise 3.2: answer an evaluate message
@@ -445,9 +471,8 @@ check("3.2", report)
 
 # %% tags=["slide-more"]
 grid = InProcessGrid(client_app, NUM_CLIENTS, seed=0)
-replies = grid.send_and_receive(
-    [instruction(node) for node in grid.get_node_ids()]
-)
+messages = [instruction(node) for node in grid.get_node_ids()]
+replies = grid.send_and_receive(messages)
 counts = [reply.content["metrics"]["num-examples"] for reply in replies]
 print("num-examples:", counts)
 
@@ -460,21 +485,19 @@ from flwr.serverapp.strategy import FedAvg
 
 from course_utils.model import weighted_average
 
-average, average_metrics = FedAvg().aggregate_train(
-    server_round=1, replies=replies
-)
+average, averaged = FedAvg().aggregate_train(server_round=1, replies=replies)
 states = [reply.content["arrays"].to_torch_state_dict() for reply in replies]
 expected = weighted_average(states, counts)
 for name, values in average.to_torch_state_dict().items():
     assert torch.allclose(values, expected[name], atol=1e-6)
-print("the same average; metrics:", list(average_metrics))
+print("the same average; metrics:", list(averaged))
 
 # %% [markdown]
-# The losses are averaged with the same weights. `num-examples` itself has served, and is
-# gone.
+# The losses are averaged with the same weights. `num-examples` was only the weight, so it
+# is not in the result.
 #
-# To see what goes wrong, replies of one number each are enough. As in lesson 00, one
-# client says 0 and rests on 1 example, the other says 8 and rests on 3:
+# What goes wrong without it? Replies of one number each can show that. As in lesson 00,
+# one client says 0 and has 1 example, and the other says 8 and has 3:
 
 # %%
 import numpy as np
@@ -501,9 +524,9 @@ print(flower_average({"num-examples": 1}, {"num-examples": 3}))
 print(outcome(flower_average, {"train-loss": 0.5}, {"train-loss": 0.7}))
 
 # %% [markdown] tags=["slide-then"]
-# It refuses, on the server, and the run ends there (as Flower's source has it):
-# every client has trained for nothing. **Predict:** and when every client says the
-# *same*, whatever it has?
+# It refuses, on the server. The run ends there (as Flower's source has it), and
+# every client has trained for nothing. **Predict:** and if every client says the *same*
+# number, whatever it has?
 
 # %% tags=["slide-then"]
 plain_mean = flower_average({"num-examples": 1}, {"num-examples": 1})
@@ -512,8 +535,8 @@ assert plain_mean == 4.0
 assert flower_average({"num-examples": 1}, {"num-examples": 3}) == 6.0
 
 # %% [markdown]
-# No error, and the wrong average. Flower cannot know better: a client's word is all it
-# has. The usual slip is `len(trainloader)`, which counts batches:
+# There is no error, and the average is wrong. Flower has only the client's word. The
+# usual slip is `len(trainloader)`, which counts batches:
 
 # %%
 print("batches:", len(trainloader), " examples:", len(trainloader.dataset))
@@ -534,9 +557,9 @@ def query(message: Message, context: Context) -> Message:
 
 
 # %% [markdown]
-# And an app can do several things of one kind, told apart by a name. This one trains the
-# last layer only, and sends only that back, by its full names, so that the server can
-# see where it belongs:
+# An app can also have several functions of one kind, each with a name of its own. The
+# function below trains the last layer only, and sends back only this layer. It keeps the
+# full names of the arrays, so that the server can see where they belong:
 
 
 # %%
@@ -549,14 +572,13 @@ def train_head(message: Message, context: Context) -> Message:
     weights = net.state_dict().items()
     arrays = ArrayRecord({n: w for n, w in weights if n.startswith("head.")})
     metrics = MetricRecord({"num-examples": len(trainloader.dataset)})
-    return Message(
-        RecordDict({"arrays": arrays, "metrics": metrics}), reply_to=message
-    )
+    content = RecordDict({"arrays": arrays, "metrics": metrics})
+    return Message(content, reply_to=message)
 
 
 # %% [markdown]
-# Four functions, four types of message. In a file: `@client_app.query()` and
-# `@client_app.train("head")`.
+# Now there are four functions for four types of message. (In a file, write
+# `@client_app.query()` and `@client_app.train("head")`.) The query's message is empty:
 
 # %%
 client_app = ClientApp()
@@ -567,11 +589,6 @@ client_app.query()(query)  # "query"
 
 grid = InProcessGrid(client_app, NUM_CLIENTS, seed=0)
 nodes = grid.get_node_ids()
-
-# %% [markdown]
-# A query need not carry anything:
-
-# %%
 questions = [Message(RecordDict(), node, "query") for node in nodes]
 replies = grid.send_and_receive(questions)
 answers = [reply.content["metrics"]["num-examples"] for reply in replies]
@@ -579,41 +596,39 @@ print("examples in all:", sum(answers))
 assert answers == counts
 
 # %% [markdown]
-# The server now knows how many examples there are, before anybody has trained. Mind what
-# a query answers: its reply leaves the client, too.
+# The server now knows how many examples there are, before anybody has trained. So think
+# about what a query answers: its reply leaves the client, too.
 #
 # **Predict:** how many bytes do the replies to `"train"` and `"train.head"` take?
 
 # %%
 for message_type in ("train", "train.head"):
-    (reply,) = grid.send_and_receive(
-        [instruction(nodes[CLIENT], message_type)]
-    )
+    order = instruction(nodes[CLIENT], message_type)
+    (reply,) = grid.send_and_receive([order])
     record = reply.content["arrays"]
     size = record.count_bytes()
     print(f"{message_type:10} {len(record)} arrays, {size:,} bytes")
 assert list(reply.content["arrays"]) == ["head.weight", "head.bias"]
 
 # %% [markdown]
-# A strategy sends `"train"`, `"evaluate"` and nothing else. A ServerApp that wants a
-# query or a named action sends it itself, as we did.
+# Flower's strategies send `"train"` and `"evaluate"`, and nothing else. A ServerApp that
+# wants a query or a named action sends it itself, as we did.
 
 # %% [markdown] tags=["slide"]
 # ## The mistakes everyone makes once
 #
-# **Predict**, for each: who notices? The record, the message, the app, the runtime, the
-# server, or nobody? (The app has noticed two already: a type without a function, and a
-# function registered twice.)
+# **Predict**, for each mistake: who notices it? The record, the message, the app, the
+# runtime, the server, or nobody? (The app has noticed two already: a type without a
+# function, and a function that was registered twice.)
 #
-# **Reading a record that is not there.** The server calls it `"arrays"`. A key missing
-# in the config looks the same.
+# **Reading a record that is not there.** The server calls it `"arrays"`. A key that is
+# missing in the config looks the same.
 
 
 # %% tags=["slide-then"]
 def wrong_name(message: Message, context: Context) -> Message:
-    return Message(
-        RecordDict({"arrays": message.content["weights"]}), reply_to=message
-    )
+    content = RecordDict({"arrays": message.content["weights"]})
+    return Message(content, reply_to=message)
 
 
 print(outcome(wrong_name, message, context))
@@ -622,8 +637,8 @@ print(outcome(wrong_name, message, context))
 # *The record notices*: here the RecordDict, on the client.
 #
 # **A number of NumPy's** (or PyTorch's) as a metric, and **a dictionary of NumPy arrays**
-# as arrays. The cures are [lesson 01's](01_messages_and_records.ipynb): `float(...)`; a
-# list, or an `Array` each.
+# as arrays. [Lesson 01](01_messages_and_records.ipynb) has the cures: `float(...)` for
+# the number; for the arrays, a list, or an `Array` each.
 
 # %%
 print(outcome(MetricRecord, {"train-loss": np.float32(0.5)}))
@@ -632,7 +647,7 @@ print(outcome(ArrayRecord, {"weight": np.zeros(3)}))
 # %% [markdown]
 # *The record notices*, in the line that makes it.
 #
-# **No `reply_to`**, which to Flower is a message to nobody, and on the server **a type
+# **No `reply_to`.** To Flower, this is a message to nobody. And on the server, **a type
 # that does not exist**:
 
 
@@ -690,18 +705,18 @@ print(outcome(ask, returns_nothing))
 print(outcome(ask, returns_a_dictionary))
 
 # %% [markdown]
-# This kindness is the course's. On Flower's own runtimes there is no reply to deliver
-# then, so none is delivered (as Flower's source has it), and the server waits.
-# `FedAvg` gives up after an hour:
+# The course is kind here. Flower's own runtimes have no reply to deliver then, so they
+# deliver none (as Flower's source has it), and the server waits. `FedAvg` gives up
+# after an hour. Its `timeout`, in seconds:
 
 # %%
 from inspect import signature
 
-assert signature(FedAvg.start).parameters["timeout"].default == 60 * 60
+print(signature(FedAvg.start).parameters["timeout"].default)
 
 # %% [markdown]
-# **Other metrics than the other clients'**, say one that this client alone could measure,
-# and **another record name than the other clients'**:
+# **Other metrics than the other clients**, for example one that only this client could
+# measure. And **another record name than the other clients**:
 
 # %%
 usual = {"train-loss": 0.5, "num-examples": 1}
@@ -718,12 +733,12 @@ print(outcome(average_by, "arrays", "model"))
 print(outcome(average_by, "model", "model"))
 
 # %% [markdown]
-# *The server notices*, as it does a missing `num-examples`, and the run ends. (In the
-# second reply it finds no array under the name that the first one uses.) Any name will
-# do if all clients use it.
+# *The server notices*, as it notices a missing `num-examples`, and the run ends. (The
+# server looks in the second reply for the name that the first one uses.) Any name will do
+# if all clients use it.
 #
-# **Changing the arrays of the message.** Take tensors out of the record, change them, and
-# send the record back. **Predict:** what does the server get?
+# **Changing the arrays of the message.** This client takes tensors out of the record,
+# changes them, and sends the record back. **Predict:** what does the server get?
 
 
 # %%
@@ -735,14 +750,13 @@ def changes_the_message(message: Message, context: Context) -> Message:
 
 
 reply = ask(changes_the_message)
-print(
-    "as they were sent:", reply.content["arrays"] == message.content["arrays"]
-)
-assert reply.content["arrays"] == message.content["arrays"]
+unchanged = reply.content["arrays"] == message.content["arrays"]
+print("as they were sent:", unchanged)
+assert unchanged
 
 # %% [markdown]
-# Its own arrays, untouched. *Nobody notices.* A record is a snapshot, and
-# `to_torch_state_dict` makes new tensors each time. What you trained goes into a **new**
+# The server gets its own arrays, untouched. *Nobody notices.* A record is a snapshot, and
+# `to_torch_state_dict` makes new tensors each time. Put what you trained into a **new**
 # `ArrayRecord`. The sign of this mistake is an accuracy that never moves.
 #
 # **Whole numbers among the arrays.** A model with batch normalization counts its batches
@@ -750,9 +764,7 @@ assert reply.content["arrays"] == message.content["arrays"]
 # hold then?
 
 # %%
-from torch import nn
-
-norm = nn.BatchNorm1d(2)
+norm = torch.nn.BatchNorm1d(2)
 norm.num_batches_tracked.fill_(960)
 
 
@@ -772,14 +784,17 @@ print("averaged as", state["num_batches_tracked"].dtype)
 print("loaded as", norm.num_batches_tracked.item())
 
 # %% [markdown]
-# 959. *Nobody notices.* `FedAvg` averages every array as floats, 960 becomes a little
-# less, and `load_state_dict` cuts off what is behind the point. (`weighted_average`, ours,
-# rounds and keeps the dtype.) Here it is one batch; a table of positions is garbage.
-# Send what is *learned*, the parameters and what batch normalization measures, and leave
-# whole numbers on the client: `if value.is_floating_point()`. The server then loads with
-# `strict=False`.
+# 959. *Nobody notices.* `FedAvg` averages every array as floats, and 960 becomes a little
+# less. Then `load_state_dict` cuts off what follows the decimal point. (Our own
+# `weighted_average` rounds, and keeps the type.)
 #
-# **Another shape than the other clients'.** A client whose data lack a class may send a
+# Here it is one batch. In a table of positions it would be nonsense. So send what is
+# *learned*: the parameters, and what batch normalization measures. Leave whole numbers on
+# the client (`if value.is_floating_point()`), and let the server load with
+# `strict=False`.
+
+# %% [markdown]
+# **Another shape than the other clients.** A client whose data lack a class may send a
 # table with fewer rows, as scikit-learn's models do:
 
 # %%
@@ -791,8 +806,9 @@ states = [r.to_torch_state_dict() for r in (three_rows, one_row)]
 print(outcome(weighted_average, states, [1, 1]))
 
 # %% [markdown]
-# *Nobody notices.* NumPy stretches the one row over all three. `weighted_average` refuses
-# it; with Flower, let each client check the shapes of what it sends against what it got.
+# *Nobody notices.* NumPy stretches the one row over all three. Our `weighted_average`
+# refuses it. With Flower, let each client compare the shapes that it sends with those
+# that it got.
 #
 # ### How the server sees an error
 #
@@ -900,9 +916,10 @@ check("3.3", train_clipped)
 #   message, beside a SuperNode, where the data are.
 # - **A train function** unpacks, finds its data by the Context, trains, packs, and
 #   returns `Message(content, reply_to=message)`. **An evaluate function** sends metrics
-#   only. Both can be called by hand, through the app, and over a grid, with one result.
+#   only. You can call both by hand, through the app, and over a grid, with the same
+#   result. On a GPU, move the model and each batch; what travels is on the CPU.
 # - **`num-examples`** is the weight of a reply. Without it the server refuses to average.
-#   A wrong one it believes.
+#   It believes a wrong number.
 # - **Queries and named actions** are functions for the message types `"query"` and, say,
 #   `"train.head"`.
 # - **A mistake** is noticed by the record, the message, the app, the runtime, the server,
@@ -928,9 +945,9 @@ check("3.3", train_clipped)
 # <details><summary>3. A client's evaluate function copies
 # <code>len(trainloader.dataset)</code> from its train function. What breaks?</summary>
 #
-# Nothing that one sees. Each client's accuracy gets the weight of its train examples
-# instead of its test examples, and where the two are not in proportion, the average is
-# not the accuracy on all test examples.
+# Nothing that you can see. Each client's accuracy gets the weight of its train examples
+# instead of its test examples. Where the two are not in proportion, the average is not
+# the accuracy on all test examples.
 # </details>
 #
 # <details><summary>4. You run the cell with <code>@client_app.train()</code> a second
@@ -944,17 +961,18 @@ check("3.3", train_clipped)
 # <code>return {"train-loss": loss}</code>. Called by hand it is fine. What happens on a
 # deployment?</summary>
 #
-# The SuperNode gets no Message to deliver, so no reply is sent, and the server waits
-# until its timeout. Look at what the function returns: is it a `Message`?
+# The SuperNode gets no Message to deliver, so it sends no reply. The server waits until
+# its timeout. Look at what the function returns: is it a `Message`?
 # </details>
 #
 # <details><summary>6. Five rounds, no error anywhere, and the accuracy has not moved at
 # all. Where do you look first?</summary>
 #
-# At the arrays in the reply. Most likely they are those of the message: the network was
-# trained, and never packed.
+# At the arrays in the reply. Most likely they are those of the message: the client
+# trained its network, and never packed it.
 # </details>
-#
+
+# %% [markdown]
 # **Next:** [04 · Context and state](04_context_and_state.ipynb): what a client knows
 # about itself, and what it can remember.
 

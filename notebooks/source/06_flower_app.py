@@ -123,7 +123,6 @@ show(load_data, train, task.set_seed)
 # | lesson 05 | `client_app.py` | why |
 # |---|---|---|
 # | `client_app = ClientApp()` | `app = ClientApp()` | the file's name says which app it is |
-# | `client_app.train()(train)` | `@app.train()` | a file is loaded once, a cell again and again |
 # | `local-epochs` from the run config | from the message | the server may change it from round to round (`batch-size` stays in the run config) |
 # | no seed | `task.set_seed(...)` | see "The seed" |
 # | a missing `partition-id` is a `KeyError` | an error that says what to do | see "The node config" |
