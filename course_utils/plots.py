@@ -565,6 +565,7 @@ def plot_label_panels(
             map(str, range(labels)),
             loc="outside upper right",
             ncols=labels,
+            borderaxespad=1.5,
             frameon=False,
             fontsize=8,
             handlelength=1,

@@ -522,8 +522,9 @@ assert reply.content["metrics"]["calls"] == 1
 
 # %% [markdown]
 # Nothing. A grid is a run, and a state ends with its run. Flower does the same: a second
-# `flwr run` starts with empty states, even on the same SuperNodes. A SuperNode
-# keeps states in memory, so a restart loses them (as its source has it). If something must outlive a run, let the ClientApp write it into a file.
+# `flwr run` starts with empty states, even on the same SuperNodes. A SuperNode keeps
+# states in memory, so a restart loses them (as its source has it). If something must
+# outlive a run, let the ClientApp write it into a file.
 
 # %% [markdown]
 # ### Exercise 4.2: count by type
