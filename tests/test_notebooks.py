@@ -84,6 +84,37 @@ def test_every_cell_was_executed_and_none_ended_in_an_error(
             assert output.get("name") != "stderr", cell.source
 
 
+PAGE = 104
+"""Characters that a line of output may have. JupyterLab shows 107 in a window of 1280
+pixels, and breaks longer lines, and with them the frames of tables. With fewer, flwr's
+table of runs would cut off how they ended."""
+
+
+def wide_lines(notebook) -> list[str]:
+    texts = [
+        output.get("text") or output.get("data", {}).get("text/plain", "")
+        for cell in code_cells(notebook)
+        for output in cell.outputs
+    ]
+    lines = re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(texts)).split("\n")
+    return [line for line in lines if len(line) > PAGE]
+
+
+@every_notebook
+def test_no_stored_line_is_wider_than_the_page(source, path, solved) -> None:
+    if path.stem.startswith("07"):
+        pytest.xfail("it prints lines of Flower's log as they are")
+    assert not wide_lines(read(path))
+
+
+def test_a_line_that_is_too_wide_is_noticed() -> None:
+    cell = nbformat.v4.new_code_cell()
+    for text in ("\x1b[31m" + PAGE * "a" + "\x1b[0m", "b\n" + (PAGE + 1) * "c"):
+        cell.outputs.append(nbformat.v4.new_output("stream", text=text))
+    notebook = nbformat.v4.new_notebook(cells=[cell])
+    assert wide_lines(notebook) == [(PAGE + 1) * "c"]
+
+
 SMALL = """\
 # %% [markdown]
 # # 42 · A small lesson

@@ -262,7 +262,8 @@ client_app = load(settings["components"]["clientapp"])
 server_app = load(settings["components"]["serverapp"])
 run_config = settings["config"]
 print(type(client_app).__name__, type(server_app).__name__)
-print(run_config)
+for name, value in run_config.items():
+    print(f"{name} = {value!r}")
 
 # %% [markdown]
 # Flower does not look at the values: a run config may say anything. So `main` checks
@@ -384,7 +385,7 @@ def run_arguments(overrides: dict, *options: str) -> list[str]:
 # running. What does `flwr list`, the list of all runs, say?
 
 # %% tags=["nbval-ignore-output"]
-print(deployment.flwr("list"))
+print(deployment.flwr("list").replace(str(deployment.folder), "…"))
 
 # %% [markdown]
 # It has started one, in the background, and that one has had no runs yet. (We shall
@@ -854,7 +855,8 @@ for _ in range(20):  # its last lines come a moment after its status
 lines = log.replace(str(FLWR_HOME), "FLWR_HOME").splitlines()
 error = next(s for s in lines if "ValueError: num" in s)
 place = next(s for s in lines if "in main" in s)
-print(place.strip(), error.strip(), sep="\n")
+print(place.strip().replace(", line", ",\n    line"))
+print(error.strip())
 assert '"FLWR_HOME' in place and "apps" in place
 
 # %% [markdown]
