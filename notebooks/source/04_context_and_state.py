@@ -858,7 +858,7 @@ if dataset_name() == DEFAULT_DATASET:
 # - A local head helps nearly every client. The global head has to be right about all ten
 #   labels. The local one has to be right about the labels of its client only.
 # - But most clients that train **alone** also do better than with the global head. They
-#   come within five points of the local head. So most of the gain is this: a client need
+#   come close to the local head, within five points. So most of the gain is this: a client need
 #   not care about labels that it never sees. The shared body adds little.
 # - Mind client 7: it has 11 test images, so one answer is 9 points.
 

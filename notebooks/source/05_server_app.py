@@ -653,7 +653,7 @@ iid_run, dirichlet_run = (
 # %% [markdown]
 # A yardstick: a model that trains on everyone's data in one place. Fifteen rounds with
 # half of the clients see as many images as 7.5 passes over all data. So this model gets 8
-# passes:
+# passes. (The axis of the figure begins at 0.5.)
 
 # %%
 torch.manual_seed(0)
