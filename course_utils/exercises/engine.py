@@ -162,7 +162,7 @@ class Exercise:
     mistakes : Mapping[str, Callable or Sequence[Callable]]
         Sentences, each with a wrong answer (or several) that it names.
     otherwise : str or Mapping[str, str]
-        What to say on a mistake without a sentence; several by the end of a fact's name.
+        What to say on other mistakes; if several, by the end of a fact's name.
     play : Callable, optional
         Hands a case to an answer, ``play(answer, *args)``, and yields facts: pairs of a
         name and a value. Without it, what comes back is the one fact.
@@ -246,7 +246,9 @@ class Exercise:
         return len(one) == len(other) and all(
             a[0] == b[0]
             and (
-                str(a[1]) == str(b[1])
+                # What a ValueError says is the learner's own.
+                type(a[1].raised) is type(b[1].raised) is ValueError
+                or str(a[1]) == str(b[1])
                 if isinstance(a[1], Wrong) and isinstance(b[1], Wrong)
                 else close(a[1], b[1], self.exact)
             )
@@ -333,12 +335,14 @@ class Exercise:
         """Say what is wrong, with what was given, expected and seen."""
         name, value = seen[at] if at < len(seen) else ("", NOTHING)
         wanted, expected = right[at] if at < len(right) else (name, NOTHING)
+        if isinstance(expected, Wrong) and not sentence:
+            sentence = f"refuse this by a {type(expected.raised).__name__}"
+            if isinstance(value, Wrong) and value.raised:
+                sentence += f", not by a {type(value.raised).__name__}"
         if isinstance(value, Wrong):  # with words of its own
             shown = value.shown | {"given": case.shown}
             return Wrong(sentence or str(value), **shown)
         if isinstance(expected, Wrong):
-            kind = type(expected.raised).__name__
-            sentence = sentence or f"this should be refused by a {kind}"
             return Wrong(sentence, given=case.shown, got=value)
         if name != wanted or expected is NOTHING or value is NOTHING:
             sentence = sentence or self._otherwise(wanted)
