@@ -1,12 +1,14 @@
-"""Judges of lesson 06's exercises."""
+"""Lesson 06's exercises."""
 
 import json
 import random
 import re
 import tomllib
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import chdir, contextmanager
+from functools import partial
+from operator import or_
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -17,6 +19,7 @@ from flwr.serverapp.strategy import Result
 from torch import nn
 
 from course_utils.exercises import Attempt, Wrong, close, exercise, require_kind
+from course_utils.exercises.engine import Case, Exercise
 from course_utils.runtime import find_app_errors
 
 # -------------------------------------------------------------------- 6.1 run_settings
@@ -24,92 +27,32 @@ from course_utils.runtime import find_app_errors
 BASIC = {"num-server-rounds": 3, "lr": 0.01}
 NESTED = {"lr": 0.01, "optimizer": {"name": "sgd", "lr": 0.5}}
 SEEDED = {"verbose": True, "seed": 7, "tag": "first"}
-TAKEN = (
-    (BASIC, {"lr": 0.1}),
-    (BASIC, {}),
-    (NESTED, {"lr": 0.02}),
-    (NESTED, {"optimizer.lr": 0.25}),
-    (SEEDED, {"verbose": False, "seed": 0, "tag": ""}),
-)
-"""Defaults and overrides that fit together."""
-
-REFUSED = (
-    (BASIC, {"learning-rate": 0.1}),
-    (BASIC, {"lr": 0.1, "learning-rate": 0.1}),
-    (NESTED, {"optimizer.momentum": 0.9}),
-    (NESTED, {"optimizer": "adam"}),
-    ({}, {"lr": 0.1}),
-)
-"""Defaults, and overrides of which the last one has no default."""
 
 
-def flat(defaults: dict, separator: str = ".") -> dict:
+def flat(defaults: dict, name: Callable = "{}.{}".format) -> dict:
     """Return the defaults without tables in them."""
-    tables = {k: v if isinstance(v, dict) else {"": v} for k, v in defaults.items()}
-    return {
-        f"{table}{separator if key else ''}{key}": value
-        for table, inner in tables.items()
-        for key, value in inner.items()
+    tables = {k: v for k, v in defaults.items() if isinstance(v, dict)}
+    own = {k: v for k, v in defaults.items() if k not in tables}
+    return own | {
+        name(t, k): v for t, table in tables.items() for k, v in table.items()
     }
 
 
-@exercise("6.1", "you know which settings a run gets, and which it refuses.")
-def judge_run_settings(answer: Attempt, rng: random.Random) -> None:
-    """Compare on hand cases and on random tables, then let it refuse."""
-    mistakes = {
-        "False, 0 and '' are settings, too: ask whether the key is among the "
-        "overrides, not whether its value is true": (
-            lambda defaults, overrides: (
-                flat(defaults) | {k: v for k, v in overrides.items() if v}
-            )
-        ),
-        "these are the defaults: the overrides come on top of them": (
-            lambda defaults, overrides: flat(defaults)
-        ),
-        "these are the overrides alone: a run gets the other defaults, too": (
-            lambda defaults, overrides: dict(overrides)
-        ),
-        "a table is still in it: Flower joins its name and each key in it by a dot": (
-            lambda defaults, overrides: defaults | overrides
-        ),
-        "the name of the table and the key in it are joined by a dot, as in "
-        "optimizer.lr": lambda defaults, overrides: flat(defaults, "-") | overrides,
-        "the name of the table and the key in it are joined by a dot, with nothing "
-        "else": lambda defaults, overrides: flat(defaults, "_") | overrides,
-        "a key in a table keeps the table's name before it: there may be the same key "
-        "outside": lambda defaults, overrides: inner_keys(defaults) | overrides,
-    }
-    for case in (*TAKEN, *(random_case(rng) for _ in range(3))):
-        try:
-            answer.compare(
-                lambda defaults, overrides: {**flat(defaults), **overrides},
-                *case,
-                mistakes=mistakes,
-                wanted="the flattened defaults, with the overrides on top",
-            )
-        except Wrong as wrong:
-            if isinstance(wrong.raised, ValueError):
-                raise Wrong(
-                    "each of these overrides has a default: look for its key among "
-                    "the flattened defaults",
-                    given=case,
-                ) from None
-            raise
-    unknown = f"x{rng.randrange(1000)}"
-    defaults, overrides = random_case(rng)
-    for case in (*REFUSED, (defaults, overrides | {unknown: 1})):
-        require_refusal(answer, case)
+def set_up(
+    defaults: dict,
+    overrides: dict,
+    *,
+    flatten: Callable = flat,
+    knows: Callable = flat,
+    merge: Callable = or_,
+) -> dict:
+    """Do the exercise, perhaps with a slip."""
+    if not overrides.keys() <= knows(defaults).keys():
+        raise ValueError("There is a setting that the app does not have.")
+    return merge(flatten(defaults), overrides)
 
 
-def inner_keys(defaults: dict) -> dict:
-    """Return the defaults with tables dissolved, and their names lost."""
-    result: dict = {}
-    for key, value in defaults.items():
-        result.update(value if isinstance(value, dict) else {key: value})
-    return result
-
-
-def random_case(rng: random.Random) -> tuple[dict, dict]:
+def random_settings(rng: random.Random) -> Case:
     """Draw defaults with a table or two in them, and overrides of some."""
     values = iter(rng.sample(range(1, 10_000), 20))
     names = rng.sample(["lr", "seed", "alpha", "clip", "momentum", "decay"], 4)
@@ -118,39 +61,80 @@ def random_case(rng: random.Random) -> tuple[dict, dict]:
         defaults[table] = {name: next(values) / 8 for name in rng.sample(names, 2)}
     known = list(flat(defaults))
     chosen = rng.sample(known, rng.randint(1, len(known)))
-    return defaults, {key: next(values) for key in chosen}
+    unknown = rng.choice([[], [], [f"x{rng.randrange(1000)}"]])
+    return Case(defaults, {key: next(values) for key in unknown + chosen})
 
 
-def require_refusal(answer: Attempt, case: tuple[dict, dict]) -> None:
-    """Raise Wrong, by name, unless an answer refuses what the app does not have."""
-    defaults, overrides = case
-    key = list(overrides)[-1]
-    refused, got = answer.refused(
-        *case,
-        sentence="refuse a key that the app does not have by a ValueError that says "
-        "so, not by a {}",
-        given=case,
-    )
-    if refused:
-        return
-    require_kind(got, defaults)
-    if key in defaults:
-        sentence = (
-            f"{key} is a table: flattened, the app has no key of that name, so raise a "
-            "ValueError"
-        )
-    elif isinstance(got, Mapping) and key in got:
-        sentence = (
-            f"the app has no key {key}, and would never read it: raise a ValueError, "
-            "so that nobody takes a misspelt setting for set"
-        )
-    else:
-        sentence = (
-            f"the app has no key {key}, and it was dropped without a word: raise a "
-            "ValueError"
-        )
-    raise Wrong(sentence, given=case, got=got)
+slip = partial(partial, set_up)
+nested = {"lr": 0.01, "optimizer.name": "sgd", "optimizer.lr": 0.5}
 
+SETTINGS = Exercise(
+    "6.1",
+    "you know which settings a run gets, and which it refuses.",
+    cases=[
+        Case(BASIC, {"lr": 0.1}, gives={"num-server-rounds": 3, "lr": 0.1}),
+        Case(BASIC, {}, gives=BASIC),
+        Case(NESTED, {"lr": 0.02}, gives=nested | {"lr": 0.02}),
+        Case(NESTED, {"optimizer.lr": 0.25}, gives=nested | {"optimizer.lr": 0.25}),
+        Case({"a": 1, "data": {}}, {"a": 2}, gives={"a": 2}),
+        Case(
+            SEEDED,
+            {"verbose": False, "seed": 0, "tag": ""},
+            gives={"verbose": False, "seed": 0, "tag": ""},
+        ),
+        Case(BASIC, {"learning-rate": 0.1}, gives=ValueError),
+        Case(BASIC, {"lr": 0.1, "learning-rate": 0.1}, gives=ValueError),
+        Case(NESTED, {"optimizer.momentum": 0.9}, gives=ValueError),
+        Case(NESTED, {"optimizer": "adam"}, gives=ValueError),
+        Case(NESTED, {"name": "adam"}, gives=ValueError),
+        Case({}, {"lr": 0.1}, gives=ValueError),
+    ],
+    draw=random_settings,
+    oracle=set_up,
+    mistakes={
+        "False, 0 and '' are settings, too: ask whether the key is among the "
+        "overrides, not whether its value is true": slip(
+            merge=lambda own, new: own | {k: v for k, v in new.items() if v}
+        ),
+        "these are the defaults: the overrides come on top of them": slip(
+            merge=lambda own, new: own
+        ),
+        "these are the overrides alone: a run gets the other defaults, too": slip(
+            merge=lambda own, new: new
+        ),
+        "a table is still in it: Flower joins its name and each key in it by a dot": [
+            slip(flatten=dict),
+            slip(flatten=lambda defaults: defaults | flat(defaults)),
+        ],
+        "the name of the table and the key in it are joined by a dot, as in "
+        "optimizer.lr": [
+            slip(flatten=partial(flat, name=f"{{}}{sign}{{}}".format))
+            for sign in ("-", "_", "/", ":", "")
+        ],
+        "a key in a table keeps the table's name before it: there may be the same key "
+        "outside": slip(flatten=partial(flat, name="{1}".format)),
+        "each of these overrides has a default: look for its key among the flattened "
+        "defaults": slip(knows=dict),
+        "the app has no such key, and would never read it: raise a ValueError, so that "
+        "nobody takes a misspelt setting for set": (
+            lambda defaults, overrides: flat(defaults) | overrides
+        ),
+        "the app has no such key, and it was dropped without a word: raise a "
+        "ValueError": lambda defaults, overrides: {
+            key: overrides.get(key, value) for key, value in flat(defaults).items()
+        },
+        "this is the name of a table: flattened, the app has no key of that name, so "
+        "raise a ValueError": slip(knows=lambda defaults: defaults | flat(defaults)),
+        "this key is in a table, so the app has it by both names only, as in "
+        "optimizer.lr: raise a ValueError": slip(
+            knows=lambda defaults: flat(defaults) | flat(defaults, name="{1}".format)
+        ),
+        "your function changed what it was given: work on a copy": (
+            lambda defaults, overrides: defaults.update(overrides) or flat(defaults)
+        ),
+    },
+    otherwise="the result should be the flattened defaults, with the overrides on top",
+)
 
 # ---------------------------------------------------------------------------- 6.2 save
 

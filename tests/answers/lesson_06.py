@@ -6,16 +6,11 @@ import pickle
 
 import tomli_w
 import torch
-from flwr.common.config import flatten_dict, fuse_dicts
 
 RIGHT = {}
 WRONG = {}
 
 # ------------------------------------------------------------------ 6.1 run_settings
-
-
-def by_flowers_own(defaults, overrides):
-    return fuse_dicts(flatten_dict(defaults), overrides)
 
 
 def flattened(table, before=""):
@@ -37,86 +32,7 @@ def key_by_key(defaults, overrides):
     return settings
 
 
-def defaults_win(defaults, overrides):
-    settings = flattened(defaults)
-    if set(overrides) - set(settings):
-        raise ValueError
-    return {**overrides, **settings}
-
-
-def not_flattened(defaults, overrides):
-    return {**defaults, **overrides}
-
-
-def joined_by_a_hyphen(defaults, overrides):
-    settings = {k.replace(".", "-"): v for k, v in flattened(defaults).items()}
-    return settings | overrides
-
-
-def inner_names_only(defaults, overrides):
-    settings = {}
-    for key, value in defaults.items():
-        settings.update(value if isinstance(value, dict) else {key: value})
-    return settings | overrides
-
-
-def looks_up_before_it_flattens(defaults, overrides):
-    for key in overrides:
-        if key not in defaults:
-            raise ValueError(key)
-    return flattened(defaults) | overrides
-
-
-def takes_unknown_keys(defaults, overrides):
-    return flattened(defaults) | overrides
-
-
-def drops_unknown_keys(defaults, overrides):
-    settings = flattened(defaults)
-    return {key: overrides.get(key, value) for key, value in settings.items()}
-
-
-def refuses_by_a_key_error(defaults, overrides):
-    settings = flattened(defaults)
-    for key in overrides:
-        settings[key]
-        settings[key] = overrides[key]
-    return settings
-
-
-def takes_true_values_only(defaults, overrides):
-    settings = flattened(defaults)
-    return {key: overrides.get(key) or value for key, value in settings.items()}
-
-
-def takes_a_table_for_a_key(defaults, overrides):
-    settings = flattened(defaults)
-    for key in overrides:
-        if key not in settings and key not in defaults:
-            raise ValueError(key)
-    return settings | overrides
-
-
-def changes_the_defaults(defaults, overrides):
-    defaults.update(overrides)
-    return flattened(defaults)
-
-
-RIGHT["6.1"] = [by_flowers_own, key_by_key]
-WRONG["6.1"] = [
-    (defaults_win, "these are the defaults: the overrides come on top"),
-    (not_flattened, "a table is still in it"),
-    (joined_by_a_hyphen, "joined by a dot, as in optimizer.lr"),
-    (inner_names_only, "keeps the table's name before it"),
-    (looks_up_before_it_flattens, "look for its key among the flattened defaults"),
-    (takes_unknown_keys, "would never read it: raise a ValueError"),
-    (drops_unknown_keys, "dropped without a word"),
-    (refuses_by_a_key_error, "by a ValueError that says so, not by a KeyError"),
-    (takes_true_values_only, "are settings, too"),
-    (takes_a_table_for_a_key, "optimizer is a table"),
-    (changes_the_defaults, "changed what it was given"),
-    (lambda defaults, overrides: overrides, "these are the overrides alone"),
-]
+RIGHT["6.1"] = [key_by_key]
 
 # -------------------------------------------------------------------------- 6.2 save
 
