@@ -1,12 +1,13 @@
 """Lesson 06's exercises."""
 
 import json
+import pickle
 import random
 import re
 import tomllib
-import warnings
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import chdir, contextmanager
+from contextlib import chdir, suppress
+from dataclasses import replace
 from functools import partial
 from operator import or_
 from pathlib import Path
@@ -16,7 +17,6 @@ from typing import Any
 import torch
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp.strategy import Result
-from torch import nn
 
 from course_utils.exercises import Attempt, Wrong, close, exercise, require_kind
 from course_utils.exercises.engine import Case, Exercise
@@ -147,299 +147,221 @@ KINDS = {
 """What metrics.json calls the metrics, and what a Result calls them."""
 
 
-def make_result(seed: int, rounds: int, evaluated: bool = True) -> Result:
-    """Make the result of a run, as ``strategy.start`` returns it."""
-    values = torch.Generator().manual_seed(seed)
-    state = {
-        "body.weight": torch.randn(2, 3, generator=values),
-        "body.bias": torch.randn(3, generator=values),
-        "batches": torch.randint(100, (1,), generator=values),
-    }
-
-    def draw() -> float:
-        return round(torch.rand(1, generator=values).item(), 6)
-
-    numbers = range(1, rounds + 1)
-    return Result(
-        arrays=ArrayRecord(state),
-        train_metrics_clientapp={
-            i: MetricRecord({"train-loss": draw(), "norms": [draw(), draw()]})
-            for i in numbers
-        },
-        evaluate_metrics_clientapp={
-            i: MetricRecord({"eval-loss": draw(), "eval-accuracy": draw()})
-            for i in numbers
-            if evaluated
-        },
-        evaluate_metrics_serverapp={
-            i: MetricRecord({"eval-loss": draw(), "eval-accuracy": draw()})
-            for i in range(rounds + 1)
-        },
-    )
-
-
-def make_failure() -> Result:
-    """Make the result of a run whose clients have all failed."""
-    server = {i: MetricRecord({"eval-accuracy": 0.125}) for i in range(3)}
-    return Result(evaluate_metrics_serverapp=server)
-
-
-@contextmanager
-def temporary_home() -> Iterator[Path]:
-    """Work in a temporary folder, so that nothing is left of what is written."""
+def play_saving(answer: Attempt, result: Result, before: dict | None) -> Iterator:
+    """Let a result be saved, and yield what is in the files then."""
     with TemporaryDirectory(ignore_cleanup_errors=True) as name, chdir(name):
-        yield Path(name).resolve()
+        home, folder = Path(name), Path("runs", "first")
+        if before is not None:
+            folder.mkdir(parents=True)
+            for file, text in before.items():
+                (folder / file).write_text(text)
+        was, refused = contents(home), False
+        try:
+            answer(result, folder)
+        except Wrong as wrong:
+            refused = isinstance(wrong.raised, ValueError | RuntimeError)
+            if result.arrays or not wrong.raised:
+                raise
+            if not refused:
+                sentence = f"{wrong}: say what is the matter yourself, by a ValueError"
+                raise Wrong(sentence) from None
+        yield "refused", refused
+        now = contents(home)
+        yield "changed", sorted(p for p in was | now if was.get(p) != now.get(p))
+        if now.get(f"runs/first/{MODEL}") and now.get(f"runs/first/{METRICS}"):
+            yield from in_files(home / folder)
 
 
-@exercise("6.2", "your run leaves a model that can be read back, or fails.")
-def judge_save(answer: Attempt, rng: random.Random) -> None:
-    """Let it save runs, and read back what it has written."""
-    with temporary_home() as home:
-        first = home / "runs" / "first"
-        require_saved(answer, make_result(1, 2), first, "a folder that is not there")
-        again = make_result(2, 1, evaluated=False)
-        require_saved(answer, again, first, "the folder of the run before")
-        require_no_model(answer, home, home / "second", "a folder that is not there")
-        require_no_model(answer, home, first, "the folder of the run before")
-        for i in range(2):
-            empty = home / f"empty-{i}"
-            empty.mkdir()
-            result = make_result(rng.getrandbits(32), rng.randint(1, 12))
-            require_saved(answer, result, empty, "a folder that is empty")
+def contents(home: Path) -> dict[str, bytes]:
+    """Return what lies below a folder: all files with their contents, and folders."""
+    found = {p.relative_to(home).as_posix(): p for p in home.rglob("*")}
+    return {name: p.is_file() and p.read_bytes() for name, p in found.items()}
 
 
-def require_saved(answer: Attempt, result: Result, folder: Path, which: str) -> None:
-    """Raise Wrong unless an answer writes both files, and what is in them is right."""
-    given = {"folder": which, "rounds": len(result.train_metrics_clientapp)}
-    try:
-        answer(result, folder)
-    except Wrong as wrong:
-        raise Wrong(why_not_saved(wrong), given=given) from None
-    for name in (MODEL, METRICS):
-        if not (folder / name).is_file():
-            raise Wrong(where_else(name, folder), given=given)
-    require_model(result, folder / MODEL, given)
-    require_metrics(result, folder / METRICS, given)
+def in_files(folder: Path) -> Iterator:
+    """Yield what can be read from the two files."""
+    state = metrics = None
+    with suppress(Exception):  # safe, as it was written just now
+        state = torch.load(folder / MODEL, weights_only=False)
+    named = state.items() if isinstance(state, Mapping) else [("file", state)]
+    yield "types", {k: f"{type(v)} {getattr(v, 'dtype', '')}" for k, v in named}
+    yield "values", state
+    with suppress(ValueError):
+        metrics = json.loads((folder / METRICS).read_bytes())
+    yield "JSON", type(metrics).__name__
+    if isinstance(metrics, dict):
+        yield "kinds", sorted(metrics)
+        yield from sorted(metrics.items())
 
 
-def why_not_saved(wrong: Wrong) -> str:
-    """Say what an answer to 6.2 that raises has not thought of."""
-    sentence = str(wrong)
-    if isinstance(wrong.raised, FileExistsError):
-        return (
-            "the folder is there already when a run is repeated, and that is no error: "
-            "mkdir(parents=True, exist_ok=True)"
-        )
-    if isinstance(wrong.raised, FileNotFoundError):
-        return (
-            "neither the folder nor the one above it need be there: make both, by "
-            "folder.mkdir(parents=True, exist_ok=True)"
-        )
-    if "Parent directory" in sentence:  # torch.save says so as a RuntimeError
-        return (
-            "torch.save makes no folder: make it first, by "
-            "folder.mkdir(parents=True, exist_ok=True)"
-        )
-    if "MetricRecord is not JSON serializable" in sentence:
-        return "json knows no MetricRecord: dict(record) makes a dictionary of one"
-    if "not JSON serializable" in sentence:
-        return f"metrics.json takes the metrics, and no arrays: {sentence}"
-    return sentence
+def metrics_of(result: Result, convert: Callable = dict) -> dict[str, dict]:
+    """Return the metrics as metrics.json has them, or with a slip."""
+    records = {kind: vars(result)[field] for kind, field in KINDS.items()}
+    return {k: {i: convert(r) for i, r in v.items()} for k, v in records.items()}
 
 
-def where_else(name: str, folder: Path) -> str:
-    """Say where a file is that should be in a folder, if it is anywhere."""
-    elsewhere = [p for p in Path.cwd().rglob(name) if p.parent != folder]
-    if Path(name).is_file():
-        return f"{name} is in the working folder: write it to folder / {name!r}"
-    written = sorted(p.name for p in folder.iterdir()) if folder.is_dir() else []
-    if written and not elsewhere:
-        return f"there is no {name} in the folder, only {', '.join(written)}"
-    return f"there is no {name} in the folder"
+def save(
+    result: Result,
+    folder: Path,
+    *,
+    good: Callable = lambda result: result.arrays,
+    make: Callable = lambda folder: folder.mkdir(parents=True, exist_ok=True),
+    state: Callable = lambda result: result.arrays.to_torch_state_dict(),
+    save: Callable = torch.save,
+    metrics: Callable = metrics_of,
+    dump: Callable = json.dumps,
+    mode: str = "w",
+) -> None:
+    """Do the exercise, perhaps with a slip."""
+    if not good(result):
+        raise ValueError("There is no model.")
+    make(folder)
+    save(state(result), folder / MODEL)
+    with (folder / METRICS).open(mode) as file:
+        file.write(dump(metrics(result)))
 
 
-def require_model(result: Result, path: Path, given: Any) -> None:
-    """Raise Wrong, by name, unless a file holds a result's state_dict."""
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            loaded = torch.load(path, weights_only=True)
-    except Exception:
-        raise Wrong(name_unreadable(path), given=given) from None
-    expected = result.arrays.to_torch_state_dict()
-    if not isinstance(loaded, Mapping):
-        raise Wrong(
-            "the model should be a state_dict: tensors by name", given=given, got=loaded
-        )
-    if set(loaded) != set(expected):
-        raise Wrong(
-            "the state_dict should have the names of result.arrays",
-            given=given,
-            expected=sorted(expected),
-            got=sorted(map(str, loaded)),
-        )
-    for name, tensor in expected.items():
-        got = loaded[name]
-        if not isinstance(got, torch.Tensor):
-            raise Wrong(
-                "load_state_dict takes tensors and nothing else: "
-                "result.arrays.to_torch_state_dict() makes them",
-                given=given,
-                got={name: got},
-            )
-        if got.dtype != tensor.dtype or got.shape != tensor.shape:
-            raise Wrong(
-                f"{name} has another type or shape than in result.arrays",
-                given=given,
-                expected=f"{tensor.dtype}, {tuple(tensor.shape)}",
-                got=f"{got.dtype}, {tuple(got.shape)}",
-            )
-        if not close(got, tensor):
-            raise Wrong(
-                f"{name} has other values than in result.arrays: is it the model of "
-                "this run?",
-                given=given,
-                expected=tensor,
-                got=got,
-            )
-
-
-def name_unreadable(path: Path) -> str:
-    """Say why torch.load does not read a file."""
-    usual = "result.arrays.to_torch_state_dict()"
-    try:
-        # Not safe with a file from somebody else: this one was written just now, here.
-        loaded = torch.load(path, weights_only=False)
-    except Exception:
-        return f"torch.load cannot read {MODEL}: torch.save writes what it reads"
-    if isinstance(loaded, Result | ArrayRecord):
-        name = type(loaded).__name__
-        return f"this is the {name}, and load_state_dict takes none: save {usual}"
-    if isinstance(loaded, nn.Module):
-        return f"this is a whole network: save its state_dict alone, {usual}"
-    if isinstance(loaded, Mapping | list | tuple):
-        return f"these are no tensors by name: save {usual}"
-    return f"this is a {type(loaded).__name__}, not a state_dict: save {usual}"
-
-
-def require_metrics(result: Result, path: Path, given: Any) -> None:
-    """Raise Wrong, by name, unless a file holds a result's metrics by round."""
-    text = path.read_text(encoding="utf-8")
-    try:
-        got = json.loads(text)
-    except ValueError:
-        raise Wrong(name_broken_json(text), given=given, got=text) from None
-    expected = {
-        kind: {str(i): dict(record) for i, record in vars(result)[field].items()}
-        for kind, field in KINDS.items()
-    }
-    if close(got, expected):
-        return
-    if isinstance(got, str):
-        raise Wrong(
-            "the file holds one text, not metrics: json.dumps takes the dictionary",
-            given=given,
-            got=got,
-        )
-    require_kind(got, expected)
-    for kind in KINDS:
-        if kind not in got:
-            raise Wrong(
-                f"{METRICS} has no {kind!r}: all three are there, even where a run had "
-                "none of a kind",
-                given=given,
-                got=sorted(got),
-            )
-    if set(got) - set(KINDS):
-        raise Wrong(
-            f"{METRICS} holds more than asked for", given=given, got=sorted(got)
-        )
-    kind = next(kind for kind in KINDS if not close(got[kind], expected[kind]))
-    raise Wrong(
-        name_wrong_metrics(got, expected, kind),
-        given=given,
-        expected={kind: expected[kind]},
-        got={kind: got[kind]},
+def result_of(losses: list, by_clients: bool = True, by_server: bool = True) -> Result:
+    """Make a result of as many rounds as there are losses."""
+    rounds = {i: {"loss": x, "all": [x, 2.0]} for i, x in enumerate(losses, 1)}
+    state = {"w": torch.tensor(losses), "n": torch.tensor([len(losses)])}
+    metrics = (
+        rounds,
+        {i: {"loss": m["loss"] / 2} for i, m in rounds.items() if by_clients},
+        {i: {"loss": 3.0 - i} for i in (0, *rounds) if by_server},
     )
+    records = [{i: MetricRecord(m) for i, m in kind.items()} for kind in metrics]
+    return Result(ArrayRecord(state), *records)
 
 
-def name_broken_json(text: str) -> str:
-    """Say why a text is no JSON."""
-    try:
-        json.JSONDecoder().raw_decode(text.strip())
-    except ValueError:
-        return (
-            f"{METRICS} is no JSON, as str() makes none: json.dumps writes it"
-            if text.strip()
-            else f"{METRICS} is empty: json.dumps returns the text to write"
-        )
-    return f'two runs stand one after another in {METRICS}: write it anew, mode "w"'
+FAILED = Result(evaluate_metrics_serverapp={0: MetricRecord({"loss": 2.0})})
+EARLIER = {MODEL: "old", METRICS: "{}"}
+NO_FOLDER = "a folder that is not there, nor the one above it"
+TO_SAVE = "save result.arrays.to_torch_state_dict()"
+TO_MAKE = "folder.mkdir(parents=True, exist_ok=True)"
+slip = partial(partial, save)
 
 
-def name_wrong_metrics(got: Any, expected: dict, kind: str) -> str:
-    """Name what is wrong with the metrics of one kind."""
-    own, right = got[kind], expected[kind]
-    if not isinstance(own, Mapping):
-        return f"{kind!r} should be a dictionary: the metrics by round"
-    if close(own, list(right.values())[-1] if right else None):
-        return f"{kind!r} holds the last round only: it takes all of them, by number"
-    if any(close(own, expected[other]) for other in KINDS if other != kind):
-        return f"{kind!r} holds the metrics of another kind"
-    if set(own) != set(right):
-        return f"{kind!r} should have the rounds {', '.join(right) or 'of none'}"
-    if any(isinstance(metrics, str) for metrics in own.values()):
-        return "these are texts that look like dictionaries: dict(record) makes one"
-    values = [v for m in own.values() if isinstance(m, Mapping) for v in m.values()]
-    if any(isinstance(value, str) for value in values):
-        return "these numbers are texts: leave them numbers"
-    return f"{kind!r} should hold each round's metrics, as they are in the Result"
+def by_kind(change: Callable) -> Callable:
+    """Make an answer that changes what it writes of each kind."""
+    return slip(metrics=lambda r: {k: change(v) for k, v in metrics_of(r).items()})
 
 
-def require_no_model(answer: Attempt, home: Path, folder: Path, which: str) -> None:
-    """Raise Wrong unless an answer refuses to save a run that has no model."""
-    given = {"result": "no arrays: all clients failed", "folder": which}
-    before = files_of(home)
-    try:
-        answer(make_failure(), folder)
-    except Wrong as wrong:
-        error = wrong.raised
-        if error is None:
-            raise
-        if isinstance(error, AttributeError | IndexError | KeyError | TypeError):
-            raise Wrong(
-                f"{wrong}: say what is the matter yourself, by a ValueError",
-                given=given,
-            ) from None
-        if not isinstance(error, ValueError | RuntimeError):
-            raise Wrong(
-                f"raise a ValueError, not a {type(error).__name__}", given=given
-            ) from None
-        if files_of(home) != before:
-            raise Wrong(
-                "files were written before the error: look at result.arrays first, "
-                "so that nothing of a failed run is taken for a result",
-                given=given,
-                got=sorted(set(files_of(home)) - set(before)) or "other contents",
-            ) from None
-        return
-    if files_of(home) == before:
-        sentence = (
-            "nothing was written, and nobody is told: raise a ValueError, so that "
-            "Flower counts the run as failed"
-        )
-    else:
-        sentence = (
-            "all clients have failed, and this saves a run without a model: "
-            "result.arrays is an empty ArrayRecord then (not None), so raise a "
-            "ValueError if not result.arrays"
-        )
-    raise Wrong(sentence, given=given)
-
-
-def files_of(home: Path) -> dict[str, bytes]:
-    """Return all files below a folder, with their contents."""
-    found = sorted(p for p in home.rglob("*") if p.is_file())
-    return {p.relative_to(home).as_posix(): p.read_bytes() for p in found}
-
+SAVING = Exercise(
+    "6.2",
+    "your run leaves a model that can be read back, or fails.",
+    cases=[
+        Case(
+            result_of([0.5]),
+            None,
+            shown=NO_FOLDER,
+            gives={
+                "changed": [
+                    *("runs", "runs/first"),
+                    *("runs/first/final_model.pt", "runs/first/metrics.json"),
+                ],
+                "values": {"w": [0.5], "n": [1]},
+                "train-by-clients": {"1": {"loss": 0.5, "all": [0.5, 2.0]}},
+                "evaluate-by-clients": {"1": {"loss": 0.25}},
+                "evaluate-by-server": {"0": {"loss": 3.0}, "1": {"loss": 2.0}},
+            },
+        ),
+        Case(result_of([0.5, 2.5]), None, shown="two rounds"),
+        Case(result_of([0.5], by_clients=False), {}, shown="no evaluation by clients"),
+        Case(
+            result_of([0.5], by_server=False), {}, shown="no evaluation by the server"
+        ),
+        Case(result_of([0.75]), EARLIER, shown="a folder with another run's files"),
+        Case(FAILED, None, shown="no arrays, no folder", gives={"changed": []}),
+        Case(FAILED, EARLIER, shown="no arrays, a folder with another run's files"),
+    ],
+    draw=lambda rng: Case(
+        result_of([rng.random() for _ in range(12)]), None, shown=NO_FOLDER
+    ),
+    play=play_saving,
+    oracle=save,
+    mistakes={
+        f"this is the ArrayRecord, and load_state_dict takes none: {TO_SAVE}": (
+            slip(state=lambda r: r.arrays)
+        ),
+        f"this is the Result, and load_state_dict takes none: {TO_SAVE}": (
+            slip(state=lambda r: r)
+        ),
+        f"these are no tensors by name: {TO_SAVE}": [
+            slip(state=lambda r: r.arrays.to_numpy_ndarrays()),
+            slip(state=lambda r: {k: v.numpy() for k, v in r.arrays.items()}),
+        ],
+        f"torch.load cannot read {MODEL}: torch.save writes what it reads": (
+            slip(save=lambda state, path: path.write_bytes(pickle.dumps(state)))
+        ),
+        f"neither the folder nor that above it need be there: make both by {TO_MAKE}": [
+            slip(make=lambda folder: folder.mkdir(exist_ok=True)),
+            slip(make=bool, save=lambda _, path: path.open("wb")),
+            slip(make=bool, save=lambda _, path: path.with_name(METRICS).open("w")),
+        ],
+        f"torch.save makes no folder: make it first, by {TO_MAKE}": slip(make=bool),
+        "the folder is there already when a run is repeated, and that is no error: "
+        + TO_MAKE: slip(make=lambda folder: folder.mkdir(parents=True)),
+        f'two runs stand one after another in {METRICS}: write it anew, mode "w"': (
+            slip(mode="a")
+        ),
+        "these files are in the working folder: write them to folder / name": (
+            lambda r, folder: save(r, Path())
+        ),
+        "write into folder alone, and not into the working folder as well": (
+            lambda r, folder: save(r, folder) or save(r, Path())
+        ),
+        "json knows no MetricRecord: dict(record) makes a dictionary of one": (
+            slip(metrics=lambda r: r.train_metrics_clientapp)
+        ),
+        f"{METRICS} is no JSON, as str() makes none: json.dumps writes it": (
+            slip(dump=str)
+        ),
+        "the file holds one text, not metrics: json.dumps takes the dictionary": (
+            slip(dump=lambda metrics: json.dumps(json.dumps(metrics)))
+        ),
+        "all three kinds of metrics are there, even where a run had none of a kind": (
+            slip(metrics=lambda r: {k: v for k, v in metrics_of(r).items() if v})
+        ),
+        "this is the last round only: each kind holds all of them, by number": [
+            by_kind(lambda rounds: [{}, *rounds.values()][-1]),
+            by_kind(lambda rounds: dict([*rounds.items()][-1:])),
+        ],
+        "each kind should be a dictionary: the metrics by round": (
+            by_kind(lambda rounds: [*rounds.values()])
+        ),
+        "the evaluations by clients and by the server are mixed up": slip(
+            metrics=lambda r: metrics_of(
+                replace(r, evaluate_metrics_clientapp=r.evaluate_metrics_serverapp)
+            )
+        ),
+        "these are texts that look like dictionaries: dict(record) makes one": (
+            slip(metrics=partial(metrics_of, convert=str))
+        ),
+        "these numbers are texts: leave them numbers": slip(
+            metrics=partial(metrics_of, convert=lambda r: {k: str(r[k]) for k in r})
+        ),
+        "all clients have failed, and this saves a run without a model: result.arrays "
+        "is an empty ArrayRecord then (not None), so raise a ValueError if not "
+        "result.arrays": slip(good=lambda r: True),
+        "nothing was written, and nobody is told: raise a ValueError, so that Flower "
+        "counts the run as failed": lambda r, folder: r.arrays and save(r, folder),
+        "something was written before the error, if only a folder: look at "
+        "result.arrays first, so that nothing of a failed run is taken for a result": [
+            lambda r, folder: save(r, folder, good=lambda r: True) or save(r, folder),
+            lambda r, folder: folder.mkdir(0o777, True, True) or save(r, folder),
+        ],
+    },
+    otherwise={
+        "refused": "if all clients failed, raise a ValueError, and write nothing",
+        "changed": f"write {MODEL} and {METRICS} into folder, and nothing else",
+        "types": "the names and types of the tensors should be those in result.arrays",
+        "values": "these are not the values in result.arrays: is it this run's model?",
+        "JSON": f"{METRICS} should hold a dictionary, written by json.dumps",
+        "kinds": f"{METRICS} should have the three keys, and no others",
+        "": "each kind should hold each round's metrics, as they are in the Result",
+    },
+)
 
 # ------------------------------------------------------------------ 6.3 make_pyproject
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-import pickle
 
 import tomli_w
 import torch
@@ -37,222 +36,23 @@ RIGHT["6.1"] = [key_by_key]
 # -------------------------------------------------------------------------- 6.2 save
 
 
-def metrics_of(result, convert=dict):
-    return {
-        "train-by-clients": {
-            i: convert(m) for i, m in result.train_metrics_clientapp.items()
-        },
-        "evaluate-by-clients": {
-            i: convert(m) for i, m in result.evaluate_metrics_clientapp.items()
-        },
-        "evaluate-by-server": {
-            i: convert(m) for i, m in result.evaluate_metrics_serverapp.items()
-        },
-    }
-
-
 def with_open_files(result, folder):
     if len(result.arrays) == 0:
         raise RuntimeError("no model")
     os.makedirs(folder, exist_ok=True)
-    torch.save(result.arrays.to_torch_state_dict(), os.path.join(folder, MODEL))
-    with open(os.path.join(folder, METRICS), "w") as file:
-        json.dump(metrics_of(result), file, indent=4)
-
-
-def tensor_by_tensor(result, folder):
-    if not list(result.arrays.keys()):
-        raise ValueError("no model")
-    state = {
-        name: torch.from_numpy(array.numpy()) for name, array in result.arrays.items()
-    }
-    for parent in (*reversed(folder.parents), folder):
-        if not parent.exists():
-            parent.mkdir()
-    with (folder / MODEL).open("wb") as file:
+    state = {k: torch.from_numpy(v.numpy()) for k, v in result.arrays.items()}
+    with (folder / "final_model.pt").open("wb") as file:
         torch.save(state, file)
-    text = json.dumps(metrics_of(result, lambda m: {key: m[key] for key in m}))
-    (folder / METRICS).write_bytes(text.encode())
+    metrics = {
+        "train-by-clients": result.train_metrics_clientapp,
+        "evaluate-by-clients": result.evaluate_metrics_clientapp,
+        "evaluate-by-server": result.evaluate_metrics_serverapp,
+    }
+    text = json.dumps(metrics, default=lambda record: {k: record[k] for k in record})
+    (folder / "metrics.json").write_bytes(text.encode())
 
 
-MODEL, METRICS = "final_model.pt", "metrics.json"
-
-
-def write(result, folder, model=None, metrics=None, mode="w", refuse=True):
-    """Save as a right answer does, but for what is given."""
-    if refuse and not result.arrays:
-        raise ValueError("no model")
-    folder.mkdir(parents=True, exist_ok=True)
-    if model is None:
-        model = result.arrays.to_torch_state_dict()
-    torch.save(model, folder / MODEL)
-    with (folder / METRICS).open(mode) as file:
-        file.write(json.dumps(metrics or metrics_of(result)))
-
-
-def saves_the_record(result, folder):
-    write(result, folder, model=result.arrays)
-
-
-def saves_arrays(result, folder):
-    arrays = {name: array.numpy() for name, array in result.arrays.items()}
-    write(result, folder, model=arrays)
-
-
-def saves_a_list(result, folder):
-    write(result, folder, model=result.arrays.to_numpy_ndarrays())
-
-
-def saves_the_result(result, folder):
-    write(result, folder, model=result)
-
-
-def pickles(result, folder):
-    write(result, folder)
-    state = result.arrays.to_torch_state_dict()
-    (folder / MODEL).write_bytes(pickle.dumps(state))
-
-
-def makes_everything_float(result, folder):
-    state = result.arrays.to_torch_state_dict()
-    write(result, folder, model={name: t.float() for name, t in state.items()})
-
-
-def makes_one_folder(result, folder):
-    if not result.arrays:
-        raise ValueError
-    folder.mkdir(exist_ok=True)
-    write(result, folder)
-
-
-def makes_no_folder(result, folder):
-    if not result.arrays:
-        raise ValueError
-    torch.save(result.arrays.to_torch_state_dict(), folder / MODEL)
-
-
-def works_once(result, folder):
-    if not result.arrays:
-        raise ValueError
-    folder.mkdir(parents=True)
-    write(result, folder)
-
-
-def appends(result, folder):
-    write(result, folder, mode="a")
-
-
-def into_the_working_folder(result, folder):
-    torch.save(result.arrays.to_torch_state_dict(), MODEL)
-    with open(METRICS, "w") as file:
-        json.dump(metrics_of(result), file)
-
-
-def keeps_records(result, folder):
-    write(result, folder, metrics=vars(result)["train_metrics_clientapp"])
-
-
-def makes_text_of_the_records(result, folder):
-    write(result, folder, metrics=metrics_of(result, str))
-
-
-def makes_text_of_the_numbers(result, folder):
-    by_text = metrics_of(result, lambda m: {k: f"{v}" for k, v in m.items()})
-    write(result, folder, metrics=by_text)
-
-
-def writes_what_str_makes(result, folder):
-    write(result, folder)
-    (folder / METRICS).write_text(str(metrics_of(result)))
-
-
-def encodes_twice(result, folder):
-    write(result, folder, metrics=json.dumps(metrics_of(result)))
-
-
-def leaves_out_empty_kinds(result, folder):
-    metrics = {kind: rounds for kind, rounds in metrics_of(result).items() if rounds}
-    write(result, folder, metrics=metrics)
-
-
-def last_round_only(result, folder):
-    metrics = {k: list(r.values())[-1:] for k, r in metrics_of(result).items()}
-    write(result, folder, metrics={k: r[0] if r else {} for k, r in metrics.items()})
-
-
-def as_lists(result, folder):
-    metrics = {k: list(r.values()) for k, r in metrics_of(result).items()}
-    write(result, folder, metrics=metrics)
-
-
-def mixes_up_who_evaluated(result, folder):
-    metrics = metrics_of(result)
-    by_clients, by_server = "evaluate-by-clients", "evaluate-by-server"
-    swapped = {by_clients: metrics[by_server], by_server: metrics[by_clients]}
-    write(result, folder, metrics=metrics | swapped)
-
-
-def forgets_the_metrics(result, folder):
-    write(result, folder)
-    (folder / METRICS).unlink()
-
-
-def saves_a_failure(result, folder):
-    write(result, folder, refuse=False)
-
-
-def asks_for_none(result, folder):
-    if result.arrays is None:
-        raise ValueError
-    write(result, folder, refuse=False)
-
-
-def says_nothing(result, folder):
-    if result.arrays:
-        write(result, folder)
-
-
-def fails_too_late(result, folder):
-    write(result, folder, refuse=False)
-    if not result.arrays:
-        raise ValueError("no model")
-
-
-def fails_by_accident(result, folder):
-    arrays = list(result.arrays.values())
-    assert arrays[0].shape is not None
-    write(result, folder)
-
-
-RIGHT["6.2"] = [with_open_files, tensor_by_tensor]
-WRONG["6.2"] = [
-    (saves_the_record, "this is the ArrayRecord"),
-    (saves_the_result, "this is the Result"),
-    (saves_arrays, "these are no tensors by name"),
-    (saves_a_list, "these are no tensors by name"),
-    (pickles, "torch.load cannot read"),
-    (makes_everything_float, "batches has another type or shape"),
-    (makes_one_folder, "neither the folder nor the one above it"),
-    (makes_no_folder, "torch.save makes no folder"),
-    (works_once, "the folder is there already when a run is repeated"),
-    (appends, "two runs stand one after another"),
-    (into_the_working_folder, "is in the working folder"),
-    (keeps_records, "dict(record) makes a dictionary of one"),
-    (makes_text_of_the_records, "texts that look like dictionaries"),
-    (makes_text_of_the_numbers, "these numbers are texts"),
-    (writes_what_str_makes, "json.dumps writes it"),
-    (encodes_twice, "holds one text, not metrics"),
-    (leaves_out_empty_kinds, "has no 'evaluate-by-clients'"),
-    (last_round_only, "holds the last round only"),
-    (as_lists, "should be a dictionary: the metrics by round"),
-    (mixes_up_who_evaluated, "holds the metrics of another kind"),
-    (forgets_the_metrics, "there is no metrics.json in the folder, only final_model"),
-    (saves_a_failure, "saves a run without a model"),
-    (asks_for_none, "(not None)"),
-    (says_nothing, "nothing was written, and nobody is told"),
-    (fails_too_late, "look at result.arrays first"),
-    (fails_by_accident, "say what is the matter yourself"),
-]
+RIGHT["6.2"] = [with_open_files]
 
 # ---------------------------------------------------------------- 6.3 make_pyproject
 
