@@ -18,8 +18,13 @@ import torch
 from flwr.app import ArrayRecord, MetricRecord
 from flwr.serverapp.strategy import Result
 
-from course_utils.exercises import Attempt, Wrong, close, exercise, require_kind
-from course_utils.exercises.engine import Case, Exercise
+from course_utils.exercises.engine import (
+    Attempt,
+    Case,
+    Exercise,
+    Wrong,
+    require_kind,
+)
 from course_utils.runtime import find_app_errors
 
 # -------------------------------------------------------------------- 6.1 run_settings
@@ -365,184 +370,174 @@ SAVING = Exercise(
 
 # ------------------------------------------------------------------ 6.3 make_pyproject
 
-CONFIGS: tuple[dict[str, Any], ...] = (
-    {"num-server-rounds": 3, "lr": 0.01},
-    {"scheme": "iid", "verbose": True, "centralized": False},
-    {},
-    {"momentum": 1.0, "tiny": 1e-05},
-    {"greeting": 'say "hi"'},
-    {"folder": "C:\\new\\data", "tag": "it's", "empty": ""},
-    {"label": "3", "flag": "true"},
-)
 
-
-@exercise("6.3", "Flower takes your app, and its settings are those that you meant.")
-def judge_make_pyproject(answer: Attempt, rng: random.Random) -> None:
-    """Parse what it writes, let Flower check it, and compare."""
-    for config in CONFIGS:
-        judge_app(answer, "federated-digits", "federated_digits", config)
-    for _ in range(3):
-        words = rng.sample(["alpha", "beta", "gamma", "delta", "epsilon", "zeta"], 5)
-        values = [
-            rng.randint(-9, 10**6),
-            rng.choice([True, False]),
-            rng.randint(1, 99) / 8,
-            "".join(rng.choices("ab '\"\\é=#[", k=rng.randint(1, 9))),
-            rng.choice(["1.5", "false", "none"]),
-        ]
-        rng.shuffle(values)
-        module = f"app{rng.randrange(100)}"
-        config = dict(zip(words, values, strict=True))
-        judge_app(answer, f"an-{module}", module, config)
-
-
-def judge_app(answer: Attempt, name: str, module: str, config: dict) -> None:
-    """Judge what an answer writes for one app."""
-    given = (name, module, config)
+def play_app(answer: Attempt, name: str, module: str, config: dict) -> Iterator:
+    """Yield what Flower would read in the file."""
     text = answer(name, module, config)
     if not isinstance(text, str):
         require_kind(text, "")
-        raise Wrong("return the text of the file: a str", given=given, got=text)
+        raise Wrong("return the text of the file: a str", got=text)
     try:
         settings = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        raise_no_toml(text, str(error), given)
+        reason, _, place = str(error).partition(" (at line ")
+        number = int(re.match(r"\d*", place)[0] or 0)
+        line = re.sub(r"\s*=\s*", " = ", ["", *text.splitlines()][number].strip())
+        raise Wrong(f"this is no TOML, from {line!r} on: {reason}") from None
     if errors := find_app_errors(settings):
-        error = errors[0].splitlines()[0]
-        raise Wrong(f"Flower refuses this app: {error}", given=given, got=text)
-    require_project(settings, name, given)
-    require_components(settings["tool"]["flwr"]["app"]["components"], module, given)
-    require_config(settings, config, given)
+        raise Wrong(f"Flower refuses this app: {errors[0].splitlines()[0]}", file=text)
+    app, project = settings["tool"]["flwr"]["app"], settings["project"]
+    yield "name", project["name"]
+    texts = [project["version"], app["publisher"]]
+    yield "texts", [isinstance(text, str) and bool(text.strip()) for text in texts]
+    yield from ((key, app["components"].get(key)) for key in ("serverapp", "clientapp"))
+    places = dict(find_keys(settings))
+    for key in config:
+        yield f"table of {key}", places.get(key, "none")
+        value = app.get("config", {}).get(key)
+        yield f"value of {key}", f"{type(value).__name__} {value!r}"
+    yield "defaults", sorted(app.get("config", {}))
 
 
-def raise_no_toml(text: str, error: str, given: Any) -> None:
-    """Raise Wrong on what cannot be parsed, with the line where it breaks off."""
-    lines = text.splitlines()
-    place = re.search(r"at line (\d+)", error)
-    number = int(place[1]) if place else len(lines)
-    line = lines[number - 1] if 0 < number <= len(lines) else ""
-    _, equals, value = (part.strip() for part in line.partition("="))
-    if value in ("True", "False"):
-        sentence = "TOML writes true and false in small letters, as json.dumps does"
-    elif equals and any(close(value, v) for v in given[2].values()):
-        sentence = "in TOML a text stands in quotes: json.dumps puts them"
-    elif equals and value[:1] in ("'", '"'):
-        sentence = (
-            "a text with quotes or backslashes in it breaks off too early, or is no "
-            "text at all: json.dumps escapes them"
-        )
-    elif "Cannot declare" in error or "Cannot overwrite" in error:
-        sentence = f"a table or a key stands twice in it ({error})"
-    else:
-        sentence = f"this is no TOML: {error}"
-    raise Wrong(sentence, given=given, got={f"line {number}": line})
+def find_keys(table: dict, place: str = "") -> Iterator[tuple[str, str]]:
+    """Yield all keys in a table and those inside it, each with its place."""
+    for key, value in table.items():
+        yield key, place
+        if isinstance(value, dict):
+            yield from find_keys(value, f"{place}.{key}".strip("."))
 
 
-def require_project(settings: dict, name: str, given: Any) -> None:
-    """Raise Wrong unless the app has its name, a version and a publisher."""
-    project = settings["project"]
-    if project["name"] != name:
-        raise Wrong(
-            "[project] has another name than the app's: name is the first argument",
-            given=given,
-            expected=name,
-            got=project["name"],
-        )
-    publisher = settings["tool"]["flwr"]["app"]["publisher"]
-    for what, value in (("version", project["version"]), ("publisher", publisher)):
-        if not isinstance(value, str) or not value.strip():
-            raise Wrong(
-                f'the {what} should be a text, such as "1.0.0"', given=given, got=value
-            )
-
-
-def require_components(components: dict, module: str, given: Any) -> None:
-    """Raise Wrong, by name, unless Flower finds both apps by the components."""
-    server, client = f"{module}.server_app:app", f"{module}.client_app:app"
-    for key, right, other in (
-        ("serverapp", server, client),
-        ("clientapp", client, server),
-    ):
-        got = components[key]
-        named = {
-            other: "this is the other app: serverapp and clientapp are mixed up",
-            right.replace(module, given[0]): (
-                "a component is found by its module, not by the app's name, which may "
-                "hold what no module's name may"
-            ),
-            right.removeprefix(f"{module}."): (
-                "the module lies in a package: put its name and a dot before it"
-            ),
-            right.replace(".", "/").replace(":", ".py:"): (
-                "this is a file: name the module, with dots, as in an import"
-            ),
-        }
-        if got != right:
-            otherwise = "this does not lead to app in the package's module"
-            raise Wrong(
-                named.get(got, otherwise) if isinstance(got, str) else otherwise,
-                given=given,
-                expected={key: right},
-                got={key: got},
-            )
-
-
-def require_config(settings: dict, config: dict, given: Any) -> None:
-    """Raise Wrong, by name, unless the defaults are there and no others."""
-    app = settings["tool"]["flwr"]["app"]
-    got = app.get("config", {})
-    if not isinstance(got, dict):
-        raise Wrong("[tool.flwr.app.config] should be a table", given=given, got=got)
-    for key, value in config.items():
-        if key not in got:
-            raise Wrong(where_instead(settings, key), given=given, got=got)
-        if type(got[key]) is not type(value):
-            sentence = wrong_type(key, value, got[key])
-        elif got[key] != value:
-            sentence = (
-                f"{key} has become another text: backslashes and quotes in a text need "
-                "a backslash before them, which json.dumps puts"
-                if isinstance(value, str)
-                else f"{key} has become another value"
-            )
-        else:
-            continue
-        raise Wrong(sentence, given=given, expected={key: value}, got={key: got[key]})
-    if set(got) - set(config):
-        raise Wrong(
-            "there are defaults that were not asked for: the keys come from config",
-            given=given,
-            got=got,
-        )
-
-
-def where_instead(settings: dict, key: str) -> str:
-    """Say where a default has gone that should be in [tool.flwr.app.config]."""
-    flower = settings["tool"]["flwr"]
-    places = {
-        "[tool.flwr.app]": flower["app"],
-        "[tool.flwr.app.components]": flower["app"]["components"],
-        "[tool.flwr.config]": flower.get("config"),
-        "[tool.flwr.app.run-config]": flower["app"].get("run-config"),
-        "[project]": settings["project"],
-    }
-    for place, table in places.items():
-        if isinstance(table, dict) and key in table:
-            return f"{key} stands in {place}: it belongs in [tool.flwr.app.config]"
-    return f"{key} is not in [tool.flwr.app.config]"
-
-
-def wrong_type(key: str, value: Any, got: Any) -> str:
-    """Say how a default has lost its type."""
+def in_toml(value: Any) -> str:
+    """Write a value in TOML."""
     if isinstance(value, str):
-        return (
-            f"{key} was a text and has become the {type(got).__name__} {got}: quote it"
-        )
-    if isinstance(got, str):
-        return (
-            f"{key} has become a text, and the app would calculate with it: no quotes "
-            "around numbers, true and false"
-        )
-    if isinstance(value, float):
-        return f"{key} was a float and has become an int: 1.0 keeps its point"
-    return f"{key} has become the {type(got).__name__} {got}"
+        return '"' + re.sub(r'(["\\])', r"\\\1", value) + '"'
+    return repr(value).lower() if isinstance(value, bool) else repr(value)
+
+
+def write_app(
+    name: str,
+    module: str,
+    config: dict,
+    *,
+    write: Callable = in_toml,
+    head: str = "[tool.flwr.app.config]",
+    package: str = "{module}.",
+    apps: tuple[str, str] = ("server_app:app", "client_app:app"),
+    more: dict | None = None,
+) -> str:
+    """Do the exercise, perhaps with a slip."""
+    before = package.format(module=module, name=name, guess=name.replace("-", "_"))
+    config = config | (more or {})
+    lines = [f"{key} = {write(value)}" for key, value in config.items()]
+    return f"""
+        [project]
+        name = "{name}"
+        version = "2"
+        [tool.flwr.app]
+        publisher = "us"
+        [tool.flwr.app.components]
+        serverapp = "{before}{apps[0]}"
+        clientapp = "{before}{apps[1]}"
+        {head}
+    """ + "\n".join(lines)
+
+
+def random_app(rng: random.Random) -> Case:
+    """Draw the names of an app and its module, and its defaults."""
+    words = rng.sample(["alpha", "beta", "gamma", "delta", "epsilon", "zeta"], 5)
+    values = [
+        rng.randint(-9, 10**6),
+        rng.choice([True, False]),
+        rng.randint(1, 99) / 8,
+        "".join(rng.choices("ab '\"\\é=#[", k=rng.randint(1, 9))),
+        rng.choice(["1.5", "false", "none"]),
+    ]
+    rng.shuffle(values)
+    module = f"app{rng.randrange(100)}"
+    return Case(f"an-{module}", module, dict(zip(words, values, strict=True)))
+
+
+def default(config: dict, **gives: Any) -> Case:
+    """Make a case of an app as the lesson's, with these defaults."""
+    return Case("federated-digits", "federated_digits", config, gives=gives)
+
+
+slip = partial(partial, write_app)
+
+PYPROJECT = Exercise(
+    "6.3",
+    "Flower takes your app, and its settings are those that you meant.",
+    cases=[
+        default(
+            {"num-server-rounds": 3, "lr": 0.01},
+            name="federated-digits",
+            serverapp="federated_digits.server_app:app",
+            clientapp="federated_digits.client_app:app",
+            defaults=["lr", "num-server-rounds"],
+            **{"table of lr": "tool.flwr.app.config", "value of lr": "float 0.01"},
+        ),
+        default({"scheme": "iid", "verbose": True, "centralized": False}),
+        default({}, defaults=[]),
+        default({"momentum": 1.0, "tiny": 1e-05}, **{"value of tiny": "float 1e-05"}),
+        default({"greeting": 'say "hi"'}, **{"value of greeting": "str 'say \"hi\"'"}),
+        default({"folder": "C:\\new\\data", "tag": "it's", "empty": ""}),
+        default({"label": "3", "flag": "true"}, **{"value of label": "str '3'"}),
+    ],
+    draw=random_app,
+    play=play_app,
+    oracle=write_app,
+    mistakes={
+        "TOML writes true and false in small letters, as json.dumps does": slip(
+            write=lambda v: str(v) if isinstance(v, bool) else in_toml(v)
+        ),
+        "in TOML a text stands in quotes: json.dumps puts them": slip(write=str),
+        "a text with quotes or backslashes in it breaks off too early, or is no text "
+        "at all: json.dumps escapes them": [
+            slip(write=lambda v: f'"{v}"' if isinstance(v, str) else in_toml(v)),
+            slip(write=lambda v: f"'{v}'" if isinstance(v, str) else in_toml(v)),
+        ],
+        "this has become a text, and the app would calculate with it: no quotes around "
+        "numbers, true and false": [
+            slip(write="'{}'".format),
+            slip(write=lambda value: in_toml(str(value))),
+        ],
+        "this was a text and has become something else: quote it": slip(
+            write=lambda v: v if v in ("true", "false", "3", "1.5") else in_toml(v)
+        ),
+        "this was a float and has become an int: 1.0 keeps its point": slip(
+            write=lambda v: f"{v:g}" if isinstance(v, float) else in_toml(v)
+        ),
+        "this was true or false, and has become a number": slip(
+            write=lambda v: in_toml(int(v) if isinstance(v, bool) else v)
+        ),
+        "this is the other app: serverapp and clientapp are mixed up": slip(
+            apps=("client_app:app", "server_app:app")
+        ),
+        "a component is found by its module, not by the app's name, which may hold "
+        "what no module's name may": [
+            slip(package="{name}."),
+            slip(package="{guess}."),
+        ],
+        "the module lies in a package: put its name and a dot before it": (
+            slip(package="")
+        ),
+        "this is a file: name the module, with dots, as in an import": slip(
+            package="{module}/", apps=("server_app.py:app", "client_app.py:app")
+        ),
+        "defaults belong in [tool.flwr.app.config]": [
+            slip(head=""),
+            slip(head="[tool.flwr.config]"),
+            slip(head="[project.config]"),
+        ],
+        "there are defaults that were not asked for: the keys come from config": (
+            slip(more={"seed": 0})
+        ),
+    },
+    otherwise={
+        "name": "this is another name than the app's: it is the first argument",
+        "texts": 'version and publisher should be texts, such as "1.0.0"',
+        "app": "this does not lead to app in the package's module",
+        "defaults": "the defaults should be those in config, and no others",
+        "": "all that is in config should stand in [tool.flwr.app.config] as it is",
+    },
+)
