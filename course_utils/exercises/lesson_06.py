@@ -380,9 +380,9 @@ def play_app(answer: Attempt, name: str, module: str, config: dict) -> Iterator:
     try:
         settings = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
-        reason, _, place = str(error).partition(" (at line ")
-        number = int(re.match(r"\d*", place)[0] or 0)
-        line = re.sub(r"\s*=\s*", " = ", ["", *text.splitlines()][number].strip())
+        reason, _, place = str(error).removesuffix(")").rpartition(" (at ")
+        number = int(re.sub(r"\D+", "", place.split(",")[0]) or 0)
+        line = re.sub(r"\s*=\s*", " = ", text.rstrip().split("\n")[number - 1].strip())
         raise Wrong(f"this is no TOML, from {line!r} on: {reason}") from None
     if errors := find_app_errors(settings):
         raise Wrong(f"Flower refuses this app: {errors[0].splitlines()[0]}", file=text)
