@@ -72,10 +72,10 @@ def why_raised(sentence: str, in_a_list: str) -> str:
     of_a_list = ("not 'list'", "'list' object has no attribute")
     if any(part in sentence for part in of_a_list):
         return "a list is not one number: unwrap each number inside it"
-    if "same valid type" in sentence:
+    if "all that is in it has one type" in sentence:
         return "a list takes one type only: make every number in it a float"
     explained = explain(sentence)
-    if in_a_list and explained != sentence:
+    if in_a_list and "MetricRecord" in explained:
         return f"{in_a_list}: {explained}"
     return explained
 

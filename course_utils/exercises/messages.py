@@ -174,6 +174,38 @@ def require_only(metrics: MetricRecord, wanted: set[str], given: Any) -> None:
         )
 
 
+def reply_facts(answer: Attempt, message: Message, *more: Any) -> Iterator:
+    """Hand a message to an answer, and yield what is in its reply, as facts."""
+    yield from content_facts(ask(answer, message, *more))
+
+
+def content_facts(content: RecordDict) -> Iterator[tuple[str, Any]]:
+    """Yield which records there are, then names, types and values of each."""
+    kinds = {name: type(record).__name__ for name, record in content.items()}
+    yield "records", dict(sorted(kinds.items()))
+    for name, record in sorted(content.items()):
+        yield f"names in {name}", sorted(record)
+        if isinstance(record, ArrayRecord):
+            yield f"types in {name}", {k: a.dtype for k, a in record.items()}
+            yield name, numpy_of(record)
+        else:
+            for key, value in sorted(record.items()):
+                yield f"{key} in {name}", value
+
+
+REPLY = {
+    "records": "the reply should hold these records, of these types and by these "
+    "names, and no others",
+    "names in arrays": "the arrays should have the names of the model's parameters, "
+    "all of them and no others",
+    "types in arrays": "the arrays go back as another type than the model has: its "
+    "bytes on the wire depend on it",
+    "names in metrics": "the metrics should have these keys, letter by letter, and no "
+    "others",
+}
+"""What to say on a reply that differs: to be used in an exercise's ``otherwise``."""
+
+
 def numpy_of(record: ArrayRecord) -> dict[str, np.ndarray]:
     """Return a record's arrays by name."""
     return {name: array.numpy() for name, array in record.items()}
