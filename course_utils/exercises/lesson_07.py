@@ -1,223 +1,197 @@
-"""Judges of lesson 07's exercises."""
+"""Lesson 07's exercises."""
 
 import argparse
 import random
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from course_utils.exercises import Attempt, Wrong, close, exercise, require_kind
+from course_utils.exercises.engine import Case, Exercise
 
 # ----------------------------------------------------------------- 7.1 supernode_words
 
-CA, KEY = "ca.pem", "keys/supernode-0"
-COMMANDS = (
-    ("127.0.0.1:9092", 0, 3, 9095, None, None),
-    ("superlink.example.org:9092", 2, 30, 9101, None, None),
-    ("192.168.0.7:9092", 0, 3, 9095, CA, None),
-    ("192.168.0.7:9092", 1, 3, 9096, CA, KEY),
-    ("192.168.0.7:9092", 1, 3, 9096, "the course/ca.pem", "the course/key 1"),
+OPTIONS = (
+    *("--superlink", "--port", "--node-config", "--root-certificates"),
+    "--auth-supernode-private-key",
 )
-NAMES = ("superlink", "partition_id", "num_partitions", "port", "CA", "key")
 
 
-class Words(argparse.ArgumentParser):
-    """Reads the options of flower-supernode, and says what it cannot read."""
-
-    def __init__(self) -> None:
-        super().__init__(add_help=False)
-        self.add_argument("--insecure", action="store_true")
-        for option in (
-            "--superlink",
-            "--port",
-            "--node-config",
-            "--root-certificates",
-            "--auth-supernode-private-key",
-            "--max-retries",  # not asked for, and no harm
-            "--max-wait-time",
-        ):
-            self.add_argument(option)
+class Parser(argparse.ArgumentParser):
+    """Reads what flower-supernode is told, as far as it matters here."""
 
     def error(self, message: str) -> NoReturn:
         """Raise in place of ending the program."""
         raise Wrong(f"flower-supernode would not understand this: {message}")
 
 
-@exercise("7.1", "any machine can join your federation by this command.")
-def judge_supernode_words(answer: Attempt, rng: random.Random) -> None:
-    """Read the words as flower-supernode does, and compare what they say."""
-    for case in (*COMMANDS, *(random_command(rng) for _ in range(4))):
-        given = dict(zip(NAMES, case, strict=True))
-        try:
-            got = answer(*case)
-        except Wrong as wrong:
-            raise Wrong(why_no_command(wrong), given=given) from None
-        try:
-            require_words(got)
-            require_meaning(got, case)
-        except Wrong as wrong:
-            raise Wrong(str(wrong), given=given, got=got) from None
-    require_key_refused(answer)
+def play_command(answer: Attempt, *args: Any) -> Iterator:
+    """Yield what flower-supernode would understand."""
+    got = answer(*args)
+    if not isinstance(got, str):
+        require_kind(got, [])
+    yield "a list", isinstance(got, list | tuple)
+    kinds = sorted({type(word).__name__ for word in got})
+    yield "kinds of words", kinds
+    if kinds != ["str"]:
+        return
+    yield "the program", got[0]
+    parser = Parser(add_help=False)
+    for option in (*OPTIONS, "--isolation", "--max-retries", "--max-wait-time"):
+        parser.add_argument(option)
+    parser.add_argument("--insecure", action="store_const", const=True)
+    said, others = parser.parse_known_args(list(got[1:]))
+    yield "not understood", others
+    for option in (*OPTIONS, "--insecure"):
+        value = getattr(said, option.strip("-").replace("-", "_"))
+        if value is not None:
+            yield option, sorted(value.split()) if "config" in option else value
+    yield "--isolation", said.isolation or "subprocess"
 
 
-def random_command(rng: random.Random) -> tuple:
+WORDS = ["flower-supernode", "--superlink", "{host}:{to}", "--port", "{own}"]
+DATA = "partition-id={i} num-partitions={n}"
+TLS, NO_TLS = ["--root-certificates", "{ca}"], ["--insecure"]
+AUTH = ["--auth-supernode-private-key", "{key}"]
+
+
+def edited(
+    edits: Mapping[str, list[str]] | None = None,
+    refuse: Callable = lambda ca, key: key and not ca,
+) -> Callable:
+    """Make an answer of which a word or two are others, or that refuses others."""
+
+    def words(link: str, i: int, n: int, port: int, ca: Any, key: Any) -> list[str]:
+        if refuse(ca, key):
+            raise ValueError("There is no TLS.")
+        trust = [*(TLS if ca else NO_TLS), *(AUTH if key else [])]
+        row = [[word] for word in (*WORDS, "--node-config", DATA, *trust)]
+        row = [(edits or {}).get(word, [word]) for (word,) in row]
+        host, to = link.split(":")
+        values = {"host": host, "to": to, "own": port, "ca": ca, "key": key}
+        return [word.format(**values, i=i, n=n) for words in row for word in words]
+
+    return words
+
+
+def random_command(rng: random.Random) -> Case:
     """Draw what to say in a command."""
-    parts = rng.randint(2, 400)
-    trust = rng.choice([(None, None), (f"ca-{parts}.pem", None), (CA, f"key-{parts}")])
-    host = f"10.{rng.randrange(256)}.{rng.randrange(256)}.{rng.randrange(1, 255)}"
-    own = rng.randint(1024, 65535)
-    return (f"{host}:{9092}", rng.randrange(parts), parts, own, *trust)
+    parts, port = rng.randint(2, 400), rng.randint(1024, 65535)
+    trust = rng.choice([(None, None), (f"{parts}.pem", None), ("ca.pem", f"k-{parts}")])
+    host = f"10.{rng.randrange(256)}.{rng.randrange(256)}.1:{rng.randint(1024, 65535)}"
+    return Case(host, rng.randrange(parts), parts, port, *trust)
 
 
-def why_no_command(wrong: Wrong) -> str:
-    """Say what an answer to 7.1 that raises has not thought of."""
-    if isinstance(wrong.raised, ValueError):
-        return (
-            "nothing is amiss here, so there is no ValueError: only a key without a CA "
-            "is refused"
-        )
-    parts = ("must be str, not int", "expected str instance, int", 'str (not "int")')
-    if any(part in str(wrong) for part in parts):
-        return "words are str: an f-string or str(...) makes one of a number"
-    return str(wrong)
+LAN, KEY = "192.168.0.7:9092", "keys/supernode-0"
+oracle = edited()
 
-
-def require_words(got: Any) -> None:
-    """Raise Wrong, by name, unless these are the words of a command."""
-    if isinstance(got, str):
-        raise Wrong(
-            "this is one str: return a list of words, as no shell will take it apart "
-            "(shlex.split does)"
-        )
-    require_kind(got, [])
-    if not isinstance(got, list | tuple):
-        raise Wrong("return a list of words")
-    for word in got:
-        if isinstance(word, list | tuple):
-            raise Wrong("there is a list in the list: join them by +, or unpack by *")
-        if isinstance(word, int | float):
-            raise Wrong(f"{word} is a number, and words are str: str({word})")
-        if word is None:
-            raise Wrong("None is no word: leave out the options that are not used")
-        if not isinstance(word, str):
-            raise Wrong(f"words are str, and a {type(word).__name__} is none")
-        if word.startswith("--") and " " in word.split("=")[0]:
-            raise Wrong(
-                f"an option and its value are two words (or one, joined by =), and "
-                f"{word!r} is one with a space in it"
-            )
-        if "'" in word or '"' in word:
-            raise Wrong(
-                "there are quotes inside a word: they are for a shell, which removes "
-                "them, and no shell reads this list"
-            )
-    if not got or got[0] != "flower-supernode":
-        raise Wrong("the first word is the program's name, flower-supernode")
-
-
-def require_meaning(got: list[str], case: tuple) -> None:
-    """Raise Wrong, by name, unless the words say what they should."""
-    superlink, partition_id, num_partitions, port, ca, key = case
-    said, extra = Words().parse_known_args(list(got[1:]))
-    if extra:
-        raise Wrong(name_extra(extra, case))
-    require_address(said, superlink, port)
-    require_node_config(said.node_config, partition_id, num_partitions)
-    if said.root_certificates and said.insecure:
-        raise Wrong(
-            "--insecure says without TLS, --root-certificates says with it: Flower "
-            "refuses both together"
-        )
-    if ca is None and said.root_certificates:
-        raise Wrong("no CA is given here, so there is no --root-certificates")
-    if ca is None and not said.insecure:
-        raise Wrong("without a CA the SuperNode must be told so: --insecure")
-    if ca is not None and said.root_certificates != ca:
-        raise Wrong(f"--root-certificates {ca!r} is missing, or names another file")
-    if key is None and said.auth_supernode_private_key:
-        raise Wrong("no key is given here, so there is no --auth-supernode-private-key")
-    if key is not None and said.auth_supernode_private_key != key:
-        raise Wrong(
-            f"--auth-supernode-private-key {key!r} is missing, or names another file"
-        )
-
-
-def name_extra(extra: list[str], case: tuple) -> str:
-    """Name a mistake that leaves words over."""
-    if any(word.startswith(("num-partitions", "partition-id")) for word in extra):
-        return (
-            "--node-config takes one word with a space in it, and here are two: "
-            f'"partition-id={case[1]} num-partitions={case[2]}"'
-        )
-    pieces = [piece for path in case[4:] if path for piece in path.split()[1:]]
-    if set(pieces) & set(extra):
-        return (
-            "a file's name may hold spaces, and was split at one: put it into the "
-            "list as it is"
-        )
-    return f"flower-supernode does not know {extra[0]!r}"
-
-
-def require_address(said: argparse.Namespace, superlink: str, port: int) -> None:
-    """Raise Wrong, by name, if one of the two addresses is wrong."""
-    host, _, other = superlink.rpartition(":")
-    if said.superlink != superlink:
-        raise Wrong(
-            {
-                None: "--superlink is missing: which SuperLink is it to join?",
-                f"http://{superlink}": "Flower wants host:port, without http://",
-                f"https://{superlink}": "Flower wants host:port, without https://",
-                host: "--superlink takes host:port, and the port is gone",
-                f"{host}:{port}": "this is the SuperNode's own port, in --superlink",
-            }.get(said.superlink, "--superlink has another address than was given")
-        )
-    if said.port != str(port):
-        raise Wrong(
-            {
-                None: "--port is missing: without it, all SuperNodes of a machine want "
-                "the same one",
-                other: "--port is the SuperNode's own, not that of the SuperLink",
-            }.get(said.port, "--port has another number than was given")
-        )
-
-
-def require_node_config(text: str | None, partition_id: int, num: int) -> None:
-    """Raise Wrong, by name, unless the node config says which data are a node's."""
-    if text is None:
-        raise Wrong("--node-config is missing: the ClientApp reads its data's number")
-    expected = {"partition-id": f"{partition_id}", "num-partitions": f"{num}"}
-    if "," in text or ";" in text:
-        raise Wrong("a space stands between the two settings, and nothing else")
-    found = dict(part.split("=", 1) for part in text.split() if "=" in part)
-    if found == expected and len(text.split()) == 2:
-        return
-    if set(found) == set(expected):
-        swapped = list(found.values()) == list(reversed(list(expected.values())))
-        raise Wrong(
-            "partition-id and num-partitions are mixed up"
-            if swapped
-            else "--node-config has another number than was given"
-        )
-    if "partition_id" in text or "num_partitions" in text:
-        raise Wrong("the settings have hyphens: partition-id and num-partitions")
-    raise Wrong("--node-config should be like partition-id=0 num-partitions=3")
-
-
-def require_key_refused(answer: Attempt) -> None:
-    """Raise Wrong unless a key without TLS is refused."""
-    case = ("192.168.0.7:9092", 1, 3, 9096, None, KEY)
-    given = dict(zip(NAMES, case, strict=True))
-    sentence = "refuse it by a ValueError, not by a {}"
-    refused, got = answer.refused(*case, sentence=sentence, given=given)
-    if refused:
-        return
-    raise Wrong(
+COMMAND = Exercise(
+    "7.1",
+    "any machine can join your federation by this command.",
+    cases=[
+        Case(
+            *("127.0.0.1:9092", 0, 3, 9095, None, None),
+            gives={
+                "the program": "flower-supernode",
+                "--superlink": "127.0.0.1:9092",
+                "--port": "9095",
+                "--node-config": ["num-partitions=3", "partition-id=0"],
+                "--insecure": True,
+            },
+        ),
+        Case("superlink.example.org:443", 2, 30, 9101, None, None),
+        Case(LAN, 0, 3, 9095, "ca.pem", None, gives={"--root-certificates": "ca.pem"}),
+        Case(LAN, 1, 3, 9096, "ca", KEY, gives={"--auth-supernode-private-key": KEY}),
+        Case(LAN, 1, 3, 9096, "the course/ca.pem", "the course/key 1"),
+        Case(LAN, 1, 3, 9096, None, KEY, gives=ValueError),
+    ],
+    draw=random_command,
+    play=play_command,
+    oracle=oracle,
+    mistakes={
+        "this is one str: return a list of words, as no shell will take it apart "
+        "(shlex.split does)": lambda *args: shlex.join(oracle(*args)),
+        "there is a list in the list: join them by +, or unpack by *": (
+            lambda *args: [*oracle(*args), []]
+        ),
+        "there is a number in the list, and words are str: str(...) makes one of it": (
+            lambda *args: [*oracle(*args), 9095]
+        ),
+        "None is no word: leave out the options that are not used": (
+            lambda *args: [*oracle(*args), None]
+        ),
+        "there are quotes inside a word: they are for a shell, which removes them, and "
+        "no shell reads this list": [
+            edited({DATA: words})
+            for text in (f"'{DATA}'", f'"{DATA}"')
+            for words in ([text], text.split())
+        ],
+        "a file's name may hold spaces, and was split at one: put it into the list as "
+        "it is": lambda *args: oracle(*args)[:7] + " ".join(oracle(*args)[7:]).split(),
+        "--node-config takes one word with a space in it, and here are two": (
+            edited({DATA: DATA.split()})
+        ),
+        "a space stands between the two settings, and nothing else": [
+            edited({DATA: [DATA.replace(" ", sign)]}) for sign in (",", ", ", ";", "; ")
+        ],
+        "the settings have hyphens: partition-id and num-partitions": (
+            edited({DATA: [DATA.replace("-", "_")]})
+        ),
+        "partition-id and num-partitions are mixed up": (
+            edited({DATA: ["partition-id={n} num-partitions={i}"]})
+        ),
+        "an option and its value are two words (or one, joined by =), and one of these "
+        "has a space in it": [
+            edited({WORDS[k]: [f"{WORDS[k]} {WORDS[k + 1]}"], WORDS[k + 1]: []})
+            for k in (1, 3)
+        ],
+        "--port is the SuperNode's own, not that of the SuperLink": (
+            edited({"{own}": ["{to}"]})
+        ),
+        "Flower wants host:port, without http:// or https://": [
+            edited({"{host}:{to}": [f"{scheme}://{{host}}:{{to}}"]})
+            for scheme in ("http", "https")
+        ],
+        "this is the SuperNode's own port, in --superlink": (
+            edited({"{host}:{to}": ["{host}:{own}"]})
+        ),
+        "--superlink takes host:port, and the port is gone": (
+            edited({"{host}:{to}": ["{host}"]})
+        ),
+        "--insecure says without TLS, --root-certificates says with it: Flower refuses "
+        "both together": edited({"{ca}": ["{ca}", "--insecure"]}),
+        "--ssl-ca-certfile is for calls to this SuperNode: the CA of the SuperLink's "
+        "certificate is --root-certificates": (
+            edited({"--root-certificates": ["--ssl-ca-certfile"]})
+        ),
+        "no key is given here, so there is no --auth-supernode-private-key": (
+            edited({"--insecure": [AUTH[0], "None", "--insecure"]})
+        ),
+        "the first word is the program's name, flower-supernode": [
+            edited({"flower-supernode": ["flower-superlink"]}),
+            edited({"flower-supernode": []}),
+        ],
         "a key proves nothing without TLS, and the SuperNode would end at once: raise "
-        "a ValueError",
-        given=given,
-        got=got,
-    )
-
+        "a ValueError": edited(refuse=lambda ca, key: False),
+        "nothing is amiss here, so there is no ValueError: only a key without a CA is "
+        "refused": edited(refuse=lambda ca, key: not ca),
+    },
+    otherwise={
+        "a list": "return a list of words",
+        "kinds of words": "all words are str, and there is at least one",
+        "not understood": "flower-supernode does not know these, or nobody has asked "
+        "for them",
+        "no --superlink": "--superlink is missing: which SuperLink is it to join?",
+        "no --port": "--port is missing: without it, all SuperNodes of a machine want "
+        "the same one",
+        "no --node-config": "--node-config is missing: it says which data are here",
+        "no --root-certificates": "here is a CA: --root-certificates names it",
+        "no --insecure": "without a CA the SuperNode must be told so: --insecure",
+        "no -key": "here is a key: --auth-supernode-private-key names it",
+        "": "this option says something else than was asked for",
+    },
+)
 
 # ------------------------------------------------------------------------- 7.2 diagnose
 
