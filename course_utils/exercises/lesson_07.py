@@ -195,44 +195,31 @@ COMMAND = Exercise(
 
 # ------------------------------------------------------------------------- 7.2 diagnose
 
-CAUSES = (
-    "wrong CA",
-    "expired certificate",
-    "no TLS",
-    "unregistered key",
-    "no key",
-    "nothing",
-)
 
-
-def start(option: str = "", port: int = 9095) -> list[str]:
+def start(option: str = "", port: int = 9095) -> str:
     """Return what a SuperNode prints first, started with an option."""
-    return [
-        "INFO :      Starting Flower SuperNode",
-        *{
-            "--insecure": [
-                "WARNING :   Option `--insecure` was set. Starting insecure channel to "
-                "127.0.0.1:9092."
-            ],
-            "no CA": ["INFO :      Using system certificates for TLS connection"],
-        }.get(option, []),
-        "INFO:     Started server process [4711]",
-        "INFO:     Application startup complete.",
-        f"INFO:     Uvicorn running on http://127.0.0.1:{port} (Press CTRL+C to quit)",
-    ]
+    said = {
+        "--insecure": "WARNING :   Option `--insecure` was set. Starting insecure "
+        "channel to 127.0.0.1:9092.\n",
+        "no CA": "INFO :      Using system certificates for TLS connection\n",
+    }
+    return (
+        f"INFO :      Starting Flower SuperNode\n{said.get(option, '')}"
+        "INFO:     Started server process [4711]\n"
+        "INFO:     Application startup complete.\n"
+        f"INFO:     Uvicorn running on http://127.0.0.1:{port} (Press CTRL+C to quit)\n"
+    )
 
 
-def refusal(reason: str) -> list[str]:
+def refusal(reason: str) -> str:
     """Return what a SuperNode prints when it gives up."""
-    handshake = ["ERROR :     SSL/TLS handshake error detected."]
-    return [
-        *(handshake if "SSL" in reason else []),
-        "ERROR :     Exit Code: 305",
-        "Failed to initialize the connection to the SuperLink.",
-        reason,
-        "The SuperNode could not establish a connection to the SuperLink.",
-        "INFO:     Application shutdown complete.",
-    ]
+    tls = "ERROR :     SSL/TLS handshake error detected.\n" if "SSL" in reason else ""
+    return (
+        f"{tls}ERROR :     Exit Code: 305\n"
+        f"Failed to initialize the connection to the SuperLink.\n{reason}\n"
+        "The SuperNode could not establish a connection to the SuperLink.\n"
+        "INFO:     Application shutdown complete.\n"
+    )
 
 
 VERIFY = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: "
@@ -243,158 +230,154 @@ NO_KEY = refusal(
     "[code: 2001] SuperNode authentication is enabled. All SuperNodes must be "
     "registered via the CLI."
 )
-DISCONNECTED = [
-    "WARNING :   Giving up reconnection after 2.43 seconds and 3 tries.",
-    *refusal("Server disconnected without sending a response."),
-]
-RETRIES = [
-    f"WARNING :   Connection attempt failed, retrying in {seconds} seconds"
+RETRIES = "".join(
+    f"WARNING :   Connection attempt failed, retrying in {seconds} seconds\n"
     for seconds in ("0.61", "0.44", "3.02")
+)
+GIVES_UP = (
+    "WARNING :   Giving up reconnection after 2.43 seconds and 3 tries.\n"
+    + refusal("Server disconnected without sending a response.")
+)
+CONNECTED = "INFO :      Connection successful after 9.67 seconds and 5 tries.\n"
+LET_IN = (
+    "INFO :      SuperNode ID: 17344450183926050190\n"
+    "INFO :      Starting Flower SuperExec\n"
+)
+MARKS = (
+    "[code",
+    "[SSL",
+    "SuperNode ID",
+    "attempt failed",
+    "certificates",
+    "--insecure",
+)
+
+
+def log(what: str, text: str, cause: str) -> Case:
+    """Make a case of a SuperNode's log, of which the most telling line is shown."""
+    lines = text.splitlines()
+    telling = next((line for m in MARKS for line in lines if m in line), lines[-1])
+    return Case(text, gives=cause, shown={f"log of a SuperNode that {what}": telling})
+
+
+PLAIN = start("--insecure")
+LOGS = [
+    log("trusts another CA", start() + WRONG_CA, "wrong CA"),
+    log("was given no CA", start("no CA") + WRONG_CA, "wrong CA"),
+    log("meets an expired certificate", start() + EXPIRED, "expired certificate"),
+    log("has an unknown key", start(port=42001) + UNREGISTERED, "unregistered key"),
+    log("shows no key", start(port=42004) + NO_KEY, "no key"),
+    log("speaks plain HTTP to TLS", PLAIN + RETRIES, "no TLS"),
+    log("speaks plain HTTP to TLS and gives up", PLAIN + RETRIES + GIVES_UP, "no TLS"),
+    log("was let in", start(port=42004) + LET_IN, "nothing"),
+    log("has just been started without TLS", PLAIN, "nothing"),
+    log("was let in without TLS", PLAIN + LET_IN, "nothing"),
+    log("waits for a SuperLink", start(port=42004) + RETRIES, "nothing"),
+    log("waits, trusting its system's CAs", start("no CA") + RETRIES, "nothing"),
+    log("is let in late", PLAIN + RETRIES + CONNECTED + LET_IN, "nothing"),
+    log("has lost its SuperLink", PLAIN + LET_IN + RETRIES, "nothing"),
+    log(
+        "was refused, then let in", start() + UNREGISTERED + start() + LET_IN, "nothing"
+    ),
+    log("came back too soon", start() + LET_IN + start() + UNREGISTERED, "nothing"),
 ]
-CONNECTED = ["INFO :      Connection successful after 9.67 seconds and 5 tries."]
-LET_IN = [
-    "INFO :      SuperNode ID: 17344450183926050190",
-    "INFO :      Starting Flower SuperExec",
-]
-
-INSECURE_ALONE = (
-    "--insecure is no fault by itself: look for attempts that failed, too, and for a "
-    "SuperNode ID"
-)
-ONCE_IN = (
-    "this SuperNode was let in, once at least: its log says SuperNode ID, and what "
-    "else it says is over or will pass"
-)
-PLAIN = (
-    "it was started with --insecure, and its attempts fail: that is all a SuperNode "
-    "says that speaks plain HTTP to TLS, for ever if there are no --max-retries"
-)
-ONLY_CODE = (
-    "a port may have the digits of a code in it: look for all of [code: 2001] and "
-    "[code: 2004]"
-)
-
-# What happened to the SuperNode, its log, its cause, and what to look at.
-LOGS: tuple[tuple[str, list[str], str, str], ...] = (
-    ("trusts another CA", start() + WRONG_CA, "wrong CA", ""),
-    ("was given no CA", start("no CA") + WRONG_CA, "wrong CA", ""),
-    ("meets an expired certificate", start() + EXPIRED, "expired certificate", ""),
-    (
-        "has a key that nobody registered",
-        start(port=42001) + UNREGISTERED,
-        "unregistered key",
-        ONLY_CODE,
-    ),
-    ("shows no key", start(port=42004) + NO_KEY, "no key", ONLY_CODE),
-    (
-        "speaks plain HTTP to a SuperLink with TLS",
-        start("--insecure") + RETRIES,
-        "no TLS",
-        PLAIN,
-    ),
-    (
-        "speaks plain HTTP to a SuperLink with TLS, and gives up",
-        start("--insecure") + RETRIES[:2] + DISCONNECTED,
-        "no TLS",
-        PLAIN,
-    ),
-    ("was let in", start(port=42004) + LET_IN, "nothing", ONCE_IN),
-    (
-        "has just been started without TLS",
-        start("--insecure"),
-        "nothing",
-        INSECURE_ALONE,
-    ),
-    (
-        "was let in without TLS, as the SuperLink has none",
-        start("--insecure") + LET_IN,
-        "nothing",
-        INSECURE_ALONE,
-    ),
-    (
-        "waits for a SuperLink that is not there yet",
-        start() + RETRIES,
-        "nothing",
-        "attempts that failed are no refusal by themselves: the SuperLink may not be "
-        "there yet, and only --insecure says that there is no TLS",
-    ),
-    (
-        "was let in at the fifth try",
-        start("--insecure") + RETRIES + CONNECTED + LET_IN,
-        "nothing",
-        ONCE_IN,
-    ),
-    (
-        "has lost its SuperLink",
-        start("--insecure") + LET_IN + RETRIES,
-        "nothing",
-        ONCE_IN,
-    ),
-    (
-        "was refused, registered, and started again",
-        start() + UNREGISTERED + start() + LET_IN,
-        "nothing",
-        ONCE_IN,
-    ),
-    (
-        "was killed, and started again too soon",
-        start() + LET_IN + start() + UNREGISTERED,
-        "nothing",
-        ONCE_IN,
-    ),
-)
 
 
-@exercise("7.2", "you can say why a SuperNode stays out, from its log alone.")
-def judge_diagnose(answer: Attempt, rng: random.Random) -> None:
-    """Hand over logs of SuperNodes whose fate is known."""
-    for what, lines, cause, look_at in LOGS:
-        judge_diagnosis(answer, what, lines, cause, look_at)
-    for what, lines, cause, look_at in rng.sample(LOGS, 5):
-        drawn = [with_other_numbers(line, rng) for line in lines]
-        judge_diagnosis(answer, what, drawn, cause, look_at)
-
-
-def with_other_numbers(line: str, rng: random.Random) -> str:
-    """Return a line of a log with its ids, ports and times drawn anew."""
+def random_log(rng: random.Random) -> Case:
+    """Draw a log, with ids, ports and times that are drawn anew."""
+    case = rng.choice(LOGS)
+    (text,) = case.args
     for old in ("17344450183926050190", "4711", "9095", "9.67", "0.61", "3.02"):
         digits = str(rng.randrange(10 ** (len(old) - 1), 10 ** len(old)))
-        line = line.replace(old, f"{digits[0]}.{digits[1:3]}" if "." in old else digits)
-    return line
+        text = text.replace(old, f"{digits[0]}.{digits[1:3]}" if "." in old else digits)
+    return Case(text, gives=case.gives, shown=case.shown)
 
 
-def judge_diagnosis(
-    answer: Attempt, what: str, lines: list[str], cause: str, look_at: str
-) -> None:
-    """Raise Wrong, by name, unless an answer finds what is wrong with a SuperNode."""
-    marks = ("[code", "[SSL", "SuperNode ID", "attempt failed", "--insecure")
-    telling = next((line for m in marks for line in lines if m in line), lines[-1])
-    given = {f"log of a SuperNode that {what}": telling}
-    try:
-        got = answer("\n".join(lines) + "\n")
-    except Wrong as wrong:
-        raise Wrong(str(wrong), given=given) from None
-    if isinstance(got, str) and got == cause:
-        return
-    if not isinstance(got, str) or got not in CAUSES:
-        require_kind(got, "")
-        spelled = isinstance(got, str) and got.strip().casefold() == cause.casefold()
-        sentence = (
-            "say it letter by letter as the task does"
-            if spelled
-            else f"your function should return one of {', '.join(map(repr, CAUSES))}"
-        )
-    elif {got, cause} == {"wrong CA", "expired certificate"}:
-        sentence = (
-            "both logs say CERTIFICATE_VERIFY_FAILED: what follows says whether the CA "
-            "is not trusted or the certificate has expired"
-        )
-    elif look_at is ONLY_CODE and {got, cause} != {"no key", "unregistered key"}:
-        sentence = "the code in the log says what is wrong"
-    else:
-        sentence = look_at or "the line below says what is wrong"
-    raise Wrong(sentence, given=given, expected=cause, got=got)
+SIGNS = {
+    "has expired": "expired certificate",
+    "local issuer": "wrong CA",
+    "[code: 2004]": "unregistered key",
+    "[code: 2001]": "no key",
+}
 
+
+def looking_for(
+    signs: dict[str, str],
+    let_in: str = "SuperNode ID:",
+    plain: tuple[str, ...] = ("--insecure", "attempt failed"),
+    say: Callable = str,
+) -> Callable:
+    """Make an answer that looks for signs, one after the other."""
+
+    def answer(log: str) -> str:
+        if let_in in log:
+            return say("nothing")
+        causes = [cause for sign, cause in signs.items() if sign in log]
+        if not causes and all(sign in log for sign in plain):
+            causes = ["no TLS"]
+        return say([*causes, "nothing"][0])
+
+    return answer
+
+
+DIAGNOSIS = Exercise(
+    "7.2",
+    "you can say why a SuperNode stays out, from its log alone.",
+    cases=LOGS,
+    draw=random_log,
+    mistakes={
+        "both logs say CERTIFICATE_VERIFY_FAILED: what follows says whether the CA is "
+        "not trusted or the certificate has expired": [
+            looking_for({sign: cause} | SIGNS)
+            for sign in ("CERTIFICATE_VERIFY_FAILED", "certificate verify", "[SSL")
+            for cause in ("wrong CA", "expired certificate")
+        ],
+        "the word certificate stands in other logs, too: look for all of 'certificate "
+        "has expired'": [
+            looking_for({"certificate": "expired certificate"} | SIGNS),
+            looking_for(SIGNS | {"certificate": "expired certificate"}),
+        ],
+        "a port may have the digits of a code in it: look for all of [code: 2001] and "
+        "[code: 2004]": [
+            looking_for({"2004": "unregistered key", "2001": "no key"} | SIGNS),
+            looking_for({"2001": "no key", "2004": "unregistered key"} | SIGNS),
+        ],
+        "the two codes are mixed up: 2004 is a key that nobody registered, 2001 is no "
+        "key": looking_for(
+            SIGNS | {"[code: 2001]": "unregistered key", "[code: 2004]": "no key"}
+        ),
+        "the code in the log says what is wrong": (
+            looking_for({sign: SIGNS[sign] for sign in ("has expired", "local issuer")})
+        ),
+        "this SuperNode was let in, once at least: its log says SuperNode ID, and what "
+        "else it says is over or will pass": [
+            looking_for(SIGNS, let_in="?"),
+            looking_for(SIGNS, let_in="Connection successful"),
+        ],
+        "--insecure is no fault by itself: look for attempts that failed, too, and for "
+        "a SuperNode ID": [
+            looking_for(SIGNS, plain=("--insecure",)),
+            looking_for(SIGNS, plain=("--insecure",), let_in="?"),
+        ],
+        "attempts that failed are no refusal by themselves: the SuperLink may not be "
+        "there yet, and only --insecure says that there is no TLS": (
+            looking_for(SIGNS, plain=("attempt failed",))
+        ),
+        "it was started with --insecure, and its attempts fail: that is all a "
+        "SuperNode says that speaks plain HTTP to TLS, for ever if there are no "
+        "--max-retries": [
+            looking_for(SIGNS, plain=("Server disconnected",)),
+            looking_for(SIGNS | {"Server disconnected": "nothing"}),
+            looking_for(SIGNS, plain=("--insecure", "handshake error")),
+        ],
+        "say it letter by letter as the task does": [
+            looking_for(SIGNS, say=say)
+            for say in (str.capitalize, str.title, str.upper, str.lower)
+        ],
+    },
+    otherwise="this is not what the log says: return one of 'wrong CA', 'expired "
+    "certificate', 'no TLS', 'unregistered key', 'no key', 'nothing'",
+)
 
 # ---------------------------------------------------------------------- 7.3 read_rounds
 
