@@ -1,264 +1,225 @@
-"""Judges of lesson 07's exercises."""
+"""Lesson 07's exercises."""
 
 import argparse
 import random
-from collections.abc import Iterable, Mapping
+import shlex
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from course_utils.exercises import Attempt, Wrong, close, exercise, require_kind
+from course_utils.exercises.engine import Case, Exercise
 
 # ----------------------------------------------------------------- 7.1 supernode_words
 
-CA, KEY = "ca.pem", "keys/supernode-0"
-COMMANDS = (
-    ("127.0.0.1:9092", 0, 3, 9095, None, None),
-    ("superlink.example.org:9092", 2, 30, 9101, None, None),
-    ("192.168.0.7:9092", 0, 3, 9095, CA, None),
-    ("192.168.0.7:9092", 1, 3, 9096, CA, KEY),
-    ("192.168.0.7:9092", 1, 3, 9096, "the course/ca.pem", "the course/key 1"),
+OPTIONS = (
+    *("--superlink", "--port", "--node-config", "--root-certificates"),
+    "--auth-supernode-private-key",
 )
-NAMES = ("superlink", "partition_id", "num_partitions", "port", "CA", "key")
 
 
-class Words(argparse.ArgumentParser):
-    """Reads the options of flower-supernode, and says what it cannot read."""
-
-    def __init__(self) -> None:
-        super().__init__(add_help=False)
-        self.add_argument("--insecure", action="store_true")
-        for option in (
-            "--superlink",
-            "--port",
-            "--node-config",
-            "--root-certificates",
-            "--auth-supernode-private-key",
-            "--max-retries",  # not asked for, and no harm
-            "--max-wait-time",
-        ):
-            self.add_argument(option)
+class Parser(argparse.ArgumentParser):
+    """Reads what flower-supernode is told, as far as it matters here."""
 
     def error(self, message: str) -> NoReturn:
         """Raise in place of ending the program."""
         raise Wrong(f"flower-supernode would not understand this: {message}")
 
 
-@exercise("7.1", "any machine can join your federation by this command.")
-def judge_supernode_words(answer: Attempt, rng: random.Random) -> None:
-    """Read the words as flower-supernode does, and compare what they say."""
-    for case in (*COMMANDS, *(random_command(rng) for _ in range(4))):
-        given = dict(zip(NAMES, case, strict=True))
-        try:
-            got = answer(*case)
-        except Wrong as wrong:
-            raise Wrong(why_no_command(wrong), given=given) from None
-        try:
-            require_words(got)
-            require_meaning(got, case)
-        except Wrong as wrong:
-            raise Wrong(str(wrong), given=given, got=got) from None
-    require_key_refused(answer)
+def play_command(answer: Attempt, *args: Any) -> Iterator:
+    """Yield what flower-supernode would understand."""
+    got = answer(*args)
+    if not isinstance(got, str):
+        require_kind(got, [])
+    yield "a list", isinstance(got, list | tuple)
+    kinds = sorted({type(word).__name__ for word in got})
+    yield "kinds of words", kinds
+    if kinds != ["str"]:
+        return
+    yield "the program", got[0]
+    parser = Parser(add_help=False)
+    for option in (*OPTIONS, "--isolation", "--max-retries", "--max-wait-time"):
+        parser.add_argument(option)
+    parser.add_argument("--insecure", action="store_const", const=True)
+    said, others = parser.parse_known_args(list(got[1:]))
+    yield "not understood", others
+    for option in (*OPTIONS, "--insecure"):
+        value = getattr(said, option.strip("-").replace("-", "_"))
+        if value is not None:
+            yield option, sorted(value.split()) if "config" in option else value
+    yield "--isolation", said.isolation or "subprocess"
 
 
-def random_command(rng: random.Random) -> tuple:
+WORDS = ["flower-supernode", "--superlink", "{host}:{to}", "--port", "{own}"]
+DATA = "partition-id={i} num-partitions={n}"
+TLS, NO_TLS = ["--root-certificates", "{ca}"], ["--insecure"]
+AUTH = ["--auth-supernode-private-key", "{key}"]
+
+
+def edited(
+    edits: Mapping[str, list[str]] | None = None,
+    refuse: Callable = lambda ca, key: key and not ca,
+) -> Callable:
+    """Make an answer of which a word or two are others, or that refuses others."""
+
+    def words(link: str, i: int, n: int, port: int, ca: Any, key: Any) -> list[str]:
+        if refuse(ca, key):
+            raise ValueError("There is no TLS.")
+        trust = [*(TLS if ca else NO_TLS), *(AUTH if key else [])]
+        row = [[word] for word in (*WORDS, "--node-config", DATA, *trust)]
+        row = [(edits or {}).get(word, [word]) for (word,) in row]
+        host, to = link.split(":")
+        values = {"host": host, "to": to, "own": port, "ca": ca, "key": key}
+        return [word.format(**values, i=i, n=n) for words in row for word in words]
+
+    return words
+
+
+def random_command(rng: random.Random) -> Case:
     """Draw what to say in a command."""
-    parts = rng.randint(2, 400)
-    trust = rng.choice([(None, None), (f"ca-{parts}.pem", None), (CA, f"key-{parts}")])
-    host = f"10.{rng.randrange(256)}.{rng.randrange(256)}.{rng.randrange(1, 255)}"
-    own = rng.randint(1024, 65535)
-    return (f"{host}:{9092}", rng.randrange(parts), parts, own, *trust)
+    parts, port = rng.randint(2, 400), rng.randint(1024, 65535)
+    trust = rng.choice([(None, None), (f"{parts}.pem", None), ("ca.pem", f"k-{parts}")])
+    host = f"10.{rng.randrange(256)}.{rng.randrange(256)}.1:{rng.randint(1024, 65535)}"
+    return Case(host, rng.randrange(parts), parts, port, *trust)
 
 
-def why_no_command(wrong: Wrong) -> str:
-    """Say what an answer to 7.1 that raises has not thought of."""
-    if isinstance(wrong.raised, ValueError):
-        return (
-            "nothing is amiss here, so there is no ValueError: only a key without a CA "
-            "is refused"
-        )
-    parts = ("must be str, not int", "expected str instance, int", 'str (not "int")')
-    if any(part in str(wrong) for part in parts):
-        return "words are str: an f-string or str(...) makes one of a number"
-    return str(wrong)
+LAN, KEY = "192.168.0.7:9092", "keys/supernode-0"
+oracle = edited()
 
-
-def require_words(got: Any) -> None:
-    """Raise Wrong, by name, unless these are the words of a command."""
-    if isinstance(got, str):
-        raise Wrong(
-            "this is one str: return a list of words, as no shell will take it apart "
-            "(shlex.split does)"
-        )
-    require_kind(got, [])
-    if not isinstance(got, list | tuple):
-        raise Wrong("return a list of words")
-    for word in got:
-        if isinstance(word, list | tuple):
-            raise Wrong("there is a list in the list: join them by +, or unpack by *")
-        if isinstance(word, int | float):
-            raise Wrong(f"{word} is a number, and words are str: str({word})")
-        if word is None:
-            raise Wrong("None is no word: leave out the options that are not used")
-        if not isinstance(word, str):
-            raise Wrong(f"words are str, and a {type(word).__name__} is none")
-        if word.startswith("--") and " " in word.split("=")[0]:
-            raise Wrong(
-                f"an option and its value are two words (or one, joined by =), and "
-                f"{word!r} is one with a space in it"
-            )
-        if "'" in word or '"' in word:
-            raise Wrong(
-                "there are quotes inside a word: they are for a shell, which removes "
-                "them, and no shell reads this list"
-            )
-    if not got or got[0] != "flower-supernode":
-        raise Wrong("the first word is the program's name, flower-supernode")
-
-
-def require_meaning(got: list[str], case: tuple) -> None:
-    """Raise Wrong, by name, unless the words say what they should."""
-    superlink, partition_id, num_partitions, port, ca, key = case
-    said, extra = Words().parse_known_args(list(got[1:]))
-    if extra:
-        raise Wrong(name_extra(extra, case))
-    require_address(said, superlink, port)
-    require_node_config(said.node_config, partition_id, num_partitions)
-    if said.root_certificates and said.insecure:
-        raise Wrong(
-            "--insecure says without TLS, --root-certificates says with it: Flower "
-            "refuses both together"
-        )
-    if ca is None and said.root_certificates:
-        raise Wrong("no CA is given here, so there is no --root-certificates")
-    if ca is None and not said.insecure:
-        raise Wrong("without a CA the SuperNode must be told so: --insecure")
-    if ca is not None and said.root_certificates != ca:
-        raise Wrong(f"--root-certificates {ca!r} is missing, or names another file")
-    if key is None and said.auth_supernode_private_key:
-        raise Wrong("no key is given here, so there is no --auth-supernode-private-key")
-    if key is not None and said.auth_supernode_private_key != key:
-        raise Wrong(
-            f"--auth-supernode-private-key {key!r} is missing, or names another file"
-        )
-
-
-def name_extra(extra: list[str], case: tuple) -> str:
-    """Name a mistake that leaves words over."""
-    if any(word.startswith(("num-partitions", "partition-id")) for word in extra):
-        return (
-            "--node-config takes one word with a space in it, and here are two: "
-            f'"partition-id={case[1]} num-partitions={case[2]}"'
-        )
-    pieces = [piece for path in case[4:] if path for piece in path.split()[1:]]
-    if set(pieces) & set(extra):
-        return (
-            "a file's name may hold spaces, and was split at one: put it into the "
-            "list as it is"
-        )
-    return f"flower-supernode does not know {extra[0]!r}"
-
-
-def require_address(said: argparse.Namespace, superlink: str, port: int) -> None:
-    """Raise Wrong, by name, if one of the two addresses is wrong."""
-    host, _, other = superlink.rpartition(":")
-    if said.superlink != superlink:
-        raise Wrong(
-            {
-                None: "--superlink is missing: which SuperLink is it to join?",
-                f"http://{superlink}": "Flower wants host:port, without http://",
-                f"https://{superlink}": "Flower wants host:port, without https://",
-                host: "--superlink takes host:port, and the port is gone",
-                f"{host}:{port}": "this is the SuperNode's own port, in --superlink",
-            }.get(said.superlink, "--superlink has another address than was given")
-        )
-    if said.port != str(port):
-        raise Wrong(
-            {
-                None: "--port is missing: without it, all SuperNodes of a machine want "
-                "the same one",
-                other: "--port is the SuperNode's own, not that of the SuperLink",
-            }.get(said.port, "--port has another number than was given")
-        )
-
-
-def require_node_config(text: str | None, partition_id: int, num: int) -> None:
-    """Raise Wrong, by name, unless the node config says which data are a node's."""
-    if text is None:
-        raise Wrong("--node-config is missing: the ClientApp reads its data's number")
-    expected = {"partition-id": f"{partition_id}", "num-partitions": f"{num}"}
-    if "," in text or ";" in text:
-        raise Wrong("a space stands between the two settings, and nothing else")
-    found = dict(part.split("=", 1) for part in text.split() if "=" in part)
-    if found == expected and len(text.split()) == 2:
-        return
-    if set(found) == set(expected):
-        swapped = list(found.values()) == list(reversed(list(expected.values())))
-        raise Wrong(
-            "partition-id and num-partitions are mixed up"
-            if swapped
-            else "--node-config has another number than was given"
-        )
-    if "partition_id" in text or "num_partitions" in text:
-        raise Wrong("the settings have hyphens: partition-id and num-partitions")
-    raise Wrong("--node-config should be like partition-id=0 num-partitions=3")
-
-
-def require_key_refused(answer: Attempt) -> None:
-    """Raise Wrong unless a key without TLS is refused."""
-    case = ("192.168.0.7:9092", 1, 3, 9096, None, KEY)
-    given = dict(zip(NAMES, case, strict=True))
-    sentence = "refuse it by a ValueError, not by a {}"
-    refused, got = answer.refused(*case, sentence=sentence, given=given)
-    if refused:
-        return
-    raise Wrong(
+COMMAND = Exercise(
+    "7.1",
+    "any machine can join your federation by this command.",
+    cases=[
+        Case(
+            *("127.0.0.1:9092", 0, 3, 9095, None, None),
+            gives={
+                "the program": "flower-supernode",
+                "--superlink": "127.0.0.1:9092",
+                "--port": "9095",
+                "--node-config": ["num-partitions=3", "partition-id=0"],
+                "--insecure": True,
+            },
+        ),
+        Case("superlink.example.org:443", 2, 30, 9101, None, None),
+        Case(LAN, 0, 3, 9095, "ca.pem", None, gives={"--root-certificates": "ca.pem"}),
+        Case(LAN, 1, 3, 9096, "ca", KEY, gives={"--auth-supernode-private-key": KEY}),
+        Case(LAN, 1, 3, 9096, "the course/ca.pem", "the course/key 1"),
+        Case(LAN, 1, 3, 9096, None, KEY, gives=ValueError),
+    ],
+    draw=random_command,
+    play=play_command,
+    oracle=oracle,
+    mistakes={
+        "this is one str: return a list of words, as no shell will take it apart "
+        "(shlex.split does)": lambda *args: shlex.join(oracle(*args)),
+        "there is a list in the list: join them by +, or unpack by *": (
+            lambda *args: [*oracle(*args), []]
+        ),
+        "there is a number in the list, and words are str: str(...) makes one of it": (
+            lambda *args: [*oracle(*args), 9095]
+        ),
+        "None is no word: leave out the options that are not used": (
+            lambda *args: [*oracle(*args), None]
+        ),
+        "there are quotes inside a word: they are for a shell, which removes them, and "
+        "no shell reads this list": [
+            edited({DATA: words})
+            for text in (f"'{DATA}'", f'"{DATA}"')
+            for words in ([text], text.split())
+        ],
+        "a file's name may hold spaces, and was split at one: put it into the list as "
+        "it is": lambda *args: oracle(*args)[:7] + " ".join(oracle(*args)[7:]).split(),
+        "--node-config takes one word with a space in it, and here are two": (
+            edited({DATA: DATA.split()})
+        ),
+        "a space stands between the two settings, and nothing else": [
+            edited({DATA: [DATA.replace(" ", sign)]}) for sign in (",", ", ", ";", "; ")
+        ],
+        "the settings have hyphens: partition-id and num-partitions": (
+            edited({DATA: [DATA.replace("-", "_")]})
+        ),
+        "partition-id and num-partitions are mixed up": (
+            edited({DATA: ["partition-id={n} num-partitions={i}"]})
+        ),
+        "an option and its value are two words (or one, joined by =), and one of these "
+        "has a space in it": [
+            edited({WORDS[k]: [f"{WORDS[k]} {WORDS[k + 1]}"], WORDS[k + 1]: []})
+            for k in (1, 3)
+        ],
+        "--port is the SuperNode's own, not that of the SuperLink": (
+            edited({"{own}": ["{to}"]})
+        ),
+        "Flower wants host:port, without http:// or https://": [
+            edited({"{host}:{to}": [f"{scheme}://{{host}}:{{to}}"]})
+            for scheme in ("http", "https")
+        ],
+        "this is the SuperNode's own port, in --superlink": (
+            edited({"{host}:{to}": ["{host}:{own}"]})
+        ),
+        "--superlink takes host:port, and the port is gone": (
+            edited({"{host}:{to}": ["{host}"]})
+        ),
+        "--insecure says without TLS, --root-certificates says with it: Flower refuses "
+        "both together": edited({"{ca}": ["{ca}", "--insecure"]}),
+        "--ssl-ca-certfile is for calls to this SuperNode: the CA of the SuperLink's "
+        "certificate is --root-certificates": (
+            edited({"--root-certificates": ["--ssl-ca-certfile"]})
+        ),
+        "no key is given here, so there is no --auth-supernode-private-key": (
+            edited({"--insecure": [AUTH[0], "None", "--insecure"]})
+        ),
+        "the first word is the program's name, flower-supernode": [
+            edited({"flower-supernode": ["flower-superlink"]}),
+            edited({"flower-supernode": []}),
+        ],
         "a key proves nothing without TLS, and the SuperNode would end at once: raise "
-        "a ValueError",
-        given=given,
-        got=got,
-    )
-
+        "a ValueError": edited(refuse=lambda ca, key: False),
+        "nothing is amiss here, so there is no ValueError: only a key without a CA is "
+        "refused": edited(refuse=lambda ca, key: not ca),
+    },
+    otherwise={
+        "a list": "return a list of words",
+        "kinds of words": "all words are str, and there is at least one",
+        "not understood": "flower-supernode does not know these, or nobody has asked "
+        "for them",
+        "no --superlink": "--superlink is missing: which SuperLink is it to join?",
+        "no --port": "--port is missing: without it, all SuperNodes of a machine want "
+        "the same one",
+        "no --node-config": "--node-config is missing: it says which data are here",
+        "no --root-certificates": "here is a CA: --root-certificates names it",
+        "no --insecure": "without a CA the SuperNode must be told so: --insecure",
+        "no -key": "here is a key: --auth-supernode-private-key names it",
+        "": "this option says something else than was asked for",
+    },
+)
 
 # ------------------------------------------------------------------------- 7.2 diagnose
 
-CAUSES = (
-    "wrong CA",
-    "expired certificate",
-    "no TLS",
-    "unregistered key",
-    "no key",
-    "nothing",
-)
 
-
-def start(option: str = "", port: int = 9095) -> list[str]:
+def start(option: str = "", port: int = 9095) -> str:
     """Return what a SuperNode prints first, started with an option."""
-    return [
-        "INFO :      Starting Flower SuperNode",
-        *{
-            "--insecure": [
-                "WARNING :   Option `--insecure` was set. Starting insecure channel to "
-                "127.0.0.1:9092."
-            ],
-            "no CA": ["INFO :      Using system certificates for TLS connection"],
-        }.get(option, []),
-        "INFO:     Started server process [4711]",
-        "INFO:     Application startup complete.",
-        f"INFO:     Uvicorn running on http://127.0.0.1:{port} (Press CTRL+C to quit)",
-    ]
+    said = {
+        "--insecure": "WARNING :   Option `--insecure` was set. Starting insecure "
+        "channel to 127.0.0.1:9092.\n",
+        "no CA": "INFO :      Using system certificates for TLS connection\n",
+    }
+    return (
+        f"INFO :      Starting Flower SuperNode\n{said.get(option, '')}"
+        "INFO:     Started server process [4711]\n"
+        "INFO:     Application startup complete.\n"
+        f"INFO:     Uvicorn running on http://127.0.0.1:{port} (Press CTRL+C to quit)\n"
+    )
 
 
-def refusal(reason: str) -> list[str]:
+def refusal(reason: str) -> str:
     """Return what a SuperNode prints when it gives up."""
-    handshake = ["ERROR :     SSL/TLS handshake error detected."]
-    return [
-        *(handshake if "SSL" in reason else []),
-        "ERROR :     Exit Code: 305",
-        "Failed to initialize the connection to the SuperLink.",
-        reason,
-        "The SuperNode could not establish a connection to the SuperLink.",
-        "INFO:     Application shutdown complete.",
-    ]
+    tls = "ERROR :     SSL/TLS handshake error detected.\n" if "SSL" in reason else ""
+    return (
+        f"{tls}ERROR :     Exit Code: 305\n"
+        f"Failed to initialize the connection to the SuperLink.\n{reason}\n"
+        "The SuperNode could not establish a connection to the SuperLink.\n"
+        "INFO:     Application shutdown complete.\n"
+    )
 
 
 VERIFY = "[SSL: CERTIFICATE_VERIFY_FAILED] certificate verify failed: "
@@ -269,158 +230,154 @@ NO_KEY = refusal(
     "[code: 2001] SuperNode authentication is enabled. All SuperNodes must be "
     "registered via the CLI."
 )
-DISCONNECTED = [
-    "WARNING :   Giving up reconnection after 2.43 seconds and 3 tries.",
-    *refusal("Server disconnected without sending a response."),
-]
-RETRIES = [
-    f"WARNING :   Connection attempt failed, retrying in {seconds} seconds"
+RETRIES = "".join(
+    f"WARNING :   Connection attempt failed, retrying in {seconds} seconds\n"
     for seconds in ("0.61", "0.44", "3.02")
+)
+GIVES_UP = (
+    "WARNING :   Giving up reconnection after 2.43 seconds and 3 tries.\n"
+    + refusal("Server disconnected without sending a response.")
+)
+CONNECTED = "INFO :      Connection successful after 9.67 seconds and 5 tries.\n"
+LET_IN = (
+    "INFO :      SuperNode ID: 17344450183926050190\n"
+    "INFO :      Starting Flower SuperExec\n"
+)
+MARKS = (
+    "[code",
+    "[SSL",
+    "SuperNode ID",
+    "attempt failed",
+    "certificates",
+    "--insecure",
+)
+
+
+def log(what: str, text: str, cause: str) -> Case:
+    """Make a case of a SuperNode's log, of which the most telling line is shown."""
+    lines = text.splitlines()
+    telling = next((line for m in MARKS for line in lines if m in line), lines[-1])
+    return Case(text, gives=cause, shown={f"log of a SuperNode that {what}": telling})
+
+
+PLAIN = start("--insecure")
+LOGS = [
+    log("trusts another CA", start() + WRONG_CA, "wrong CA"),
+    log("was given no CA", start("no CA") + WRONG_CA, "wrong CA"),
+    log("meets an expired certificate", start() + EXPIRED, "expired certificate"),
+    log("has an unknown key", start(port=42001) + UNREGISTERED, "unregistered key"),
+    log("shows no key", start(port=42004) + NO_KEY, "no key"),
+    log("speaks plain HTTP to TLS", PLAIN + RETRIES, "no TLS"),
+    log("speaks plain HTTP to TLS and gives up", PLAIN + RETRIES + GIVES_UP, "no TLS"),
+    log("was let in", start(port=42004) + LET_IN, "nothing"),
+    log("has just been started without TLS", PLAIN, "nothing"),
+    log("was let in without TLS", PLAIN + LET_IN, "nothing"),
+    log("waits for a SuperLink", start(port=42004) + RETRIES, "nothing"),
+    log("waits, trusting its system's CAs", start("no CA") + RETRIES, "nothing"),
+    log("is let in late", PLAIN + RETRIES + CONNECTED + LET_IN, "nothing"),
+    log("has lost its SuperLink", PLAIN + LET_IN + RETRIES, "nothing"),
+    log(
+        "was refused, then let in", start() + UNREGISTERED + start() + LET_IN, "nothing"
+    ),
+    log("came back too soon", start() + LET_IN + start() + UNREGISTERED, "nothing"),
 ]
-CONNECTED = ["INFO :      Connection successful after 9.67 seconds and 5 tries."]
-LET_IN = [
-    "INFO :      SuperNode ID: 17344450183926050190",
-    "INFO :      Starting Flower SuperExec",
-]
-
-INSECURE_ALONE = (
-    "--insecure is no fault by itself: look for attempts that failed, too, and for a "
-    "SuperNode ID"
-)
-ONCE_IN = (
-    "this SuperNode was let in, once at least: its log says SuperNode ID, and what "
-    "else it says is over or will pass"
-)
-PLAIN = (
-    "it was started with --insecure, and its attempts fail: that is all a SuperNode "
-    "says that speaks plain HTTP to TLS, for ever if there are no --max-retries"
-)
-ONLY_CODE = (
-    "a port may have the digits of a code in it: look for all of [code: 2001] and "
-    "[code: 2004]"
-)
-
-# What happened to the SuperNode, its log, its cause, and what to look at.
-LOGS: tuple[tuple[str, list[str], str, str], ...] = (
-    ("trusts another CA", start() + WRONG_CA, "wrong CA", ""),
-    ("was given no CA", start("no CA") + WRONG_CA, "wrong CA", ""),
-    ("meets an expired certificate", start() + EXPIRED, "expired certificate", ""),
-    (
-        "has a key that nobody registered",
-        start(port=42001) + UNREGISTERED,
-        "unregistered key",
-        ONLY_CODE,
-    ),
-    ("shows no key", start(port=42004) + NO_KEY, "no key", ONLY_CODE),
-    (
-        "speaks plain HTTP to a SuperLink with TLS",
-        start("--insecure") + RETRIES,
-        "no TLS",
-        PLAIN,
-    ),
-    (
-        "speaks plain HTTP to a SuperLink with TLS, and gives up",
-        start("--insecure") + RETRIES[:2] + DISCONNECTED,
-        "no TLS",
-        PLAIN,
-    ),
-    ("was let in", start(port=42004) + LET_IN, "nothing", ONCE_IN),
-    (
-        "has just been started without TLS",
-        start("--insecure"),
-        "nothing",
-        INSECURE_ALONE,
-    ),
-    (
-        "was let in without TLS, as the SuperLink has none",
-        start("--insecure") + LET_IN,
-        "nothing",
-        INSECURE_ALONE,
-    ),
-    (
-        "waits for a SuperLink that is not there yet",
-        start() + RETRIES,
-        "nothing",
-        "attempts that failed are no refusal by themselves: the SuperLink may not be "
-        "there yet, and only --insecure says that there is no TLS",
-    ),
-    (
-        "was let in at the fifth try",
-        start("--insecure") + RETRIES + CONNECTED + LET_IN,
-        "nothing",
-        ONCE_IN,
-    ),
-    (
-        "has lost its SuperLink",
-        start("--insecure") + LET_IN + RETRIES,
-        "nothing",
-        ONCE_IN,
-    ),
-    (
-        "was refused, registered, and started again",
-        start() + UNREGISTERED + start() + LET_IN,
-        "nothing",
-        ONCE_IN,
-    ),
-    (
-        "was killed, and started again too soon",
-        start() + LET_IN + start() + UNREGISTERED,
-        "nothing",
-        ONCE_IN,
-    ),
-)
 
 
-@exercise("7.2", "you can say why a SuperNode stays out, from its log alone.")
-def judge_diagnose(answer: Attempt, rng: random.Random) -> None:
-    """Hand over logs of SuperNodes whose fate is known."""
-    for what, lines, cause, look_at in LOGS:
-        judge_diagnosis(answer, what, lines, cause, look_at)
-    for what, lines, cause, look_at in rng.sample(LOGS, 5):
-        drawn = [with_other_numbers(line, rng) for line in lines]
-        judge_diagnosis(answer, what, drawn, cause, look_at)
-
-
-def with_other_numbers(line: str, rng: random.Random) -> str:
-    """Return a line of a log with its ids, ports and times drawn anew."""
+def random_log(rng: random.Random) -> Case:
+    """Draw a log, with ids, ports and times that are drawn anew."""
+    case = rng.choice(LOGS)
+    (text,) = case.args
     for old in ("17344450183926050190", "4711", "9095", "9.67", "0.61", "3.02"):
         digits = str(rng.randrange(10 ** (len(old) - 1), 10 ** len(old)))
-        line = line.replace(old, f"{digits[0]}.{digits[1:3]}" if "." in old else digits)
-    return line
+        text = text.replace(old, f"{digits[0]}.{digits[1:3]}" if "." in old else digits)
+    return Case(text, gives=case.gives, shown=case.shown)
 
 
-def judge_diagnosis(
-    answer: Attempt, what: str, lines: list[str], cause: str, look_at: str
-) -> None:
-    """Raise Wrong, by name, unless an answer finds what is wrong with a SuperNode."""
-    marks = ("[code", "[SSL", "SuperNode ID", "attempt failed", "--insecure")
-    telling = next((line for m in marks for line in lines if m in line), lines[-1])
-    given = {f"log of a SuperNode that {what}": telling}
-    try:
-        got = answer("\n".join(lines) + "\n")
-    except Wrong as wrong:
-        raise Wrong(str(wrong), given=given) from None
-    if isinstance(got, str) and got == cause:
-        return
-    if not isinstance(got, str) or got not in CAUSES:
-        require_kind(got, "")
-        spelled = isinstance(got, str) and got.strip().casefold() == cause.casefold()
-        sentence = (
-            "say it letter by letter as the task does"
-            if spelled
-            else f"your function should return one of {', '.join(map(repr, CAUSES))}"
-        )
-    elif {got, cause} == {"wrong CA", "expired certificate"}:
-        sentence = (
-            "both logs say CERTIFICATE_VERIFY_FAILED: what follows says whether the CA "
-            "is not trusted or the certificate has expired"
-        )
-    elif look_at is ONLY_CODE and {got, cause} != {"no key", "unregistered key"}:
-        sentence = "the code in the log says what is wrong"
-    else:
-        sentence = look_at or "the line below says what is wrong"
-    raise Wrong(sentence, given=given, expected=cause, got=got)
+SIGNS = {
+    "has expired": "expired certificate",
+    "local issuer": "wrong CA",
+    "[code: 2004]": "unregistered key",
+    "[code: 2001]": "no key",
+}
 
+
+def looking_for(
+    signs: dict[str, str],
+    let_in: str = "SuperNode ID:",
+    plain: tuple[str, ...] = ("--insecure", "attempt failed"),
+    say: Callable = str,
+) -> Callable:
+    """Make an answer that looks for signs, one after the other."""
+
+    def answer(log: str) -> str:
+        if let_in in log:
+            return say("nothing")
+        causes = [cause for sign, cause in signs.items() if sign in log]
+        if not causes and all(sign in log for sign in plain):
+            causes = ["no TLS"]
+        return say([*causes, "nothing"][0])
+
+    return answer
+
+
+DIAGNOSIS = Exercise(
+    "7.2",
+    "you can say why a SuperNode stays out, from its log alone.",
+    cases=LOGS,
+    draw=random_log,
+    mistakes={
+        "both logs say CERTIFICATE_VERIFY_FAILED: what follows says whether the CA is "
+        "not trusted or the certificate has expired": [
+            looking_for({sign: cause} | SIGNS)
+            for sign in ("CERTIFICATE_VERIFY_FAILED", "certificate verify", "[SSL")
+            for cause in ("wrong CA", "expired certificate")
+        ],
+        "the word certificate stands in other logs, too: look for all of 'certificate "
+        "has expired'": [
+            looking_for({"certificate": "expired certificate"} | SIGNS),
+            looking_for(SIGNS | {"certificate": "expired certificate"}),
+        ],
+        "a port may have the digits of a code in it: look for all of [code: 2001] and "
+        "[code: 2004]": [
+            looking_for({"2004": "unregistered key", "2001": "no key"} | SIGNS),
+            looking_for({"2001": "no key", "2004": "unregistered key"} | SIGNS),
+        ],
+        "the two codes are mixed up: 2004 is a key that nobody registered, 2001 is no "
+        "key": looking_for(
+            SIGNS | {"[code: 2001]": "unregistered key", "[code: 2004]": "no key"}
+        ),
+        "the code in the log says what is wrong": (
+            looking_for({sign: SIGNS[sign] for sign in ("has expired", "local issuer")})
+        ),
+        "this SuperNode was let in, once at least: its log says SuperNode ID, and what "
+        "else it says is over or will pass": [
+            looking_for(SIGNS, let_in="?"),
+            looking_for(SIGNS, let_in="Connection successful"),
+        ],
+        "--insecure is no fault by itself: look for attempts that failed, too, and for "
+        "a SuperNode ID": [
+            looking_for(SIGNS, plain=("--insecure",)),
+            looking_for(SIGNS, plain=("--insecure",), let_in="?"),
+        ],
+        "attempts that failed are no refusal by themselves: the SuperLink may not be "
+        "there yet, and only --insecure says that there is no TLS": (
+            looking_for(SIGNS, plain=("attempt failed",))
+        ),
+        "it was started with --insecure, and its attempts fail: that is all a "
+        "SuperNode says that speaks plain HTTP to TLS, for ever if there are no "
+        "--max-retries": [
+            looking_for(SIGNS, plain=("Server disconnected",)),
+            looking_for(SIGNS | {"Server disconnected": "nothing"}),
+            looking_for(SIGNS, plain=("--insecure", "handshake error")),
+        ],
+        "say it letter by letter as the task does": [
+            looking_for(SIGNS, say=say)
+            for say in (str.capitalize, str.title, str.upper, str.lower)
+        ],
+    },
+    otherwise="this is not what the log says: return one of 'wrong CA', 'expired "
+    "certificate', 'no TLS', 'unregistered key', 'no key', 'nothing'",
+)
 
 # ---------------------------------------------------------------------- 7.3 read_rounds
 
