@@ -30,19 +30,12 @@ from unittest.mock import patch
 from flwr.app import ArrayRecord, Context, RecordDict, UserConfig
 from flwr.clientapp import ClientApp
 from flwr.common.config import validate_config
-from flwr.common.constant import SUPERLINK_NODE_ID
 from flwr.serverapp import ServerApp
 from flwr.serverapp.strategy import Result, Strategy
 from tqdm.auto import tqdm
 
 from course_utils import isolation, with_progress
-from course_utils.grid import Delivery, InProcessGrid
-
-# The checks of the exercises know these under the names that they had here.
-_AppImage = isolation.AppImage
-_copy_message, _copy_records = isolation.copy_message, isolation.copy_records
-_get_identity, _identity = isolation.get_identity, isolation.identity
-_stamp = isolation.stamp
+from course_utils.grid import SUPERLINK_NODE_ID, Delivery, InProcessGrid
 
 FLOWER_LOGGER = logging.getLogger("flwr")
 # Flower logs many lines a round. Lessons show a table instead, and warnings only.

@@ -259,11 +259,11 @@ def test_the_wrong_number_of_arguments_gives_a_sentence(exercise) -> None:
 
 @every_exercise
 def test_a_check_leaves_the_process_as_it_was(exercise) -> None:
-    from course_utils import runtime
+    from course_utils import isolation
 
-    before = runtime._get_identity()
+    before = isolation.get_identity()
     verdict(exercise.name, exercise.solution())
-    assert runtime._get_identity() == before
+    assert isolation.get_identity() == before
 
 
 # ------------------------------------------------------------ the machinery

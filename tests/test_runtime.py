@@ -628,11 +628,11 @@ def test_a_run_without_a_strategy_says_that_it_has_no_result() -> None:
 
 
 def test_the_process_is_as_it_was_after_a_run() -> None:
-    before = runtime._get_identity()
+    before = isolation.get_identity()
     start = Strategy.start
     with pytest.raises(ZeroDivisionError):
         run_in_process(fedavg(), app_that(raising), num_supernodes=2)
-    assert runtime._get_identity() == before
+    assert isolation.get_identity() == before
     assert Strategy.start is start
 
 

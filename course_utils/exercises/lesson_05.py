@@ -20,7 +20,6 @@ from flwr.app import (
     RecordDict,
 )
 from flwr.clientapp import ClientApp
-from flwr.common.constant import PARTITION_ID_KEY, SUPERLINK_NODE_ID, ErrorCode
 
 from course_utils.exercises.engine import (
     Attempt,
@@ -33,7 +32,12 @@ from course_utils.exercises.engine import (
 )
 from course_utils.exercises.messages import RUN_ID, as_client, instruction, numpy_of
 from course_utils.exercises.values import close
-from course_utils.grid import InProcessGrid
+from course_utils.grid import (
+    PARTITION_ID_KEY,
+    SUPERLINK_NODE_ID,
+    ErrorCode,
+    InProcessGrid,
+)
 from course_utils.isolation import copy_message, identity
 
 Arrays = dict[str, np.ndarray]

@@ -482,6 +482,7 @@ PYPROJECT = Exercise(
         default({"greeting": 'say "hi"'}, **{"value of greeting": "str 'say \"hi\"'"}),
         default({"folder": "C:\\new\\data", "tag": "it's", "empty": ""}),
         default({"label": "3", "flag": "true"}, **{"value of label": "str '3'"}),
+        default({"course": "kurs \U0001f338"}),
     ],
     draw=random_app,
     play=play_app,
@@ -496,6 +497,8 @@ PYPROJECT = Exercise(
             slip(write=lambda v: f'"{v}"' if isinstance(v, str) else in_toml(v)),
             slip(write=lambda v: f"'{v}'" if isinstance(v, str) else in_toml(v)),
         ],
+        "json.dumps has turned an emoji into two halves, which TOML refuses: "
+        "ensure_ascii=False leaves it whole": slip(write=json.dumps),
         "this has become a text, and the app would calculate with it: no quotes around "
         "numbers, true and false": [
             slip(write="'{}'".format),

@@ -16,14 +16,10 @@ from flwr.app import (
     RecordDict,
     UserConfig,
 )
-from flwr.common.constant import (
-    NUM_PARTITIONS_KEY,
-    PARTITION_ID_KEY,
-    SUPERLINK_NODE_ID,
-)
 
 from course_utils.exercises.engine import Attempt, Wrong, require_kind
 from course_utils.exercises.words import explain
+from course_utils.grid import NUM_PARTITIONS_KEY, PARTITION_ID_KEY, SUPERLINK_NODE_ID
 from course_utils.isolation import AppImage, copy_records, identity, stamp
 
 RUN_ID = 7
