@@ -296,7 +296,7 @@ class Exercise:
     def judge(self, answer: Attempt, rng: random.Random) -> None:
         """Raise Wrong unless an answer does on all cases what is right."""
         with time_limit(LIMIT):
-            cases = self.all_cases(rng)
+            cases, passed = self.all_cases(rng), []
             while cases:
                 seed = 0 if cases[0] in self.cases else rng.getrandbits(62)
                 right = self.right(cases[0], seed)
@@ -304,12 +304,13 @@ class Exercise:
                 at = self.difference(right, seen)
                 if at is not None:
                     break
+                passed.append((cases[0], seed, right))
                 cases = cases[1:]
             else:
                 return
         try:
             with time_limit(NAMING):
-                sentence = self._named(answer, cases, right, seen, at, seed)
+                sentence = self._named(answer, passed, cases, right, seen, at, seed)
         except TookTooLong:
             sentence = None
         raise self._wrong(sentence, cases[0], right, seen, at)
@@ -317,6 +318,7 @@ class Exercise:
     def _named(
         self,
         answer: Attempt,
+        passed: list[tuple[Case, int, Facts]],
         cases: list[Case],
         right: Facts,
         seen: Facts,
@@ -326,7 +328,7 @@ class Exercise:
         """Return the sentence of the mistake that behaves as the answer does.
 
         It does so to the end, or else up to the first difference. Where several do,
-        later cases tell which is meant.
+        the cases that the answer has passed tell which is meant, and then later ones.
         """
         alike: list[tuple[str, Callable]] = []
         as_far: list[tuple[str, Callable]] = []
@@ -339,6 +341,15 @@ class Exercise:
             elif self._alike(made[: at + 1], seen[: at + 1]):
                 as_far.append((sentence, program))
         found = alike or as_far
+        for case, its_seed, its_right in passed:
+            if len({sentence for sentence, _ in found}) < 2:
+                break
+            found = [
+                (sentence, program)
+                for sentence, program in found
+                if self.difference(its_right, self._made(program, case, its_seed))
+                is None
+            ] or found
         for case in cases[1:]:
             if len({sentence for sentence, _ in found}) < 2:
                 break
