@@ -14,7 +14,7 @@ test: .venv/complete lint
 	$(BIN)/python -m pytest -n 3 --nbval tests notebooks $(if $(LESSON),--lesson $(LESSON)) $(ARGS)
 
 notebooks: .venv/complete
-	$(BIN)/python notebooks/build.py $(ARGS)
+	$(BIN)/python notebooks/tools/build.py $(ARGS)
 
 bench: .venv/complete
 	$(BIN)/python tests/bench.py $(ARGS)
@@ -23,7 +23,7 @@ bench: .venv/complete
 picture: .venv/complete
 	$(BIN)/python tests/picture.py
 
-# For teachers: notebooks/INSTRUCTOR.md
+# For teachers: notebooks/teaching/INSTRUCTOR.md
 blank: .venv/installed
 	$(BIN)/python notebooks/tools/blank.py $(ARGS)
 
@@ -43,7 +43,7 @@ minutes: .venv/complete
 publish-links: .venv/complete
 	$(BIN)/python notebooks/tools/publish_links.py --repo "$(REPO)" --tag "$(TAG)"
 
-# A federation of a whole room: notebooks/classroom.md
+# A federation of a whole room: notebooks/teaching/classroom.md
 superlink: .venv/installed
 	$(BIN)/python -m course_utils.classroom superlink $(ARGS)
 
@@ -54,7 +54,7 @@ run: .venv/installed
 	$(BIN)/python -m course_utils.classroom run $(ARGS)
 
 lint: .venv/complete
-	$(BIN)/ruff check . && $(BIN)/ruff format --check course_utils tests notebooks/*.py notebooks/tools
+	$(BIN)/ruff check . && $(BIN)/ruff format --check course_utils tests notebooks/tools
 
 # Made once, and again only when the list of dependencies changes: what a learner needs,
 .venv/installed: pyproject.toml requirements.txt

@@ -1,7 +1,8 @@
 """A federation of a whole room: one SuperLink, and a SuperNode on every laptop.
 
 ``python -m course_utils.classroom superlink`` is for the teacher, ``… supernode LINE``
-for a participant, and ``… run`` starts a run. How to use them: notebooks/classroom.md.
+for a participant, and ``… run`` starts a run. How to use them:
+notebooks/teaching/classroom.md.
 """
 
 import argparse

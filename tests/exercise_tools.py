@@ -16,7 +16,7 @@ from types import CodeType
 import jupytext
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT / "notebooks"))
+sys.path.insert(0, str(ROOT / "notebooks" / "tools"))
 sys.path.append(str(ROOT / "notebooks" / "flower_app"))  # what lesson 06 imports
 import build  # noqa: E402
 

@@ -13,7 +13,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "notebooks"
-sys.path[:0] = [str(NOTEBOOKS), str(NOTEBOOKS / "tools")]
+sys.path.insert(0, str(NOTEBOOKS / "tools"))
 import build  # noqa: E402
 import minutes  # noqa: E402
 

@@ -475,7 +475,7 @@ def figures_in(path: Path) -> int:
 BROKEN = [
     new_markdown_cell("| a | b |\n|---|\n| 1 | 2 |"),
     new_markdown_cell("<details><summary>Hint 1</summary></details>"),
-    new_markdown_cell("[a page](classroom.md#No-Such-Heading)"),
+    new_markdown_cell("[a page](teaching/classroom.md#No-Such-Heading)"),
     new_code_cell("from tqdm.auto import tqdm\n\nbar = tqdm(total=3)"),
     new_code_cell(
         "from IPython.display import HTML, display\n"
@@ -511,7 +511,7 @@ NOTICED = [
     ),
     (
         lambda notebook: a_page_opens_rendered_at_its_heading(notebook, seconds=5),
-        "does not show classroom.md at 'No-Such-Heading' after 5 s",
+        "does not show teaching/classroom.md at 'No-Such-Heading' after 5 s",
     ),
 ]
 

@@ -19,7 +19,7 @@ from course_utils import data, model, partitions, plots, runtime
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOKS = ROOT / "notebooks"
-sys.path[:0] = [str(NOTEBOOKS), str(NOTEBOOKS / "tools")]
+sys.path.insert(0, str(NOTEBOOKS / "tools"))
 import build  # noqa: E402
 import slides  # noqa: E402
 

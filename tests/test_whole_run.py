@@ -99,7 +99,7 @@ IDS = (
         (["tests/test_data.py", "course_utils/data.py"], set(range(10))),
         (["tests/browser.py"], set(range(10))),
         (["pyproject.toml"], set(range(10))),
-        (["notebooks/build.py"], set(range(10))),
+        (["notebooks/tools/build.py"], set(range(10))),
         (["course_utils/exercises/messages.py"], set(range(10))),
         ([], set()),
     ],

@@ -1085,7 +1085,7 @@ check("7.3", read_rounds)
 #
 # In class, a teacher starts a SuperLink with `make superlink`, which prints one line for
 # each participant, and every laptop joins with `make supernode`: the page
-# [A federation in the classroom](classroom.md) says how, and what to do with only one
+# [A federation in the classroom](teaching/classroom.md) says how, and what to do with only one
 # machine.
 #
 # The lesson is over. End everything, and look whether anything is left:

@@ -13,14 +13,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import build
 import jupytext
 import nbformat
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "notebooks"))
-import build  # noqa: E402
 
 FOLDER = ROOT / "grading"
 SCHEMA = 3

@@ -12,7 +12,7 @@ from pathlib import Path
 import nbformat
 
 NOTEBOOKS = Path(__file__).resolve().parents[1]
-LEFT_OUT = ("source", "tools", "build.py", "INSTRUCTOR.md", "__pycache__")
+LEFT_OUT = ("source", "tools", "INSTRUCTOR.md", "__pycache__")
 LEFT_OUT += (".ipynb_checkpoints", "results")
 """What is for those who change the course, and what running it leaves behind."""
 

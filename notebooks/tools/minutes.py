@@ -15,13 +15,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import build
 from nbclient import NotebookClient
 from nbformat import NotebookNode
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-import build
-
-PAGE = build.NOTEBOOKS / "INSTRUCTOR.md"
+PAGE = build.NOTEBOOKS / "teaching" / "INSTRUCTOR.md"
 
 # Set so that the lessons take as long as they did when learners logged each cell. The
 # rule below says these numbers, so that the page says what was done.

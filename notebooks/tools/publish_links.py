@@ -7,14 +7,12 @@ badge. It runs no notebook: no output depends on the address.
 
 import argparse
 import re
-import sys
 from pathlib import Path
 
+import build
 import nbformat
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(ROOT / "notebooks"))
-import build  # noqa: E402
 
 IMAGE = "![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)"
 LESSON = re.compile(

@@ -17,16 +17,15 @@ from collections import defaultdict
 from importlib.util import find_spec
 from pathlib import Path
 
+import build
 import nbformat
+from assignment import without_relative_links
 from nbconvert import SlidesExporter
 from nbformat import NotebookNode
 from nbformat.v4 import new_markdown_cell
 from traitlets.config import Config
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT / "notebooks"))
-import build  # noqa: E402
-from assignment import without_relative_links  # noqa: E402
 
 FOLDER = ROOT / "build" / "slides"
 BEGIN, OUTPUT_ONLY = "slide", "slide-output"

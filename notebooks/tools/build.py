@@ -33,7 +33,7 @@ from nbformat import NotebookNode
 from nbformat.v4 import new_code_cell
 from nbgrader.preprocessors import ClearSolutions
 
-NOTEBOOKS = Path(__file__).parent
+NOTEBOOKS = Path(__file__).parents[1]
 SOURCES = NOTEBOOKS / "source"
 GLOSSARY = NOTEBOOKS / "glossary.md"
 UNSTAMPED = "/OWNER/"
@@ -111,7 +111,7 @@ def make_notebook(source: Path, *, solved: bool = False) -> NotebookNode:
         # Seen from the folder of the solutions, a page lies one folder up.
         for cell in notebook.cells:
             if cell.cell_type == "markdown":
-                cell.source = re.sub(r"\]\((\w+\.md)", r"](../\1", cell.source)
+                cell.source = re.sub(r"\]\(((?:\w+/)?\w+\.md)", r"](../\1", cell.source)
     if is_published():
         path = f"solutions/{source.stem}.ipynb" if solved else f"{source.stem}.ipynb"
         add_opening(notebook, path)
