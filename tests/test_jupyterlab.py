@@ -440,8 +440,7 @@ def test_a_stored_notebook_is_good_to_look_at(path, lab, shelf) -> None:
         checks_say(notebook, SOLVED if solved else LEARNER)
         keep_pictures(notebook)
         nothing_is_wider_than_the_page(notebook)
-        if lesson(path) < 7:  # there, lines of Flower's log are printed as they are
-            no_line_is_broken(notebook)
+        no_line_is_broken(notebook)
         if lesson(path) in (0, 7):  # what the others link to, other tests look up
             a_page_opens_rendered_at_its_heading(notebook)
 

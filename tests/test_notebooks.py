@@ -102,8 +102,6 @@ def wide_lines(notebook) -> list[str]:
 
 @every_notebook
 def test_no_stored_line_is_wider_than_the_page(source, path, solved) -> None:
-    if path.stem.startswith("07"):
-        pytest.xfail("it prints lines of Flower's log as they are")
     assert not wide_lines(read(path))
 
 
@@ -307,6 +305,7 @@ def test_code_cells_keep_their_size(source) -> None:
 
 
 PAGES = [*SOURCES, *sorted(ROOT.glob("*.md")), *sorted(NOTEBOOKS.glob("*.md"))]
+PAGES += sorted(NOTEBOOKS.glob("teaching/*.md"))
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 
 

@@ -1237,8 +1237,7 @@ print("no process, no folder")
 #   which floats were added.
 # - **`flwr list`, `flwr log`, `flwr stop`** work as long as there is a SuperLink. Each
 #   `flwr` command that needs one starts it in the background, and it stays: stop it
-#   with `kill`.
-# - **Exit code 0** says that the run was accepted. `flwr list` says how it ended.
+#   with `kill`. How a run ended, `flwr list` says, and no exit code.
 # - **A run ships** the app's folder, without what its `.gitignore` names, and
 #   **installs** its dependencies anew, unless the variable forbids it. **Older code**
 #   translates by the table.
