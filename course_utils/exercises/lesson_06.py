@@ -130,8 +130,8 @@ SETTINGS = Exercise(
         },
         "this is the name of a table: flattened, the app has no key of that name, so "
         "raise a ValueError": slip(knows=lambda defaults: defaults | flat(defaults)),
-        "this key is in a table, so the app has it by both names only, as in "
-        "optimizer.lr: raise a ValueError": slip(
+        "this key is in a table: the app knows it with the table's name before it, as "
+        "in optimizer.lr, so raise a ValueError": slip(
             knows=lambda defaults: flat(defaults) | flat(defaults, name="{1}".format)
         ),
         "your function changed what it was given: work on a copy": (
@@ -165,6 +165,9 @@ def play_saving(answer: Attempt, result: Result, before: dict | None) -> Iterato
             answer(result, folder)
         except Wrong as wrong:
             refused = isinstance(wrong.raised, ValueError | RuntimeError)
+            if result.arrays and isinstance(wrong.raised, ValueError):
+                sentence = f"{wrong}. This result has arrays: nothing is to be refused"
+                raise Wrong(sentence) from None
             if result.arrays or not wrong.raised:
                 raise
             if not refused:
@@ -257,7 +260,7 @@ SAVING = Exercise(
     "your run leaves a model that can be read back, or fails.",
     cases=[
         Case(
-            result_of([0.5]),
+            result_of([0.5, 1.5]),
             None,
             shown=NO_FOLDER,
             gives={
@@ -265,13 +268,15 @@ SAVING = Exercise(
                     *("runs", "runs/first"),
                     *("runs/first/final_model.pt", "runs/first/metrics.json"),
                 ],
-                "values": {"w": [0.5], "n": [1]},
-                "train-by-clients": {"1": {"loss": 0.5, "all": [0.5, 2.0]}},
-                "evaluate-by-clients": {"1": {"loss": 0.25}},
-                "evaluate-by-server": {"0": {"loss": 3.0}, "1": {"loss": 2.0}},
+                "values": {"w": [0.5, 1.5], "n": [2]},
+                "train-by-clients": {
+                    "1": {"loss": 0.5, "all": [0.5, 2.0]},
+                    "2": {"loss": 1.5, "all": [1.5, 2.0]},
+                },
+                "evaluate-by-clients": {"1": {"loss": 0.25}, "2": {"loss": 0.75}},
+                "evaluate-by-server": {str(i): {"loss": 3.0 - i} for i in range(3)},
             },
         ),
-        Case(result_of([0.5, 2.5]), None, shown="two rounds"),
         Case(result_of([0.5], by_clients=False), {}, shown="no evaluation by clients"),
         Case(
             result_of([0.5], by_server=False), {}, shown="no evaluation by the server"
@@ -480,7 +485,8 @@ PYPROJECT = Exercise(
         default({}, defaults=[]),
         default({"momentum": 1.0, "tiny": 1e-05}, **{"value of tiny": "float 1e-05"}),
         default({"greeting": 'say "hi"'}, **{"value of greeting": "str 'say \"hi\"'"}),
-        default({"folder": "C:\\new\\data", "tag": "it's", "empty": ""}),
+        default({"folder": "C:\\new\\data", "tag": "it's", "blanks": " a  "}),
+        default({"empty": "", "seed": 0, "flag": False}),
         default({"label": "3", "flag": "true"}, **{"value of label": "str '3'"}),
     ],
     draw=random_app,

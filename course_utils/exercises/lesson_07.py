@@ -181,7 +181,12 @@ COMMAND = Exercise(
         "a key proves nothing without TLS, and the SuperNode would end at once: raise "
         "a ValueError": edited(refuse=lambda ca, key: False),
         "nothing is amiss here, so there is no ValueError: only a key without a CA is "
-        "refused": edited(refuse=lambda ca, key: not ca),
+        "refused": [
+            edited(refuse=lambda ca, key: not ca),
+            edited(refuse=lambda ca, key: not key),
+            edited(refuse=lambda ca, key: key),
+            edited(refuse=lambda ca, key: ca and not key),
+        ],
     },
     otherwise={
         "a list": "return a list of words",
@@ -240,10 +245,9 @@ RETRIES = "".join(
     f"WARNING :   Connection attempt failed, retrying in {seconds} seconds\n"
     for seconds in ("0.61", "0.44", "3.02")
 )
-GIVES_UP = (
-    "WARNING :   Giving up reconnection after 2.43 seconds and 3 tries.\n"
-    + refusal("Server disconnected without sending a response.")
-)
+GIVES_UP = "WARNING :   Giving up reconnection after 2.43 seconds and 3 tries.\n"
+CUT_OFF = GIVES_UP + refusal("Server disconnected without sending a response.")
+NOBODY = GIVES_UP + refusal("All connection attempts failed")
 CONNECTED = "INFO :      Connection successful after 9.67 seconds and 5 tries.\n"
 LET_IN = (
     "INFO :      SuperNode ID: 17344450183926050190\n"
@@ -274,11 +278,12 @@ LOGS = [
     log("has an unknown key", start(port=42001) + UNREGISTERED, "unregistered key"),
     log("shows no key", start(port=42004) + NO_KEY, "no key"),
     log("speaks plain HTTP to TLS", PLAIN + RETRIES, "no TLS"),
-    log("speaks plain HTTP to TLS and gives up", PLAIN + RETRIES + GIVES_UP, "no TLS"),
+    log("speaks plain HTTP to TLS and gives up", PLAIN + RETRIES + CUT_OFF, "no TLS"),
     log("was let in", start(port=42004) + LET_IN, "nothing"),
     log("has just been started without TLS", PLAIN, "nothing"),
     log("was let in without TLS", PLAIN + LET_IN, "nothing"),
     log("waits for a SuperLink", start(port=42004) + RETRIES, "nothing"),
+    log("finds no SuperLink", start(port=42001) + RETRIES + NOBODY, "nothing"),
     log("waits, trusting its system's CAs", start("no CA") + RETRIES, "nothing"),
     log("is let in late", PLAIN + RETRIES + CONNECTED + LET_IN, "nothing"),
     log("has lost its SuperLink", PLAIN + LET_IN + RETRIES, "nothing"),
