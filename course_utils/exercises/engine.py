@@ -9,11 +9,13 @@ its sentence. Where there is none, it says the first difference itself.
 
 import inspect
 import random
+import re
 import sysconfig
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from itertools import zip_longest
 from typing import Any
 
@@ -169,8 +171,9 @@ class Exercise:
         Draws a case. Three are drawn for each check.
     oracle : Callable, optional
         A right answer that is not the solution: says what drawn cases give.
-    mistakes : Mapping[str, Callable or Sequence[Callable]]
-        Sentences, each with a wrong answer (or several) that it names.
+    mistakes : Mapping[str, str or Callable or Sequence]
+        Sentences, each with a wrong answer (or several) that it names: a function, or
+        an edit of the oracle's text, ``"old -> new"``.
     otherwise : str or Mapping[str, str]
         What to say on other mistakes; if several, by the end of a fact's name, with
         "no " before it for a fact that is missing.
@@ -188,7 +191,7 @@ class Exercise:
     cases: Sequence[Case] = ()
     draw: Callable[[random.Random], Case] | None = None
     oracle: Callable | None = None
-    mistakes: Mapping[str, Callable | Sequence[Callable]] = field(default_factory=dict)
+    mistakes: Mapping[str, Any] = field(default_factory=dict)
     otherwise: str | Mapping[str, str] = "the result differs"
     play: Callable[..., Iterable[tuple[str, Any]]] | None = None
     parts: Sequence[str] = ()
@@ -201,9 +204,9 @@ class Exercise:
     def programs(self) -> list[tuple[str, Callable]]:
         """Return all mistakes as pairs of a sentence and a wrong answer."""
         return [
-            (sentence, program)
+            (sentence, each if callable(each) else edited(self.oracle, each))
             for sentence, made in self.mistakes.items()
-            for program in (made if isinstance(made, list | tuple) else [made])
+            for each in (made if isinstance(made, list | tuple) else [made])
         ]
 
     def all_cases(self, rng: random.Random) -> list[Case]:
@@ -380,6 +383,26 @@ class Exercise:
                 return said
         ends = (said for end, said in self.otherwise.items() if name.endswith(end))
         return next(ends, f"{name}: this differs")
+
+
+@cache
+def edited(function: Callable, edits: str) -> Callable:
+    """Return a function with other text in it: a line for each edit, "old -> new".
+
+    Raises
+    ------
+    ValueError
+        If what is to be replaced is not there, or more than once.
+    """
+    source = textwrap.dedent(inspect.getsource(function))
+    for edit in edits.split("\n"):
+        old, new = re.fullmatch(r"\s*(.*?) -> ?(.*)", edit).groups()
+        if source.count(old) != 1:
+            raise ValueError(f"{old!r} is not once in {function.__name__}.")
+        source = source.replace(old, new)
+    namespace = dict(function.__globals__)
+    exec(source, namespace)
+    return namespace[function.__name__]
 
 
 def _play_plainly(parts: Sequence[str], answer: Callable, *args: Any) -> Iterator:

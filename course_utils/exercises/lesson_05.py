@@ -2,9 +2,10 @@
 
 import math
 import random
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache, partial
+from functools import cache
 from itertools import combinations, groupby
 from typing import Any
 
@@ -62,16 +63,13 @@ def play_draws(answer: Attempt, *args: Any, times: int = 1) -> Iterator:
         yield "positions drawn together", sorted(pairs)
 
 
-def draw(
-    nodes: list[int],
-    fraction: float,
-    minimum: int,
-    *,
-    count: Callable = lambda part, minimum, nodes: max(int(part), minimum),
-    pick: Callable = random.sample,
-) -> Any:
-    """Do the exercise, perhaps with a slip."""
-    return pick(nodes, count(fraction * len(nodes), minimum, nodes))
+def draw(node_ids: list[int], fraction: float, minimum: int) -> list[int]:
+    """Draw positions: the oracle."""
+    n = len(node_ids)
+    part = fraction * n
+    count = max(int(part), minimum)
+    chosen = random.sample(range(n), count)
+    return [node_ids[i] for i in chosen]
 
 
 def random_draw(rng: random.Random) -> Case:
@@ -81,29 +79,10 @@ def random_draw(rng: random.Random) -> Case:
     return Case(nodes, share, rng.randint(1, len(nodes)))
 
 
-def seeded(nodes: list[int], count: int) -> list[int]:
-    """Draw the same each time."""
-    return random.Random(3).sample(nodes, count)
-
-
-def neighbours(nodes: list[int], count: int) -> list[int]:
-    """Draw one node, and those that stand behind it."""
-    begin = random.randrange(len(nodes))
-    return (nodes + nodes)[begin : begin + count]
-
-
-def shuffle(nodes: list[int], count: int) -> list[int]:
-    """Shuffle the list that was given."""
-    random.shuffle(nodes)
-    return nodes[:count]
-
-
 def drawn(not_in: Sequence[int] = (), number: int = 0) -> dict[str, Any]:
     """Return some of what is right for a case."""
     return {"not in node_ids": list(not_in), "number of nodes": number}
 
-
-slip = partial(partial, draw)
 
 NODES = Exercise(
     "5.1",
@@ -115,66 +94,61 @@ NODES = Exercise(
         Case(TEN, 0.1, 3, gives=drawn(number=3)),
         Case(TEN, 0.0, 2, gives=drawn(number=2)),
         # That some two are never drawn together in 300 draws has no chance to speak of.
-        Case(TEN, 0.5, 1, times=300, gives=drawn(number=5)),
+        Case(TEN[1:], 0.5, 1, times=300, gives=drawn(number=4)),
     ],
     draw=random_draw,
     play=play_draws,
-    oracle=partial(
-        draw, pick=lambda nodes, n: [nodes[i] for i in torch.randperm(len(nodes))[:n]]
-    ),
+    oracle=draw,
     mistakes={
         "a part of a node is cut off, neither rounded nor rounded up": [
-            slip(count=lambda part, minimum, nodes: max(math.ceil(part), minimum)),
-            slip(count=lambda part, minimum, nodes: max(round(part), minimum)),
+            "int(part) -> math.ceil(part)",
+            "int(part) -> round(part)",
         ],
         "these are fewer than minimum: it counts, too": [
-            slip(count=lambda part, minimum, nodes: int(part)),
-            slip(count=lambda part, minimum, nodes: part and max(int(part), minimum)),
-            slip(count=lambda part, minimum, nodes: max(int(part), 1)),
+            "max(int(part), minimum) -> int(part)",
+            "max(int(part), minimum) -> int(part) and max(int(part), minimum)",
+            "max(int(part), minimum) -> max(int(part), 1)",
         ],
         "the larger of the two numbers counts, fraction of the nodes or minimum: here "
-        "it is the smaller": [
-            slip(count=lambda part, minimum, nodes: min(int(part), minimum)),
-            slip(count=lambda part, minimum, nodes: minimum),
-        ],
-        "draw the larger of the two numbers, not their sum": slip(
-            count=lambda part, minimum, nodes: min(int(part) + minimum, len(nodes))
+        "it is the smaller": ["max( -> min(", "max(int(part), minimum) -> minimum"],
+        "draw the larger of the two numbers, not their sum": (
+            "max(int(part), minimum) -> min(int(part) + minimum, n)"
         ),
-        "these are all nodes: draw some of them": slip(
-            count=lambda part, minimum, nodes: len(nodes)
-        ),
+        "these are all nodes: draw some of them": "max(int(part), minimum) -> n",
         "a node was drawn more than once: random.sample draws without putting back, "
-        "random.choices does not": slip(
-            pick=lambda nodes, n: random.choices(nodes, k=n)
+        "random.choices does not": (
+            "random.sample(range(n), count) -> random.choices(range(n), k=count)"
         ),
         "every call draws the same nodes: let chance decide, and do not seed it in the "
-        "function": slip(pick=seeded),
-        "these are always the first of the list: let chance decide": slip(
-            pick=lambda nodes, n: nodes[:n]
+        "function": "random.sample -> random.Random(3).sample",
+        "these are always the first of the list: let chance decide": (
+            "random.sample(range(n), count) -> range(count)"
         ),
-        "these are always the last of the list: let chance decide": slip(
-            pick=lambda nodes, n: nodes[len(nodes) - n :]
+        "these are always the last of the list: let chance decide": (
+            "random.sample(range(n), count) -> range(n - count, n)"
         ),
         "some nodes are never drawn together: draw each by chance, not neighbours in "
-        "the list": slip(pick=neighbours),
-        "some nodes are never drawn: all should have the same chance": slip(
-            pick=lambda nodes, n: random.sample(nodes[: max(n, len(nodes) - 1)], n)
+        "the list": (
+            "random.sample(range(n), count) -> random.randrange(n)\n"
+            "i in chosen -> i in [(chosen + k) % n for k in range(count)]"
         ),
-        "these are positions in the list: return the ids that stand there": slip(
-            pick=lambda nodes, n: random.sample(range(len(nodes)), n)
+        "some nodes are never drawn: all should have the same chance": (
+            "range(n), -> range(max(count, n - 1)),"
         ),
-        "your function changed what it was given: work on a copy": slip(pick=shuffle),
+        "these are positions in the list: return the ids that stand there": (
+            "[node_ids[i] for i in chosen] -> chosen"
+        ),
+        "your function changed what it was given: work on a copy": (
+            "chosen = -> random.shuffle(node_ids); chosen ="
+        ),
         "fraction * len(node_ids) is no whole number: int(...) makes one of it": [
-            slip(count=lambda part, minimum, nodes: max(part, minimum), pick=pick)
-            for pick in (
-                random.sample,
-                lambda nodes, n: random.choices(nodes, k=n),
-                lambda nodes, n: np.random.choice(nodes, n, replace=False),
-                lambda nodes, n: nodes[:n],
-                lambda nodes, n: [random.choice(nodes) for _ in range(n)],
-            )
+            "int(part) -> part",
+            "int(part) -> part\nrandom.sample(range(n), count) -> range(n)[:count]",
+            "int(part) -> part\nrandom.sample(range(n), count) -> range(count)",
+            "int(part) -> part\nsample(range(n), count) -> choices(node_ids, k=count)",
+            "int(part) -> part\nrandom.sample(range(n), -> np.random.choice(n, ",
         ],
-        "your function should return a list": slip(pick=lambda nodes, n: n),
+        "your function should return a list": "[node_ids[i] for i in chosen] -> count",
     },
     otherwise={
         "not in node_ids": "your function should return ids from node_ids, and nothing "
@@ -226,30 +200,14 @@ def random_replies(rng: random.Random) -> Case:
     return replies_of(clients, rng.choice(["eval-accuracy", "eval-loss"]))
 
 
-def read(
-    replies: list[Message],
-    key: str,
-    *,
-    opens: bool = False,
-    mean: Callable = lambda n, v, replies: float(np.average(v, weights=n)),
-    guard: bool = True,
-    nobody: Any = None,
-    count: Callable = lambda good, replies: len(replies) - len(good),
-    says: Callable = lambda mean, failed: (mean, failed),
-) -> Any:
-    """Do the exercise, perhaps with a slip."""
-    good = [r.content["metrics"] for r in replies if opens or not r.has_error()]
-    sizes, values = [m["num-examples"] for m in good], [m[key] for m in good]
-    found = mean(sizes, values, replies) if good or not guard else nobody
-    return says(found, count(good, replies))
+def read(replies: list[Message], key: str) -> tuple[float | None, int]:
+    """Average by NumPy: the oracle."""
+    good = [r.content["metrics"] for r in replies if not r.has_error()]
+    failed = len(replies) - len(good)
+    n, v = [m["num-examples"] for m in good], [m[key] for m in good]
+    mean = np.average(v, weights=n) if good else None
+    return mean, failed
 
-
-def dot(sizes: list[int], values: list[float]) -> float:
-    """Return the sum of products, in Python's numbers."""
-    return sum(n * value for n, value in zip(sizes, values, strict=True))
-
-
-slip = partial(partial, read)
 
 REPLIES = Exercise(
     "5.2",
@@ -268,57 +226,52 @@ REPLIES = Exercise(
     oracle=read,
     parts=["the mean", "how many replies are errors"],
     mistakes={
-        "every client counts equally: weight by num-examples": slip(
-            mean=lambda n, v, replies: np.mean(v)
-        ),
+        "every client counts equally: weight by num-examples": ", weights=n -> ",
         "an error reply has no content to read: ask reply.has_error() before you open "
-        "it": slip(opens=True),
+        "it": " if not r.has_error() -> ",
         "an error reply is no metric of 0: leave it out of the mean": [
-            slip(mean=lambda n, v, replies: sum(v) / len(replies)),
-            slip(  # with as many examples as the others have on average
-                mean=lambda n, v, replies: (
-                    dot(n, v) / sum(n) * len(v) / max(len(replies), 1)
-                )
-            ),
+            "np.average(v, weights=n) -> sum(v) / len(replies)",
+            # With as many examples as the others have on average.
+            "weights=n) -> weights=n) * len(v) / len(replies)",
         ],
-        "divide by all num-examples: the weighted metrics are only summed": slip(
-            mean=lambda n, v, replies: dot(n, v)
+        "divide by all num-examples: the weighted metrics are only summed": (
+            "np.average(v, weights=n) -> np.dot(n, v)"
         ),
-        "divide by the sum of num-examples, not by the number of replies": slip(
-            mean=lambda n, v, replies: dot(n, v) / len(replies)
+        "divide by the sum of num-examples, not by the number of replies": (
+            "np.average(v, weights=n) -> np.dot(n, v) / len(replies)"
         ),
-        "divide by the sum of num-examples, not by the number of clients": slip(
-            mean=lambda n, v, replies: dot(n, v) / len(v)
+        "divide by the sum of num-examples, not by the number of clients": (
+            "np.average(v, weights=n) -> np.dot(n, v) / len(v)"
         ),
         "this is the mean of another metric: key says which": [
-            lambda replies, key, other=other: read(replies, other)
-            for other in ("eval-accuracy", "eval-loss", "train-loss")
+            f'm[key] -> m["{key}"]'
+            for key in ("eval-accuracy", "eval-loss", "train-loss")
         ],
-        "this is the number of examples: average the metric": slip(
-            mean=lambda n, v, replies: np.mean(n)
+        "this is the number of examples: average the metric": (
+            "np.average(v, weights=n) -> np.mean(n)"
         ),
         "if no reply carries a metric, there is no mean: return None for it": [
-            slip(guard=False, mean=lambda n, v, replies: dot(n, v) / sum(n)),
-            slip(guard=False),
-            slip(nobody=math.nan),
+            " if good else None -> ",
+            "np.average(v, weights=n) if good else None -> 0 / sum(n)",
+            "if good else None -> if good else math.nan",
         ],
-        "nobody has measured anything, so no number is right: return None": slip(
-            nobody=0.0
+        "nobody has measured anything, so no number is right: return None": (
+            "if good else None -> if good else 0.0"
         ),
-        "a mean of 0.0 is a mean: return None only if no reply carries a metric": slip(
-            says=lambda mean, failed: (mean or None, failed)
+        "a mean of 0.0 is a mean: return None only if no reply carries a metric": (
+            "return mean, -> return mean or None,"
         ),
-        "there are replies with a metric: return their mean, not None": slip(
-            mean=lambda n, v, replies: None
+        "there are replies with a metric: return their mean, not None": (
+            "return mean, -> return None,"
         ),
-        "these are the replies that carry a metric: count those that failed": slip(
-            count=lambda good, replies: len(good)
+        "these are the replies that carry a metric: count those that failed": (
+            "len(replies) - len(good) -> len(good)"
         ),
-        "these are all replies: count those that failed": slip(
-            count=lambda good, replies: len(replies)
+        "these are all replies: count those that failed": (
+            "len(replies) - len(good) -> len(replies)"
         ),
-        "mean and number are mixed up: the mean comes first": slip(
-            says=lambda mean, failed: (failed, mean)
+        "mean and number are mixed up: the mean comes first": (
+            "return mean, failed -> return failed, mean"
         ),
     },
     otherwise={
@@ -453,9 +406,11 @@ def play_run(answer: Attempt, script: Script) -> Iterator[tuple[str, Any]]:
     for i, (kind, sent) in enumerate([(kind, [*sent]) for kind, sent in waves]):
         number = f"round {i // 2 + 1}: "
         yield number + "message type", kind
-        asked = sorted(map(grid.client, sent))
-        if not raised or len(asked) >= len(CLIENTS):
-            yield number + f"clients asked to {kind}", asked
+        asked = Counter(map(grid.client, sent))
+        if not raised or len(sent) >= len(CLIENTS):
+            some = f"{len(asked)} of {len(CLIENTS)}"
+            said = "a node twice in a row" if len(sent) > len(asked) else some
+            yield number + f"nodes asked to {kind}", said
         records = [message.content.get("arrays") for message in sent]
         is_there = all(isinstance(record, ArrayRecord) for record in records)
         yield number + 'an ArrayRecord "arrays"', is_there
@@ -477,80 +432,52 @@ def play_run(answer: Attempt, script: Script) -> Iterator[tuple[str, Any]]:
 RUN_PARTS = ("the best arrays", "their accuracy", "how many rounds were run")
 
 
-@dataclass
-class Loop:
-    """The exercise by hand, perhaps with a slip."""
+def ask(
+    grid: Any,
+    kind: str,
+    arrays: ArrayRecord,
+    number: int,
+    *,
+    name: str = "arrays",
+    key: str = "server-round",
+    clients: slice = slice(3),
+) -> list[RecordDict]:
+    """Ask the nodes, and return what those answer that do not fail."""
+    content = RecordDict({name: arrays, "config": ConfigRecord({key: number})})
+    nodes = list(grid.get_node_ids())[clients]
+    replies = grid.send_and_receive([Message(content, node, kind) for node in nodes])
+    return [reply.content for reply in replies if not reply.has_error()]
 
-    kinds: tuple[str, ...] = ("train", "evaluate")
-    nodes: tuple[int, ...] = (0, 1, 2)
-    first: int = 1
-    step: int = 1
-    config: str = "server-round"
-    arrays: str = "arrays"
-    last: int = 0
-    patience: int = 0
-    floor: float = -math.inf
-    resets: bool = True
-    ties: bool = False
-    by_last: bool = False
-    begin: Callable = lambda initial, best, latest: latest
-    tested: Callable = lambda before, after: after
-    merge: Callable = np.average
-    weights: Callable = lambda metrics, sizes: [m["num-examples"] for m in metrics]
-    returns: Callable = lambda best, latest: (best[0], best[1], latest[2])
 
-    def __call__(
-        self, grid: Any, arrays: ArrayRecord, max_rounds: int, patience: int
-    ) -> Any:
-        """Lead the run."""
-        initial, stale, bar = arrays, 0, self.floor
-        best = latest = (arrays, self.floor, 0)
-        for number in range(1, max_rounds + self.last + 1):
-            before = self.begin(initial, best[0], arrays)
-            for kind in self.kinds:
-                model = before if kind == "train" else self.tested(before, arrays)
-                contents = self.send(grid, kind, model, number)
-                if kind == "train":
-                    sizes = [c["metrics"]["num-examples"] for c in contents]
-                    arrays = self.average(contents, sizes)
-                    accuracy = 0.0
-                elif kind == "evaluate":
-                    metrics = [c["metrics"] for c in contents]
-                    accuracy = np.average(
-                        [m["eval-accuracy"] for m in metrics],
-                        weights=self.weights(metrics, sizes),
-                    )
-            latest = (arrays, accuracy, number)
-            stale += 1
-            if accuracy > bar or (self.ties and accuracy == bar):
-                stale = 0 if self.resets else stale - 1
-            if accuracy > best[1]:
-                best = latest
-            bar = accuracy if self.by_last else best[1]
-            if stale >= patience + self.patience:
-                break
-        return self.returns(best, latest)
+def sizes_of(contents: list[RecordDict]) -> list[int]:
+    """Return the clients' numbers of examples."""
+    return [content["metrics"]["num-examples"] for content in contents]
 
-    def send(
-        self, grid: Any, kind: str, arrays: ArrayRecord, number: int
-    ) -> list[RecordDict]:
-        """Ask the nodes, and return what those answer that do not fail."""
-        config = ConfigRecord({self.config: self.first + self.step * (number - 1)})
-        content = RecordDict({self.arrays: arrays, "config": config})
-        nodes = [list(grid.get_node_ids())[i] for i in self.nodes]
-        messages = [Message(content, node, kind) for node in nodes]
-        replies = grid.send_and_receive(messages)
-        return [reply.content for reply in replies if not reply.has_error()]
 
-    def average(self, contents: list[RecordDict], sizes: list[int]) -> ArrayRecord:
-        """Merge the models of replies."""
-        models = [numpy_of(content["arrays"]) for content in contents]
-        return record_of(
-            {
-                name: self.merge(np.stack([m[name] for m in models]), 0, sizes)
-                for name in models[0]
-            }
-        )
+def merge(contents: list[RecordDict], sizes: list[int], total: float) -> ArrayRecord:
+    """Add up the clients' models, each times its size, and divide by a total."""
+    models = [numpy_of(content["arrays"]) for content in contents]
+    stacked = {name: np.stack([m[name] for m in models]) for name in models[0]}
+    return record_of({k: np.tensordot(sizes, v, 1) / total for k, v in stacked.items()})
+
+
+def lead(grid: Any, initial: ArrayRecord, max_rounds: int, patience: int) -> tuple:
+    """Lead a run by hand: the oracle."""
+    arrays, accuracy = best, best_accuracy = initial, -math.inf
+    stale = 0
+    for number in range(1, max_rounds + 1):
+        trained = ask(grid, "train", arrays, number)
+        sizes = sizes_of(trained)
+        arrays = merge(trained, sizes, sum(sizes))
+        tested = ask(grid, "evaluate", arrays, number)
+        found = [content["metrics"]["eval-accuracy"] for content in tested]
+        accuracy = np.average(found, weights=sizes_of(tested))
+        stale += 1
+        if accuracy > best_accuracy:
+            best, best_accuracy, stale = arrays, accuracy, 0
+        if stale >= patience:
+            break
+    return best, best_accuracy, number
 
 
 def run_of(*args: Any, gives: Any = None, **more: Any) -> Case:
@@ -621,109 +548,114 @@ TRAIN_UNTIL = Exercise(
     ],
     draw=random_run,
     play=play_run,
-    oracle=Loop(),
+    oracle=lead,
     mistakes={
         "no message has crossed the grid: send the nodes train messages": (
             lambda grid, arrays, max_rounds, patience: (arrays, 0.0, 0)
         ),
-        "the run begins with an evaluation: begin each round with training": [
-            Loop(kinds=("evaluate", "train"), weights=lambda metrics, sizes: None),
-        ],
+        "the run begins with an evaluation: begin each round with training": (
+            'trained = -> ask(grid, "evaluate", arrays, number); trained ='
+        ),
         "a node is asked to train twice in a row: after each training, ask all nodes "
-        "to evaluate the new model": Loop(kinds=("train",), patience=99),
+        "to evaluate the new model": '"evaluate", -> "train",',
         "a node is asked to evaluate twice in a row: one evaluation of the new model "
-        "ends the round": Loop(kinds=("train", "evaluate", "evaluate")),
-        "2 of 3 nodes are asked to train: ask all of them": [
-            Loop(nodes=pair) for pair in combinations(CLIENTS, 2)
-        ],
-        "1 of 3 nodes is asked to train: ask all of them": [
-            Loop(nodes=(i,)) for i in CLIENTS
-        ],
-        'a message carries the model, as an ArrayRecord named "arrays"': [
-            Loop(arrays="model"),
-            Loop(arrays="parameters"),
-        ],
-        'a train message needs "server-round" in a ConfigRecord named "config"': Loop(
-            config="round"
+        "ends the round": 'tested = -> ask(grid, "evaluate", arrays, number); tested =',
+        "2 of 3 nodes are asked to train: ask all of them": (
+            '"train", arrays, number -> "train", arrays, number, clients=slice(2)'
         ),
-        "server-round counts from 1": Loop(first=0),
-        "server-round says the round before: it rises by 1 in each round": Loop(step=0),
+        "1 of 3 nodes is asked to train: ask all of them": (
+            '"train", arrays, number -> "train", arrays, number, clients=slice(1)'
+        ),
+        "2 of 3 nodes are asked to evaluate: ask all of them": (
+            '"evaluate", arrays, number -> "evaluate", arrays, number, clients=slice(2)'
+        ),
+        'a message carries the model, as an ArrayRecord named "arrays"': (
+            '"train", arrays, number -> "train", arrays, number, name="model"'
+        ),
+        'a train message needs "server-round" in a ConfigRecord named "config"': (
+            '"train", arrays, number -> "train", arrays, number, key="round"'
+        ),
+        "server-round counts from 1": (
+            '"train", arrays, number -> "train", arrays, number - 1'
+        ),
+        "server-round says the round before: it rises by 1 in each round": (
+            '"train", arrays, number -> "train", arrays, 1'
+        ),
         "this round begins with the initial model again: begin with the one that the "
-        "round before has made": Loop(begin=lambda initial, best, latest: initial),
+        "round before has made": '"train", arrays -> "train", initial',
         "this round begins with the best model: begin with the one that the round "
-        "before has made, better or not": Loop(
-            begin=lambda initial, best, latest: best
+        "before has made, better or not": '"train", arrays -> "train", best',
+        "this is the model from before the round: evaluate the new one": (
+            "arrays = merge( -> before = arrays; arrays = merge(\n"
+            '"evaluate", arrays -> "evaluate", before'
         ),
-        "this is the model from before the round: evaluate the new one": Loop(
-            tested=lambda before, after: before
-        ),
-        "every client counts equally in the model: weight by num-examples": Loop(
-            merge=lambda values, axis, sizes: np.mean(values, axis)
+        "every client counts equally in the model: weight by num-examples": (
+            "(trained, sizes, sum(sizes)) -> (trained, [1] * len(sizes), len(sizes))"
         ),
         "this is one client's model: average those of all": [
-            Loop(merge=lambda values, axis, sizes: values[-1]),
-            Loop(merge=lambda values, axis, sizes: values[0]),
+            "(trained, sizes, sum(sizes)) -> (trained[-1:], [1], 1)",
+            "(trained, sizes, sum(sizes)) -> (trained[:1], [1], 1)",
         ],
-        "the models are only summed: divide by the sum of num-examples": Loop(
-            merge=lambda values, axis, sizes: np.tensordot(sizes, values, 1)
+        "the models are only summed: divide by the sum of num-examples": (
+            "sum(sizes)) -> 1)"
         ),
-        "divide by the num-examples of the clients that did not fail": Loop(
-            merge=lambda values, axis, sizes: np.tensordot(sizes, values, 1) / 100
+        "divide by the num-examples of the clients that did not fail": (
+            "sum(sizes)) -> sum(TRAIN_SIZES))"
         ),
         "a round more than max_rounds was begun: it ends the run, whatever the "
-        "accuracy": [Loop(last=1), Loop(last=99, patience=99)],
-        "the run ends a round before max_rounds, though patience is left": Loop(
-            last=-1
+        "accuracy": [
+            "max_rounds + 1 -> max_rounds + 2",
+            "max_rounds + 1 -> 99\n>= patience -> >= 99",
+        ],
+        "the run ends a round before max_rounds, though patience is left": (
+            "max_rounds + 1 -> max_rounds"
         ),
         "the first round is always a new best, even with an accuracy of 0: begin "
-        "below any accuracy": Loop(floor=0.0),
+        "below any accuracy": "= initial, -math.inf -> = initial, 0.0",
         "the run ends a round too late: stop with the last of patience rounds without "
-        "a new best": Loop(patience=1),
-        "the run ends too early: patience rounds in a row may bring no new best": Loop(
-            patience=-1
+        "a new best": ">= patience -> > patience",
+        "the run ends too early: patience rounds in a row may bring no new best": (
+            ">= patience -> >= patience - 1"
         ),
         "the rounds without a new best are not in a row: a new best sets their count "
-        "back to 0": Loop(resets=False),
-        "an accuracy that only equals the best is no new best": Loop(ties=True),
+        "back to 0": "arrays, accuracy, 0 -> arrays, accuracy, stale - 1",
+        "an accuracy that only equals the best is no new best": [
+            "accuracy > best_accuracy -> accuracy >= best_accuracy",
+            "stale += 1 -> stale = 0 if accuracy == best_accuracy else stale + 1",
+        ],
         "compare with the best accuracy so far, not with that of the round before": (
-            Loop(by_last=True)
+            "accuracy = np.average -> last = accuracy; accuracy = np.average\n"
+            "stale += 1 -> stale = 0 if accuracy > last else stale + 1"
         ),
         "the run goes on to max_rounds: stop after patience rounds with no new best": (
-            Loop(patience=99)
+            ">= patience -> >= 99"
         ),
         "the first of the three should be an ArrayRecord: the best arrays": [
-            Loop(returns=lambda best, latest: (best[1], best[0], latest[2])),
-            Loop(returns=lambda best, latest: (numpy_of(best[0]), best[1], latest[2])),
+            "return best, best_accuracy -> return best_accuracy, best",
+            "return best, -> return numpy_of(best),",
         ],
-        "these are the arrays of the last round: keep those of the best": Loop(
-            returns=lambda best, latest: (latest[0], best[1], latest[2])
+        "these are the arrays of the last round: keep those of the best": (
+            "return best, -> return arrays,"
         ),
-        "this is the accuracy of the last round: return that of the best": Loop(
-            returns=lambda best, latest: (best[0], latest[1], latest[2])
+        "this is the accuracy of the last round: return that of the best": (
+            "return best, best_accuracy -> return best, accuracy"
         ),
         "arrays and accuracy are those of the last round: return those of the best": (
-            Loop(returns=lambda best, latest: latest)
+            "return best, best_accuracy -> return arrays, accuracy"
         ),
         "these are the initial arrays: keep those of the best round": (
-            lambda grid, arrays, *more: (arrays, *Loop()(grid, arrays, *more)[1:])
+            "return best, -> return initial,"
         ),
-        "every client counts equally in the accuracy: weight by num-examples": Loop(
-            weights=lambda metrics, sizes: None
+        "every client counts equally in the accuracy: weight by num-examples": (
+            ", weights=sizes_of(tested) -> "
         ),
         "weight an accuracy by the num-examples of the evaluate replies: these are "
-        "those of the train replies": Loop(
-            weights=lambda metrics, sizes: (
-                sizes if len(sizes) == len(metrics) else TRAIN_SIZES[: len(metrics)]
-            )
-        ),
-        "this is the number of the best round: say how many were run": Loop(
-            returns=lambda best, latest: best
+        "those of the train replies": "sizes_of(tested) -> sizes",
+        "this is the number of the best round: say how many were run": (
+            "best_accuracy, number -> best_accuracy, number - stale"
         ),
         "this is max_rounds: say how many rounds were run": (
-            lambda grid, arrays, max_rounds, patience: (
-                *Loop()(grid, arrays, max_rounds, patience)[:2],
-                max_rounds,
-            )
+            "best_accuracy, number -> best_accuracy, max_rounds"
         ),
     },
     otherwise={
