@@ -4,7 +4,7 @@ import argparse
 import random
 import re
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any, NoReturn
 
@@ -56,24 +56,26 @@ def play_command(answer: Attempt, *args: Any) -> Iterator:
     yield "--isolation", said.isolation or "subprocess"
 
 
-WORDS = ["flower-supernode", "--superlink", "{host}:{to}", "--port", "{own}"]
+AT, TO, OWN = "{host}:{to}", "{to}", "{own}"
+WORDS = ["flower-supernode", "--superlink", AT, "--port", OWN]
 DATA = "partition-id={i} num-partitions={n}"
 TLS, NO_TLS = ["--root-certificates", "{ca}"], ["--insecure"]
 AUTH = ["--auth-supernode-private-key", "{key}"]
 
 
 def edited(
-    edits: Mapping[str, list[str]] | None = None,
+    old: str = "",
+    *new: str,
     refuse: Callable = lambda ca, key: key and not ca,
 ) -> Callable:
-    """Make an answer of which a word or two are others, or that refuses others."""
+    """Make an answer with other words for one of its words, or that refuses others."""
 
     def words(link: str, i: int, n: int, port: int, ca: Any, key: Any) -> list[str]:
         if refuse(ca, key):
             raise ValueError("There is no TLS.")
         trust = [*(TLS if ca else NO_TLS), *(AUTH if key else [])]
         row = [[word] for word in (*WORDS, "--node-config", DATA, *trust)]
-        row = [(edits or {}).get(word, [word]) for (word,) in row]
+        row = [new if word == [old] else word for word in row]
         host, to = link.split(":")
         values = {"host": host, "to": to, "own": port, "ca": ca, "key": key}
         return [word.format(**values, i=i, n=n) for words in row for word in words]
@@ -129,54 +131,42 @@ COMMAND = Exercise(
         ),
         "there are quotes inside a word: they are for a shell, which removes them, and "
         "no shell reads this list": [
-            edited({DATA: words})
-            for text in (f"'{DATA}'", f'"{DATA}"')
-            for words in ([text], text.split())
+            *(edited(DATA, f"'{DATA}'"), edited(DATA, *f"'{DATA}'".split())),
+            *(edited(DATA, f'"{DATA}"'), edited(DATA, *f'"{DATA}"'.split())),
         ],
         "a file's name may hold spaces, and was split at one: put it into the list as "
         "it is": lambda *args: oracle(*args)[:7] + " ".join(oracle(*args)[7:]).split(),
         "--node-config takes one word with a space in it, and here are two": (
-            edited({DATA: DATA.split()})
+            edited(DATA, *DATA.split())
         ),
         "a space stands between the two settings, and nothing else": [
-            edited({DATA: [DATA.replace(" ", sign)]}) for sign in (",", ", ", ";", "; ")
+            edited(DATA, DATA.replace(" ", sign)) for sign in (",", ", ", ";", "; ")
         ],
         "the settings have hyphens: partition-id and num-partitions": (
-            edited({DATA: [DATA.replace("-", "_")]})
+            edited(DATA, DATA.replace("-", "_"))
         ),
         "partition-id and num-partitions are mixed up": (
-            edited({DATA: ["partition-id={n} num-partitions={i}"]})
+            edited(DATA, "partition-id={n} num-partitions={i}")
         ),
         "an option and its value are two words (or one, joined by =), and one of these "
-        "has a space in it": [
-            edited({WORDS[k]: [f"{WORDS[k]} {WORDS[k + 1]}"], WORDS[k + 1]: []})
-            for k in (1, 3)
-        ],
-        "--port is the SuperNode's own, not that of the SuperLink": (
-            edited({"{own}": ["{to}"]})
+        "has a space in it": (
+            lambda *args: [*oracle(*args)[:3], f"--port {args[3]}", *oracle(*args)[5:]]
         ),
+        "--port is the SuperNode's own, not that of the SuperLink": edited(OWN, TO),
         "Flower wants host:port, without http:// or https://": [
-            edited({"{host}:{to}": [f"{scheme}://{{host}}:{{to}}"]})
-            for scheme in ("http", "https")
+            edited(AT, f"{scheme}://{AT}") for scheme in ("http", "https")
         ],
-        "this is the SuperNode's own port, in --superlink": (
-            edited({"{host}:{to}": ["{host}:{own}"]})
-        ),
-        "--superlink takes host:port, and the port is gone": (
-            edited({"{host}:{to}": ["{host}"]})
-        ),
+        "this is the SuperNode's own port, in --superlink": edited(AT, "{host}:{own}"),
+        "--superlink takes host:port, and the port is gone": edited(AT, "{host}"),
         "--insecure says without TLS, --root-certificates says with it: Flower refuses "
-        "both together": edited({"{ca}": ["{ca}", "--insecure"]}),
+        "both together": edited("{ca}", "{ca}", "--insecure"),
         "--ssl-ca-certfile is for calls to this SuperNode: the CA of the SuperLink's "
-        "certificate is --root-certificates": (
-            edited({"--root-certificates": ["--ssl-ca-certfile"]})
-        ),
+        "certificate is --root-certificates": edited(TLS[0], "--ssl-ca-certfile"),
         "no key is given here, so there is no --auth-supernode-private-key": (
-            edited({"--insecure": [AUTH[0], "None", "--insecure"]})
+            edited("--insecure", AUTH[0], "None", "--insecure")
         ),
         "the first word is the program's name, flower-supernode": [
-            edited({"flower-supernode": ["flower-superlink"]}),
-            edited({"flower-supernode": []}),
+            edited(WORDS[0], *other) for other in (["flower-superlink"], [])
         ],
         "a key proves nothing without TLS, and the SuperNode would end at once: raise "
         "a ValueError": edited(refuse=lambda ca, key: False),
