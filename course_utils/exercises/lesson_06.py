@@ -192,7 +192,8 @@ def in_files(folder: Path) -> Iterator:
     with suppress(Exception):  # safe, as it was written just now
         state = torch.load(folder / MODEL, weights_only=False)
     named = state.items() if isinstance(state, Mapping) else [("file", state)]
-    yield "types", {k: f"{type(v)} {getattr(v, 'dtype', '')}" for k, v in named}
+    kinds = {k: v.dtype if isinstance(v, torch.Tensor) else type(v) for k, v in named}
+    yield "types", {key: str(kind) for key, kind in kinds.items()}
     yield "values", state
     with suppress(ValueError):
         metrics = json.loads((folder / METRICS).read_bytes())
@@ -396,12 +397,13 @@ def play_app(answer: Attempt, name: str, module: str, config: dict) -> Iterator:
     texts = [project["version"], app["publisher"]]
     yield "texts", [isinstance(text, str) and bool(text.strip()) for text in texts]
     yield from ((key, app["components"].get(key)) for key in ("serverapp", "clientapp"))
-    places = dict(find_keys(settings))
+    places, defaults = dict(find_keys(settings)), app.get("config", {})
     for key in config:
-        yield f"table of {key}", places.get(key, "none")
-        value = app.get("config", {}).get(key)
+        where = "tool.flwr.app.config" if key in defaults else places.get(key, "none")
+        yield f"table of {key}", where
+        value = defaults.get(key)
         yield f"value of {key}", f"{type(value).__name__} {value!r}"
-    yield "defaults", sorted(app.get("config", {}))
+    yield "defaults", sorted(defaults)
 
 
 def find_keys(table: dict, place: str = "") -> Iterator[tuple[str, str]]:
