@@ -400,9 +400,9 @@ def play_app(answer: Attempt, name: str, module: str, config: dict) -> Iterator:
     places, defaults = dict(find_keys(settings)), app.get("config", {})
     for key in config:
         where = "tool.flwr.app.config" if key in defaults else places.get(key, "none")
-        yield f"table of {key}", where
+        yield f"{key}: table", where
         value = defaults.get(key)
-        yield f"value of {key}", f"{type(value).__name__} {value!r}"
+        yield f"{key}: value", f"{type(value).__name__} {value!r}"
     yield "defaults", sorted(defaults)
 
 
@@ -427,7 +427,6 @@ def write_app(
     config: dict,
     *,
     write: Callable = in_toml,
-    head: str = "[tool.flwr.app.config]",
     package: str = "{module}.",
     apps: tuple[str, str] = ("server_app:app", "client_app:app"),
     more: dict | None = None,
@@ -445,7 +444,7 @@ def write_app(
         [tool.flwr.app.components]
         serverapp = "{before}{apps[0]}"
         clientapp = "{before}{apps[1]}"
-        {head}
+        [tool.flwr.app.config]
     """ + "\n".join(lines)
 
 
@@ -481,15 +480,15 @@ PYPROJECT = Exercise(
             serverapp="federated_digits.server_app:app",
             clientapp="federated_digits.client_app:app",
             defaults=["lr", "num-server-rounds"],
-            **{"table of lr": "tool.flwr.app.config", "value of lr": "float 0.01"},
+            **{"lr: table": "tool.flwr.app.config", "lr: value": "float 0.01"},
         ),
         default({"scheme": "iid", "verbose": True, "centralized": False}),
         default({}, defaults=[]),
-        default({"momentum": 1.0, "tiny": 1e-05}, **{"value of tiny": "float 1e-05"}),
-        default({"greeting": 'say "hi"'}, **{"value of greeting": "str 'say \"hi\"'"}),
+        default({"momentum": 1.0, "tiny": 1e-05}, **{"tiny: value": "float 1e-05"}),
+        default({"greeting": 'say "hi"'}, **{"greeting: value": "str 'say \"hi\"'"}),
         default({"folder": "C:\\new\\data", "tag": "it's", "blanks": " a  "}),
         default({"empty": "", "seed": 0, "flag": False}),
-        default({"label": "3", "flag": "true"}, **{"value of label": "str '3'"}),
+        default({"label": "3", "flag": "true"}, **{"label: value": "str '3'"}),
     ],
     draw=random_app,
     play=play_app,
@@ -532,11 +531,6 @@ PYPROJECT = Exercise(
         "this is a file: name the module, with dots, as in an import": slip(
             package="{module}/", apps=("server_app.py:app", "client_app.py:app")
         ),
-        "defaults belong in [tool.flwr.app.config]": [
-            slip(head=""),
-            slip(head="[tool.flwr.config]"),
-            slip(head="[project.config]"),
-        ],
         "there are defaults that were not asked for: the keys come from config": (
             slip(more={"seed": 0})
         ),
@@ -546,6 +540,7 @@ PYPROJECT = Exercise(
         "texts": 'version and publisher should be texts, such as "1.0.0"',
         "app": "this does not lead to app in the package's module",
         "defaults": "the defaults should be those in config, and no others",
-        "": "all that is in config should stand in [tool.flwr.app.config] as it is",
+        "table": "all defaults in config should stand in [tool.flwr.app.config]",
+        "value": "each default should arrive as what it is: json.dumps writes it so",
     },
 )

@@ -190,7 +190,8 @@ COMMAND = Exercise(
         "no --root-certificates": "here is a CA: --root-certificates names it",
         "no --insecure": "without a CA the SuperNode must be told so: --insecure",
         "no -key": "here is a key: --auth-supernode-private-key names it",
-        "": "this option says something else than was asked for",
+        "--node-config": "--node-config says something else than was given",
+        "": "this option says something else than was given",
     },
 )
 
