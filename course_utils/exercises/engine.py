@@ -369,9 +369,9 @@ class Exercise:
         name, value = seen[at] if at < len(seen) else ("", NOTHING)
         wanted, expected = right[at] if at < len(right) else (name, NOTHING)
         if isinstance(expected, Wrong) and not sentence:
-            sentence = f"refuse this by a {type(expected.raised).__name__}"
+            sentence = f"refuse this: raise {type(expected.raised).__name__}"
             if isinstance(value, Wrong) and value.raised:
-                sentence += f", not by a {type(value.raised).__name__}"
+                sentence += f", not {type(value.raised).__name__}"
         if isinstance(value, Wrong):  # with words of its own
             shown = value.shown | {"given": case.shown}
             return Wrong(sentence or str(value), **shown)

@@ -2,13 +2,19 @@
 
 import argparse
 import random
+import re
 import shlex
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from typing import Any, NoReturn
 
-from course_utils.exercises import Attempt, Wrong, close, exercise, require_kind
-from course_utils.exercises.engine import Case, Exercise
+from course_utils.exercises.engine import (
+    Attempt,
+    Case,
+    Exercise,
+    Wrong,
+    require_kind,
+)
 
 # ----------------------------------------------------------------- 7.1 supernode_words
 
@@ -50,24 +56,26 @@ def play_command(answer: Attempt, *args: Any) -> Iterator:
     yield "--isolation", said.isolation or "subprocess"
 
 
-WORDS = ["flower-supernode", "--superlink", "{host}:{to}", "--port", "{own}"]
+AT, TO, OWN = "{host}:{to}", "{to}", "{own}"
+WORDS = ["flower-supernode", "--superlink", AT, "--port", OWN]
 DATA = "partition-id={i} num-partitions={n}"
 TLS, NO_TLS = ["--root-certificates", "{ca}"], ["--insecure"]
 AUTH = ["--auth-supernode-private-key", "{key}"]
 
 
 def edited(
-    edits: Mapping[str, list[str]] | None = None,
+    old: str = "",
+    *new: str,
     refuse: Callable = lambda ca, key: key and not ca,
 ) -> Callable:
-    """Make an answer of which a word or two are others, or that refuses others."""
+    """Make an answer with other words for one of its words, or that refuses others."""
 
     def words(link: str, i: int, n: int, port: int, ca: Any, key: Any) -> list[str]:
         if refuse(ca, key):
             raise ValueError("There is no TLS.")
         trust = [*(TLS if ca else NO_TLS), *(AUTH if key else [])]
         row = [[word] for word in (*WORDS, "--node-config", DATA, *trust)]
-        row = [(edits or {}).get(word, [word]) for (word,) in row]
+        row = [new if word == [old] else word for word in row]
         host, to = link.split(":")
         values = {"host": host, "to": to, "own": port, "ca": ca, "key": key}
         return [word.format(**values, i=i, n=n) for words in row for word in words]
@@ -123,59 +131,52 @@ COMMAND = Exercise(
         ),
         "there are quotes inside a word: they are for a shell, which removes them, and "
         "no shell reads this list": [
-            edited({DATA: words})
-            for text in (f"'{DATA}'", f'"{DATA}"')
-            for words in ([text], text.split())
+            *(edited(DATA, f"'{DATA}'"), edited(DATA, *f"'{DATA}'".split())),
+            *(edited(DATA, f'"{DATA}"'), edited(DATA, *f'"{DATA}"'.split())),
         ],
         "a file's name may hold spaces, and was split at one: put it into the list as "
         "it is": lambda *args: oracle(*args)[:7] + " ".join(oracle(*args)[7:]).split(),
         "--node-config takes one word with a space in it, and here are two": (
-            edited({DATA: DATA.split()})
+            edited(DATA, *DATA.split())
         ),
         "a space stands between the two settings, and nothing else": [
-            edited({DATA: [DATA.replace(" ", sign)]}) for sign in (",", ", ", ";", "; ")
+            edited(DATA, DATA.replace(" ", sign)) for sign in (",", ", ", ";", "; ")
         ],
         "the settings have hyphens: partition-id and num-partitions": (
-            edited({DATA: [DATA.replace("-", "_")]})
+            edited(DATA, DATA.replace("-", "_"))
         ),
         "partition-id and num-partitions are mixed up": (
-            edited({DATA: ["partition-id={n} num-partitions={i}"]})
+            edited(DATA, "partition-id={n} num-partitions={i}")
         ),
         "an option and its value are two words (or one, joined by =), and one of these "
-        "has a space in it": [
-            edited({WORDS[k]: [f"{WORDS[k]} {WORDS[k + 1]}"], WORDS[k + 1]: []})
-            for k in (1, 3)
-        ],
-        "--port is the SuperNode's own, not that of the SuperLink": (
-            edited({"{own}": ["{to}"]})
+        "has a space in it": (
+            lambda *args: [*oracle(*args)[:3], f"--port {args[3]}", *oracle(*args)[5:]]
         ),
+        "--port is the SuperNode's own, not that of the SuperLink": edited(OWN, TO),
         "Flower wants host:port, without http:// or https://": [
-            edited({"{host}:{to}": [f"{scheme}://{{host}}:{{to}}"]})
-            for scheme in ("http", "https")
+            edited(AT, f"{scheme}://{AT}") for scheme in ("http", "https")
         ],
-        "this is the SuperNode's own port, in --superlink": (
-            edited({"{host}:{to}": ["{host}:{own}"]})
-        ),
-        "--superlink takes host:port, and the port is gone": (
-            edited({"{host}:{to}": ["{host}"]})
-        ),
+        "this is the SuperNode's own port, in --superlink": edited(AT, "{host}:{own}"),
+        "--superlink takes host:port, and the port is gone": edited(AT, "{host}"),
         "--insecure says without TLS, --root-certificates says with it: Flower refuses "
-        "both together": edited({"{ca}": ["{ca}", "--insecure"]}),
+        "both together": edited("{ca}", "{ca}", "--insecure"),
         "--ssl-ca-certfile is for calls to this SuperNode: the CA of the SuperLink's "
-        "certificate is --root-certificates": (
-            edited({"--root-certificates": ["--ssl-ca-certfile"]})
-        ),
+        "certificate is --root-certificates": edited(TLS[0], "--ssl-ca-certfile"),
         "no key is given here, so there is no --auth-supernode-private-key": (
-            edited({"--insecure": [AUTH[0], "None", "--insecure"]})
+            edited("--insecure", AUTH[0], "None", "--insecure")
         ),
         "the first word is the program's name, flower-supernode": [
-            edited({"flower-supernode": ["flower-superlink"]}),
-            edited({"flower-supernode": []}),
+            edited(WORDS[0], *other) for other in (["flower-superlink"], [])
         ],
         "a key proves nothing without TLS, and the SuperNode would end at once: raise "
         "a ValueError": edited(refuse=lambda ca, key: False),
         "nothing is amiss here, so there is no ValueError: only a key without a CA is "
-        "refused": edited(refuse=lambda ca, key: not ca),
+        "refused": [
+            edited(refuse=lambda ca, key: not ca),
+            edited(refuse=lambda ca, key: not key),
+            edited(refuse=lambda ca, key: key),
+            edited(refuse=lambda ca, key: ca and not key),
+        ],
     },
     otherwise={
         "a list": "return a list of words",
@@ -189,7 +190,8 @@ COMMAND = Exercise(
         "no --root-certificates": "here is a CA: --root-certificates names it",
         "no --insecure": "without a CA the SuperNode must be told so: --insecure",
         "no -key": "here is a key: --auth-supernode-private-key names it",
-        "": "this option says something else than was asked for",
+        "--node-config": "--node-config says something else than was given",
+        "": "this option says something else than was given",
     },
 )
 
@@ -234,10 +236,9 @@ RETRIES = "".join(
     f"WARNING :   Connection attempt failed, retrying in {seconds} seconds\n"
     for seconds in ("0.61", "0.44", "3.02")
 )
-GIVES_UP = (
-    "WARNING :   Giving up reconnection after 2.43 seconds and 3 tries.\n"
-    + refusal("Server disconnected without sending a response.")
-)
+GIVES_UP = "WARNING :   Giving up reconnection after 2.43 seconds and 3 tries.\n"
+CUT_OFF = GIVES_UP + refusal("Server disconnected without sending a response.")
+NOBODY = GIVES_UP + refusal("All connection attempts failed")
 CONNECTED = "INFO :      Connection successful after 9.67 seconds and 5 tries.\n"
 LET_IN = (
     "INFO :      SuperNode ID: 17344450183926050190\n"
@@ -268,11 +269,12 @@ LOGS = [
     log("has an unknown key", start(port=42001) + UNREGISTERED, "unregistered key"),
     log("shows no key", start(port=42004) + NO_KEY, "no key"),
     log("speaks plain HTTP to TLS", PLAIN + RETRIES, "no TLS"),
-    log("speaks plain HTTP to TLS and gives up", PLAIN + RETRIES + GIVES_UP, "no TLS"),
+    log("speaks plain HTTP to TLS and gives up", PLAIN + RETRIES + CUT_OFF, "no TLS"),
     log("was let in", start(port=42004) + LET_IN, "nothing"),
     log("has just been started without TLS", PLAIN, "nothing"),
     log("was let in without TLS", PLAIN + LET_IN, "nothing"),
     log("waits for a SuperLink", start(port=42004) + RETRIES, "nothing"),
+    log("finds no SuperLink", start(port=42001) + RETRIES + NOBODY, "nothing"),
     log("waits, trusting its system's CAs", start("no CA") + RETRIES, "nothing"),
     log("is let in late", PLAIN + RETRIES + CONNECTED + LET_IN, "nothing"),
     log("has lost its SuperLink", PLAIN + LET_IN + RETRIES, "nothing"),
@@ -382,117 +384,59 @@ DIAGNOSIS = Exercise(
 # ---------------------------------------------------------------------- 7.3 read_rounds
 
 KEYS = ("round", "sampled", "results", "failures", "missing")
+HEAD = """\
+Starting FedAvg strategy:
+\t├── Number of rounds: 2
+\t│\t├──Minimum nodes: train (2) | evaluate (0)
+\t│\t└──Minimum available nodes: 3
+Initial global evaluation results: {'eval-loss': 2.3011, 'eval-accuracy': 0.1}"""
+ERROR = """
+\t> Received error in reply from node 3387737867232134911: <class 'ValueError'>:\
+<'No partition 7: there are 3, numbered from 0.'>"""
+CUT = "│ Connection to the SuperLink is unavailable. Please check your network."
 
 
-@dataclass(frozen=True)
-class Round:
-    """What became of a round, as far as it came.
-
-    Attributes
-    ----------
-    sampled, nodes : int or None
-        How many nodes were drawn out of how many. None if it still waits for them.
-    results, failures : int or None
-        How many replied. None if the round broke off, or nobody has replied.
-    evaluated : int
-        How many were drawn to evaluate, of which one fails; 0 if nobody was asked.
-    """
-
-    sampled: int | None
-    nodes: int | None
-    results: int | None = None
-    failures: int | None = None
-    evaluated: int = 0
-
-    def lines(self, number: int, rounds: int) -> list[str]:
-        """Return what ``flwr run --stream`` prints of it."""
-        lines = ["", f"[ROUND {number}/{rounds}]"]
-        if self.sampled is None:
-            waiting = "1 connected (minimum required: 3)"
-            return [*lines, f"Waiting for nodes to connect: {waiting}."]
-        lines += [
-            f"configure_train: Sampled {self.sampled} nodes (out of {self.nodes})"
-        ]
-        if self.results is not None:
-            lines += [
-                f"aggregate_train: Received {self.results} results and "
-                f"{self.failures} failures",
-                *[
-                    f"\t> Received error in reply from node 33877378672321349{i:02}: "
-                    "<class 'ValueError'>:<'No partition 7: there are 3, numbered "
-                    "from 0.'>"
-                    for i in range(self.failures)
-                ],
-                "\t└──> Aggregated MetricRecord: {'train-loss': 1.3238706059075045}",
-            ]
-        if self.evaluated:
-            lines += [
-                f"configure_evaluate: Sampled {self.evaluated} nodes "
-                f"(out of {self.nodes})",
-                f"aggregate_evaluate: Received {self.evaluated - 1} results and "
-                "1 failures",
-            ]
-        return lines
-
-    def row(self, number: int, **changes: Any) -> dict[str, Any]:
-        """Return what should be read from it, but for changes."""
-        known = self.results is not None
-        missing = self.sampled - self.results - self.failures if known else None
-        values = (number, self.sampled, self.results, self.failures, missing)
-        return dict(zip(KEYS, values, strict=True)) | changes
+def entry(*values: int | None) -> dict[str, Any]:
+    """Return what is to be said of a round."""
+    return dict(zip(KEYS, values, strict=True))
 
 
-HEAD = [
-    "Start `flwr-serverapp` process",
-    "Starting FedAvg strategy:",
-    "\t├── Number of rounds: 2",
-    "\t├──> Sampling:",
-    "\t│\t├──Minimum nodes: train (2) | evaluate (0)",
-    "\t│\t└──Minimum available nodes: 3",
-    "",
-    "Initial global evaluation results: {'eval-loss': 2.3011, 'eval-accuracy': 0.1}",
-]
-CUT = (
-    "│ Connection to the SuperLink is unavailable. Please check your network connection"
-)
-
-RUNS: tuple[list[Round], ...] = (
-    [Round(3, 3, 3, 0)],
-    [Round(3, 3, 2, 1), Round(3, 3, 3, 0)],
-    [Round(3, 3, 2, 0), Round(3, 3, 3, 0)],
-    [Round(5, 10, 3, 1), Round(5, 10, 4, 1)],
-    [Round(4, 5, 4, 0, evaluated=3), Round(4, 5, 2, 1, evaluated=5)],
-    [Round(128, 250, 97, 14)],
-    [Round(2, 4, 2, 0)] * 11,
-    [Round(3, 3, 2, 0), Round(3, 3)],
-    [Round(3, 3, 3, 0), Round(None, None)],
-    [Round(4, 4), Round(4, 4, 4, 0)],
-    [],
-)
+def lines_of(
+    sampled: int | None = None,
+    nodes: int | None = None,
+    results: int | None = None,
+    failures: int | None = None,
+    evaluated: int | None = None,
+) -> Iterator[str]:
+    """Yield what ``flwr run --stream`` prints of a round, as far as it came."""
+    if sampled is None:
+        yield "Waiting for nodes to connect: 1 connected (minimum required: 3)."
+    else:
+        yield f"configure_train: Sampled {sampled} nodes (out of {nodes})"
+    if results is not None:
+        yield f"aggregate_train: Received {results} results and {failures} failures"
+        yield ERROR.strip("\n") * min(failures, 1)
+        yield "\t└──> Aggregated MetricRecord: {'train-loss': 1.3238706059045}"
+    if evaluated:
+        yield f"configure_evaluate: Sampled {evaluated} nodes (out of 400)"
+        yield f"aggregate_evaluate: Received {evaluated - 1} results and 1 failures"
 
 
-def log_of(run: list[Round]) -> str:
-    """Return what ``flwr run --stream`` prints of a run."""
-    lines = list(HEAD)
-    for number, part in enumerate(run, start=1):
-        lines += part.lines(number, len(run))
-    broken = not run or run[-1].results is None
-    if not broken:
-        lines += ["", "Strategy execution finished in 42.23s"]
+def log_of(*run: tuple, gives: list[dict] | None = None) -> Case:
+    """Make a case of the log of a run, which breaks off if its last round does."""
+    lines = HEAD.splitlines()
+    for number, counts in enumerate(run, 1):
+        lines += ["", f"[ROUND {number}/{len(run)}]", *lines_of(*counts)]
     text = "\n".join(f"INFO :      {line}" for line in lines)
-    return f"{text}\n{CUT}\n" if broken else f"{text}\n"
+    if not run or len(run[-1]) < 4:
+        text += f"\n{CUT}"
+    if gives is None:
+        gives = [say(i, *(*counts, *[None] * 4)[:4]) for i, counts in enumerate(run, 1)]
+    told = [line for line in lines if line.startswith(("[R", "configure", "aggregate"))]
+    return Case(f"{text}\n", gives=gives, shown={"log": "; ".join(told) or "no round"})
 
 
-@exercise(
-    "7.3", "your log says of each round who has not answered, which Flower's does not."
-)
-def judge_read_rounds(answer: Attempt, rng: random.Random) -> None:
-    """Hand over logs of known runs."""
-    for run in (*RUNS, *(random_run(rng) for _ in range(4))):
-        judge_reading(answer, run)
-
-
-def random_run(rng: random.Random) -> list[Round]:
+def random_run(rng: random.Random) -> Case:
     """Draw a run, of which the last round may break off."""
     run = []
     for _ in range(rng.randint(2, 12)):
@@ -500,127 +444,141 @@ def random_run(rng: random.Random) -> list[Round]:
         sampled = rng.randint(2, nodes)
         failures = rng.randint(0, min(3, sampled))
         results = rng.randint(0, sampled - failures)
-        evaluated = rng.choice([0, rng.randint(1, nodes)])
-        run.append(Round(sampled, nodes, results, failures, evaluated))
-    if rng.random() < 0.5:
-        run[-1] = Round(run[-1].sampled, run[-1].nodes)
-    return run
+        run.append((sampled, nodes, results, failures, rng.choice([0, nodes])))
+    return log_of(*run, *rng.choice([[], [(5, 9)], [()]]))
 
 
-def judge_reading(answer: Attempt, run: list[Round]) -> None:
-    """Raise Wrong, by name, unless an answer reads the log of a run."""
-    expected = [part.row(i) for i, part in enumerate(run, start=1)]
-    last = range(1, len(run) + 1)[-2:]
-    try:
-        got = answer(log_of(run))
-    except Wrong as wrong:
-        sentence = why_not_read(str(wrong), run)
-        raise Wrong(sentence, given=excerpt(run, last)) from None
-    if close(got, expected) and isinstance(got, list | tuple):
-        return
-    require_kind(got, expected)
-    if not isinstance(got, list | tuple):
-        raise Wrong("your function should return a list", got=got)
-    if sentence := name_misread(got, expected, run):
-        raise Wrong(sentence, given=excerpt(run, last), expected=expected, got=got)
-    for own, right, part in zip(got, expected, run, strict=True):
-        if not close(own, right):
-            raise Wrong(
-                name_wrong_row(own, right, part),
-                given=excerpt(run, [right["round"]]),
-                expected=right,
-                got=own,
+def say(
+    number: int,
+    sampled: int | None,
+    nodes: int | None,
+    results: int | None,
+    failures: int | None,
+    slip: Callable = lambda n, s, of, r, f, m: (n, s, r, f, m),
+    unknown: Callable = lambda s: (None, None, None),
+) -> dict[str, Any]:
+    """Return what is to be said of a round, perhaps with a slip."""
+    if results is None:
+        return entry(number, sampled, *unknown(sampled))
+    missing = sampled - results - failures
+    return entry(*slip(number, sampled, nodes, results, failures, missing))
+
+
+def reading(
+    *slip: Callable,
+    phase: str = "train",
+    which: int = 0,
+    change: Callable = lambda rows, log: rows,
+    **unknown: Callable,
+) -> Callable:
+    """Make an answer that reads a log, perhaps with a slip."""
+
+    def read(log: str) -> Any:
+        rows = []
+        for part in log.split("[ROUND ")[1:]:
+            asked = re.findall(rf"{phase}: Sampled (\d+) nodes \(out of (\d+)", part)
+            replied = re.findall(rf"{phase}: Received (\d+) results and (\d+)", part)
+            numbers = [f[which] if f else (None, None) for f in (asked, replied)]
+            numbers = [n and int(n) for pair in numbers for n in pair]
+            rows.append(say(int(part.split("/")[0]), *numbers, *slip, **unknown))
+        return change(rows, log)
+
+    return read
+
+
+def carried_over(rows: list[dict], log: str) -> list[dict]:
+    """Say of a round that breaks off what was read of the one before it."""
+    for one, other in pairwise(rows):
+        other |= {key: one[key] for key in KEYS if other[key] is None}
+    return rows
+
+
+ROUNDS = Exercise(
+    "7.3",
+    "your log says of each round who has not answered, which Flower's does not.",
+    cases=[
+        log_of(
+            *((3, 3, 2, 1), (5, 10, 3, 0)),
+            gives=[entry(1, 3, 2, 1, 0), entry(2, 5, 3, 0, 2)],
+        ),
+        log_of((5, 10, 3, 1), (5, 10, 4, 1)),
+        log_of((4, 5, 4, 0, 3), (4, 5, 2, 1, 5)),
+        log_of((128, 250, 97, 14), gives=[entry(1, 128, 97, 14, 17)]),
+        log_of(*[(2, 4, 2, 0)] * 11),
+        log_of(
+            *((3, 3, 2, 0), (3, 3)),
+            gives=[entry(1, 3, 2, 0, 1), entry(2, 3, None, None, None)],
+        ),
+        log_of((3, 3, 3, 0), ()),
+        log_of((4, 4), (4, 4, 4, 0)),
+        log_of((4, 4, None, None, 3), (4, 4, 4, 0, 3)),
+        log_of(gives=[]),
+    ],
+    draw=random_run,
+    mistakes={
+        "these numbers are of the evaluation: read the lines of training only": [
+            reading(phase="", which=-1),
+            reading(phase="", which=0),
+        ],
+        "these are all nodes: sampled is the number before (out of ...)": [
+            reading(lambda n, s, of, r, f, m: (n, of, r, f, of - r - f)),
+            reading(lambda n, s, of, r, f, m: (n, of, r, f, m)),
+        ],
+        "missing counts from the nodes that were sampled, not from all": (
+            reading(lambda n, s, of, r, f, m: (n, s, r, f, of - r - f))
+        ),
+        "a failure is an answer, too: missing is who sent neither": (
+            reading(lambda n, s, of, r, f, m: (n, s, r, f, s - r))
+        ),
+        "missing is sampled minus results minus failures": (
+            reading(lambda n, s, of, r, f, m: (n, s, r, f, -m))
+        ),
+        "results and failures are mixed up": (
+            reading(lambda n, s, of, r, f, m: (n, s, f, r, m))
+        ),
+        "a number may have more than one digit: \\d+ finds them all": reading(
+            lambda n, *counts: say(n, *(int(str(c)[0]) for c in counts[:4])).values()
+        ),
+        "these are texts: int(...) makes numbers of them": [
+            reading(lambda n, s, of, r, f, m: map(str, (n, s, r, f, m))),
+            reading(lambda n, s, of, r, f, m: (*map(str, (n, s, r, f)), m)),
+        ],
+        "rounds are numbered from 1, as in the log": (
+            reading(lambda n, s, of, r, f, m: (n - 1, s, r, f, m))
+        ),
+        "the log does not say how many replied here, so nobody knows: None, also for "
+        "missing, and not 0 or what was read before": [
+            reading(unknown=lambda s: (0, 0, 0)),
+            reading(unknown=lambda s: (0, 0, s)),
+            reading(unknown=lambda s: (None, None, 0)),
+            reading(unknown=lambda s: (None, None, s)),
+            reading(change=carried_over),
+        ],
+        "a round that has no line on its results is missing: it began, all right": (
+            reading(
+                change=lambda rows, log: [r for r in rows if None not in r.values()]
             )
-
-
-def excerpt(run: list[Round], numbers: Iterable[int]) -> dict:
-    """Return the lines that tell of some rounds."""
-    if not run:
-        return {"log": "of a run that ended before its first round"}
-    telling = ("configure", "aggregate", "Waiting")
-    return {
-        f"round {number}": [
-            line
-            for line in run[number - 1].lines(number, len(run))
-            if line.startswith(telling)
-        ]
-        for number in numbers
-    }
-
-
-def why_not_read(sentence: str, run: list[Round]) -> str:
-    """Say what an answer to 7.3 that raises has not thought of."""
-    if not run:
-        return f"this run ended before its first round, so there are none: {sentence}"
-    if any(part.results is None for part in run):
-        return (
-            "here a round has no line on its results, or not even one on its nodes: "
-            f"None stands for what the log does not say ({sentence})"
-        )
-    return sentence
-
-
-def name_misread(got: list, expected: list[dict], run: list[Round]) -> str:
-    """Name what is wrong with the list as a whole, if anything is."""
-    if not all(isinstance(row, Mapping) for row in got):
-        return "your function should return a list of dictionaries, one for each round"
-    for row in got:
-        if set(row) != set(KEYS):
-            return f"each round should have the keys {', '.join(KEYS)}, and no others"
-    if len(got) == len(expected):
-        return ""
-    finished = [row for row in expected if row["results"] is not None]
-    if close(got, finished):
-        return "a round that has no line on its results is missing: it began, all right"
-    if any(part.evaluated for part in run) and len(got) == 2 * len(expected):
-        return "there is one entry for each round: leave the evaluation out"
-    return f"this log has {len(expected)} round(s), and the result {len(got)}"
-
-
-def name_wrong_row(got: Mapping, expected: dict, part: Round) -> str:
-    """Name what is wrong with one round."""
-    number = expected["round"]
-    if any(isinstance(value, str) for value in got.values()):
-        return "these are texts: int(...) makes numbers of them"
-    if close(got, expected | {"round": number - 1}):
-        return "rounds are numbered from 1, as in the log"
-    if part.results is None:
-        return (
-            "the log does not say how many replied here, so nobody knows: None, also "
-            "for missing, and not 0 or what was read before"
-        )
-    answered = part.results + part.failures
-    sampled, results, failures = (
-        int(str(count)[0]) for count in (part.sampled, part.results, part.failures)
-    )
-    named = {
-        "a failure is an answer, too: missing is who sent neither": part.row(
-            number, missing=part.sampled - part.results
         ),
-        "missing counts from the nodes that were sampled, not from all": part.row(
-            number, missing=part.nodes - answered
+        "there is one entry for each round: leave the evaluation out": reading(
+            change=lambda rows, log: sorted(
+                rows * (1 + ("evaluate: Sampled" in log)), key=lambda r: r["round"]
+            )
         ),
-        "these are all nodes: sampled is the number before (out of ...)": part.row(
-            number, sampled=part.nodes, missing=part.nodes - answered
-        ),
-        "results and failures are mixed up": part.row(
-            number, results=part.failures, failures=part.results
-        ),
-        "a number may have more than one digit: \\d+ finds them all": part.row(
-            number,
-            sampled=sampled,
-            results=results,
-            failures=failures,
-            missing=sampled - results - failures,
-        ),
-    }
-    for sentence, made in named.items():
-        if not close(made, expected) and close(got, made):
-            return sentence
-    if part.evaluated and part.evaluated in (
-        got["sampled"],
-        (got["results"] or 0) + 1,
-    ):
-        return "these numbers are of the evaluation: read the lines of training only"
-    wrong = [key for key in KEYS if not close(got[key], expected[key])]
-    return f"this should be another number: {', '.join(wrong)}"
+        "your function should return a list of dictionaries, one for each round": [
+            reading(change=lambda rows, log: [list(r.values()) for r in rows]),
+            reading(change=lambda rows, log: [tuple(r.values()) for r in rows]),
+            reading(change=lambda rows, log: rows[-1:]),
+        ],
+        "here a round has no line on its results, or not even one on its nodes: None "
+        "stands for what the log does not say": [
+            reading(unknown=lambda s: [][0]),
+            reading(unknown=lambda s: re.search("x", "")[0]),
+            reading(unknown=lambda s: re.search("x", "").group()),
+            reading(unknown=lambda s: re.search("x", "").groups()),
+            reading(unknown=lambda s: s - None),
+            reading(unknown=lambda s: None - s),
+        ],
+    },
+    otherwise="return a dictionary for each round, with the keys round, sampled, "
+    "results, failures, missing, and the numbers that the log says",
+)
