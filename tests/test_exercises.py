@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+from collections.abc import Callable
 from functools import cache
 from types import ModuleType
 
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from exercise_tools import ANSWERS, ROOT, build, excused, find_exercises, survivors
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -148,6 +150,74 @@ def test_wrong_answers_without_a_sentence_of_their_own_are_refused(exercise) -> 
             said = verdict(exercise.name, answer)
             assert said.startswith(f"{exercise.name} not right yet: "), said
             assert fragment in said, (answer.__name__, said)
+
+
+def put(reply: Message, name: str, record: object) -> Message:
+    reply.content[name] = record
+    return reply
+
+
+def metrics(reply: Message, **values: object) -> Message:
+    said = dict(reply.content["metrics"]) | {"num-examples": 1}
+    del said["num-examples"]
+    return put(reply, "metrics", MetricRecord(said | values))
+
+
+def arrays(reply: Message, convert: Callable) -> Message:
+    tensors = reply.content["arrays"].to_torch_state_dict()
+    return put(reply, "arrays", ArrayRecord(convert(tensors)))
+
+
+AMISS_WITH_ANY_REPLY = {
+    "does every path end in a return": lambda reply, message: None,
+    "should return a Message": lambda reply, message: dict(reply.content),
+    "this is the content alone": lambda reply, message: reply.content,
+    "this is a record alone": lambda reply, message: reply.content["metrics"],
+    "this is the message that came in": lambda reply, message: message,
+    "a reply takes reply_to=message": lambda reply, message: Message(reply.content),
+    "say what it answers by reply_to": lambda reply, message: Message(
+        reply.content, message.metadata.src_node_id, "train"
+    ),
+    "is empty": lambda reply, message: Message(RecordDict(), reply_to=message),
+    'no record named "metrics"': lambda reply, message: (
+        reply.content.pop("metrics") and put(reply, "metric", MetricRecord())
+    ),
+    '"metrics" should be a MetricRecord': lambda reply, message: Message(
+        RecordDict({**reply.content, "metrics": ConfigRecord({})}), reply_to=message
+    ),
+    "the reply holds more than": lambda reply, message: put(
+        reply, "config", ConfigRecord()
+    ),
+    "the metrics lack num-examples": lambda reply, message: metrics(reply),
+    "the metrics hold more": lambda reply, message: metrics(
+        reply, more=1, **{"num-examples": 1}
+    ),
+    "one number, not a list": lambda reply, message: metrics(
+        reply, **{"num-examples": [1]}
+    ),
+}
+AMISS_WITH_ARRAYS = {
+    "have lost their names": lambda reply, message: arrays(
+        reply, lambda tensors: [t.numpy() for t in tensors.values()]
+    ),
+    "go back in another type": lambda reply, message: arrays(
+        reply, lambda tensors: {k: t.double() for k, t in tensors.items()}
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["3.1", "3.2", "3.3", "4.2", "4.3"])
+def test_what_may_be_amiss_with_any_reply_is_said(name) -> None:
+    (solution,) = [e.solution() for e in EXERCISES if e.name == name]
+    has_arrays = name in ("3.1", "3.3")
+    for said, damage in (
+        AMISS_WITH_ANY_REPLY | (AMISS_WITH_ARRAYS if has_arrays else {})
+    ).items():
+
+        def answer(message, *args, damage=damage):
+            return damage(solution(message, *args), message)
+
+        assert said in verdict(name, answer)
 
 
 @every_exercise

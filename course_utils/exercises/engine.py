@@ -162,7 +162,7 @@ class Exercise:
     mistakes : Mapping[str, Callable or Sequence[Callable]]
         Sentences, each with a wrong answer (or several) that it names.
     otherwise : str or Mapping[str, str]
-        What to say on a mistake without a sentence; several by the end of a fact's name.
+        What to say on other mistakes; if several, by the end of a fact's name.
     play : Callable, optional
         Hands a case to an answer, ``play(answer, *args)``, and yields facts: pairs of a
         name and a value. Without it, what comes back is the one fact.
@@ -353,6 +353,21 @@ class Exercise:
             return self.otherwise
         ends = (said for end, said in self.otherwise.items() if name.endswith(end))
         return next(ends, f"{name}: this differs")
+
+
+def slips(program: Callable, **arguments: Mapping[str, Any]) -> dict[str, list]:
+    """Make mistakes of a program by other values for one of its arguments.
+
+    For each argument: sentences, each with such a value or a list of them.
+    """
+    return {
+        sentence: [
+            partial(program, **{name: value})
+            for value in (values if isinstance(values, list) else [values])
+        ]
+        for name, made in arguments.items()
+        for sentence, values in made.items()
+    }
 
 
 def _play_plainly(parts: Sequence[str], answer: Callable, *args: Any) -> Iterator:

@@ -10,7 +10,8 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from torch.utils.data import DataLoader, TensorDataset
 
 from course_utils.exercises import Attempt, Wrong, close, exercise, require_kind
-from course_utils.exercises.messages import ask, explain, instruction
+from course_utils.exercises.messages import ask, instruction
+from course_utils.exercises.words import explain
 from course_utils.partitions import make_loader
 
 # ----------------------------------------------------------------- 1.1 clean_metrics

@@ -29,7 +29,8 @@ from course_utils.exercises import (
     require_kind,
     show,
 )
-from course_utils.exercises.messages import RUN_ID, as_client, explain, instruction
+from course_utils.exercises.messages import RUN_ID, as_client, instruction
+from course_utils.exercises.words import explain
 from course_utils.runtime import InProcessGrid, _copy_message, _identity
 
 Arrays = dict[str, np.ndarray]
