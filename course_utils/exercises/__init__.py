@@ -17,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from course_utils.exercises import engine
 from course_utils.exercises.bounds import (
     TookTooLong,
     as_in_a_fresh_process,
@@ -25,7 +26,6 @@ from course_utils.exercises.bounds import (
 )
 from course_utils.exercises.engine import (
     EXERCISES,
-    LIMIT,
     Attempt,
     Case,
     Exercise,
@@ -80,8 +80,8 @@ def verdict(name: str, answer: Any) -> str:
         return f"{name} not attempted yet: complete the function and run both cells."
     except TookTooLong:
         return (
-            f"{name} not right yet: your function has not returned after {LIMIT:.0f} "
-            "s. Does every loop in it come to an end?"
+            f"{name} not right yet: your function has not returned after "
+            f"{engine.LIMIT:.0f} s. Does every loop in it come to an end?"
         )
     except Wrong as wrong:
         sentence = f"{wrong}".removesuffix(".")
@@ -188,7 +188,7 @@ def exercise(name: str, achieved: str) -> Callable:
         class ByHand(Exercise):
             def judge(self, answer: Attempt, rng: random.Random) -> None:
                 try:
-                    with time_limit(LIMIT):
+                    with time_limit(engine.LIMIT):
                         judge(_Attempt(answer.function), rng)
                 except (Wrong, NotAttempted):
                     raise

@@ -3,15 +3,15 @@
 import copy
 import random
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from course_utils import model
 from course_utils.exercises.engine import Attempt, Case, Exercise
-from course_utils.model import Net, weighted_average
 from course_utils.partitions import make_loader
 
 State = dict[str, torch.Tensor]
@@ -24,6 +24,13 @@ def random_sizes(rng: random.Random) -> list[int]:
 
 # -------------------------------------------------------------------------- 0.1 shares
 
+
+def shares(num_examples: list[int]) -> np.ndarray:
+    """Divide all at once: the oracle."""
+    n = np.array(num_examples)
+    return n / n.sum()
+
+
 SHARES = Exercise(
     "0.1",
     "you know what each client counts for in Federated Averaging.",
@@ -33,27 +40,26 @@ SHARES = Exercise(
         Case([3, 0, 1], gives=[0.75, 0.0, 0.25]),
     ],
     draw=lambda rng: Case(random_sizes(rng)),
-    oracle=lambda sizes: torch.tensor(sizes) / sum(sizes),
+    oracle=shares,
     mistakes={
         "every client counts equally: weight by number of examples": (
-            lambda sizes: [1 / len(sizes)] * len(sizes)
+            "n / n.sum() -> np.ones(len(n)) / len(n)"
         ),
-        "these are percent: shares sum to 1": (
-            lambda sizes: [100 * n / sum(sizes) for n in sizes]
-        ),
+        "these are percent: shares sum to 1": "n / n.sum() -> 100 * n / n.sum()",
         "divide by the sum of all examples, not by the largest number": (
-            lambda sizes: [n / max(sizes) for n in sizes]
+            "n.sum() -> n.max()"
         ),
         "divide by the sum of all examples, not by the number of clients": (
-            lambda sizes: [n / len(sizes) for n in sizes]
+            "n.sum() -> len(n)"
         ),
-        "these are the numbers of examples: divide each by their sum": list,
+        "these are the numbers of examples: divide each by their sum": (
+            "n / n.sum() -> n"
+        ),
         "// cuts off everything after the point: divide by /": (
-            lambda sizes: [n // sum(sizes) for n in sizes]
+            "n / n.sum() -> n // n.sum()"
         ),
         "these are rounded: keep all that stands after the point": [
-            lambda sizes, digits=digits: [round(n / sum(sizes), digits) for n in sizes]
-            for digits in (0, 1, 2, 3)
+            f"n / n.sum() -> np.round(n / n.sum(), {digits})" for digits in range(4)
         ],
     },
     otherwise="the result should be one share for each client",
@@ -99,28 +105,14 @@ def play_updates(answer: Attempt, *args: Any) -> Iterator[tuple[str, Any]]:
     yield "whether the start is used", read[0]
 
 
-def average_of_updates(
-    start: State,
-    states: list[State],
-    sizes: list[int],
-    *,
-    weigh: Callable = lambda n, sizes: n / sum(sizes),
-    add: Callable = torch.add,
-    update: Callable = lambda state, start: state - start,
-) -> State:
-    """Do the exercise tensor by tensor, perhaps with a slip."""
-    weights = torch.tensor([float(weigh(n, sizes)) for n in sizes])
-    return {
-        name: add(
-            start[name],
-            torch.tensordot(
-                weights,
-                torch.stack([update(state[name], start[name]) for state in states]),
-                dims=1,
-            ),
-        )
-        for name in start
-    }
+def average_of_updates(start: State, states: list[State], sizes: list[int]) -> State:
+    """Add up the updates one by one: the oracle."""
+    new, total = dict(start), sum(sizes)
+    for state, n in zip(states, sizes, strict=True):
+        for name in new:
+            update = state[name] - start[name]
+            new[name] = new[name] + n / total * update
+    return new
 
 
 def random_models(rng: random.Random) -> Case:
@@ -137,15 +129,6 @@ def random_models(rng: random.Random) -> Case:
     return Case(models[0], models[1:], sizes)
 
 
-def in_place(start: State, states: list[State], sizes: list[int]) -> State:
-    """Add to the start itself."""
-    for name in start:
-        start[name] += average_of_updates(start, states, sizes)[name] - start[name]
-    return start
-
-
-slip = partial(partial, average_of_updates)
-
 UPDATES = Exercise(
     "0.2",
     "averaging models, and adding the average update to the start, are the same.",
@@ -161,28 +144,30 @@ UPDATES = Exercise(
     play=play_updates,
     oracle=average_of_updates,
     mistakes={
-        "this is the average update alone: add it to the start": slip(
-            add=lambda start, average: average
+        "this is the average update alone: add it to the start": (
+            "dict(start) -> {k: 0 * v for k, v in start.items()}"
         ),
-        "every client counts equally: weight by number of examples": slip(
-            weigh=lambda n, sizes: 1 / len(sizes)
+        "every client counts equally: weight by number of examples": (
+            "n / total -> 1 / len(sizes)"
         ),
-        "the update has the wrong sign: it is the client's model minus the start": slip(
-            add=torch.sub
+        "the update has the wrong sign: it is the client's model minus the start": (
+            "state[name] - start[name] -> start[name] - state[name]"
         ),
-        "this adds up the updates: average them": slip(weigh=lambda n, sizes: 1),
-        "divide by the number of all examples: the updates are only summed": slip(
-            weigh=lambda n, sizes: n
+        "this adds up the updates: average them": "n / total * -> ",
+        "divide by the number of all examples: the updates are only summed": (
+            "n / total -> n"
         ),
-        "divide by the number of all examples, not by that of clients": slip(
-            weigh=lambda n, sizes: n / len(sizes)
+        "divide by the number of all examples, not by that of clients": (
+            "n / total -> n / len(sizes)"
         ),
         "these are the clients' models, averaged and added to the start: subtract the "
-        "start from each first": slip(update=lambda state, start: state),
-        "your function changed what it was given: work on a copy": in_place,
+        "start from each first": "state[name] - start[name] -> state[name]",
+        "your function changed what it was given: work on a copy": (
+            "dict(start) -> start"
+        ),
         "this averages the models, which comes to the same. Here the updates are to be "
         "computed: subtract the start, average, add": (
-            lambda start, states, sizes: weighted_average(states, sizes)
+            lambda start, states, sizes: model.weighted_average(states, sizes)
         ),
     },
     otherwise="the result should be the new global model",
@@ -224,61 +209,20 @@ def clients(sizes: list[int], start: float | None = None, **gives: Any) -> Case:
     return Case(net, loaders, shift, shown=f"clients with {sizes} examples", **gives)
 
 
-def by_arithmetic(net: nn.Module, loaders: list[DataLoader], train_fn: Any) -> State:
-    """Do without networks: the oracle."""
-    sizes = [len(loader.dataset) for loader in loaders]
-    mean = sum(n * (2 * i + 1) for i, n in enumerate(sizes)) / sum(sizes)
-    return {k: 0.5 * v + mean for k, v in net.state_dict().items()}
-
-
-def lead(
-    net: nn.Module,
-    loaders: list[DataLoader],
-    train_fn: Callable,
-    *,
-    new: Callable = copy.deepcopy,
-    one_for_all: bool = False,
-    train: Callable = lambda train_fn, net, loader: train_fn(net, loader) or net,
-    keep: Callable = lambda net: copy.deepcopy(net.state_dict()),
-    size: Callable = lambda loader: len(loader.dataset),
-    merge: Callable = weighted_average,
-) -> Any:
-    """Lead a round, perhaps with a slip."""
-    states, own = [], new(net)
+def lead(global_net: nn.Module, loaders: list, train_fn: Callable) -> State:
+    """Train one copy after the other: the oracle."""
+    states, sizes = [], []
     for loader in loaders:
-        own = own if one_for_all else new(net)
-        states.append(keep(train(train_fn, own, loader)))
-    return merge(states, [size(loader) for loader in loaders])
+        net = copy.deepcopy(global_net)
+        train_fn(net, loader)
+        states.append(net.state_dict())
+        sizes.append(len(loader.dataset))
+    return model.weighted_average(states, sizes)
 
 
-def new_net(net: nn.Module) -> nn.Module:
-    """Make the course's network, whatever the global one is."""
-    own = Net()
-    own.load_state_dict(net.state_dict())
-    return own
-
-
-def pairs(net: nn.Module, loaders: list, train_fn: Callable) -> State:
-    """Take each loader for a pair of loaders."""
-    return lead(net, [loader for loader, _ in loaders], train_fn)
-
-
-def last(states: list[State], sizes: list[int]) -> State:
-    """Return the last model alone."""
-    return states[-1]
-
-
-def reloaded(net: nn.Module, loaders: list[DataLoader], train_fn: Callable) -> State:
-    """Load the start into one network again and again, and keep no copies."""
-    own, states = copy.deepcopy(net), []
-    for loader in loaders:
-        own.load_state_dict(net.state_dict())
-        train_fn(own, loader)
-        states.append(own.state_dict())
-    return weighted_average(states, [len(loader.dataset) for loader in loaders])
-
-
-slip = partial(partial, lead)
+# Edits of the round: one network for all clients, and copies of what it becomes.
+ONE_NET = "net = copy -> net = net if states else copy"
+COPIES = "append(net.state_dict()) -> append(copy.deepcopy(net.state_dict()))"
 
 ROUND = Exercise(
     "0.3",
@@ -292,54 +236,58 @@ ROUND = Exercise(
         )
     ],
     draw=lambda rng: clients(random_sizes(rng)),
-    oracle=by_arithmetic,
+    oracle=lead,
     mistakes={
         "each client must start from the global model, not from the model that the "
-        "client before it has trained": slip(one_for_all=True),
-        "your function changed what it was given: work on a copy": slip(
-            new=lambda net: net
+        "client before it has trained": f"{ONE_NET}\n{COPIES}",
+        "your function changed what it was given: work on a copy": (
+            "copy.deepcopy(global_net) -> global_net"
         ),
-        "every client counts equally: weight by number of examples": slip(
-            size=lambda loader: 1
+        "every client counts equally: weight by number of examples": (
+            "len(loader.dataset) -> 1"
         ),
         "this is the last client's model, trained on from that of the others: average "
         "all. Does a list hold net.state_dict() of one net again and again? These are "
-        "the same tensors: copy them": [
-            slip(one_for_all=True, keep=lambda net: net.state_dict()),
-            slip(one_for_all=True, merge=last),
-        ],
+        "the same tensors: copy them": ONE_NET,
         "this is the last client's model: average all of them. Does a list hold "
         "net.state_dict() of one net again and again? These are the same tensors: "
-        "copy them": [reloaded, slip(merge=last)],
-        "this is one client's model: average all of them": slip(
-            merge=lambda states, sizes: states[0]
-        ),
-        "nothing was trained: this is the global model as it was": [
-            slip(train=lambda train_fn, net, loader: net),
-            lambda net, loaders, train_fn: net.state_dict(),
+        "copy them": [
+            "model.weighted_average(states, sizes) -> states[-1]",
+            f"{ONE_NET}\n"
+            "train_fn( -> net.load_state_dict(global_net.state_dict()); train_fn(",
         ],
-        "weight by number of examples, not of batches": slip(size=len),
+        "this is one client's model: average all of them": (
+            "model.weighted_average(states, sizes) -> states[0]"
+        ),
+        "nothing was trained: this is the global model as it was": (
+            "train_fn(net, loader) -> pass"
+        ),
+        "weight by number of examples, not of batches": (
+            "len(loader.dataset) -> len(loader)"
+        ),
         "the state_dict holds more than the parameters: buffers, such as the running "
         "means of a BatchNorm, are averaged, too": [
-            slip(keep=lambda net: {k: v.detach() for k, v in net.named_parameters()}),
-            lambda *args: lead(*args) | dict(args[0].named_buffers()),
+            "net.state_dict() -> {k: v.detach() for k, v in net.named_parameters()}",
+            "sizes) -> sizes) | dict(global_net.named_buffers())",
         ],
         "return the new state_dict, not a network": (
-            lambda net, loaders, train_fn: copy.deepcopy(net)
+            "model.weighted_average(states, sizes) -> net"
         ),
         "the global model need not be a Net: copy the one you are given by "
-        "copy.deepcopy(global_net)": slip(new=new_net),
-        "loaders holds loaders, not pairs of loaders: for loader in loaders": pairs,
+        "copy.deepcopy(global_net)": (
+            "copy.deepcopy(global_net) -> model.Net(); net.load_state_dict("
+            "global_net.state_dict())"
+        ),
+        "loaders holds loaders, not pairs of loaders: for loader in loaders": (
+            "for loader in -> for loader, _ in"
+        ),
         "count the examples of the loaders that you are given": (
-            slip(merge=lambda states, sizes: weighted_average(states, [400] * 10))
+            "(states, sizes) -> (states, [400] * 10)"
         ),
         "train_fn changes net in place: use net, not what train_fn returns": [
-            slip(train=lambda train_fn, net, loader: train_fn(net, loader)),
-            slip(train=lambda train_fn, net, loader: train_fn(net, loader), keep=dict),
-            slip(
-                train=lambda train_fn, net, loader: train_fn(net, loader),
-                keep=lambda state: state,
-            ),
+            "train_fn(net, loader) -> net = train_fn(net, loader)",
+            "append(net.state_dict()) -> append(train_fn(net, loader))",
+            "append(net.state_dict()) -> append(dict(train_fn(net, loader)))",
         ],
     },
     otherwise="the result should be the weighted average of the clients' models",

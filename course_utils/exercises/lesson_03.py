@@ -2,8 +2,6 @@
 
 import random
 from collections.abc import Callable, Iterator
-from functools import partial
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -20,9 +18,14 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-from course_utils.exercises.engine import Attempt, Case, Exercise, slips
-from course_utils.exercises.messages import ask, instruction, reply_facts
-from course_utils.model import Net
+from course_utils.exercises.engine import Attempt, Case, Exercise
+from course_utils.exercises.messages import (
+    REPLY,
+    ask,
+    content_facts,
+    instruction,
+    reply_facts,
+)
 from course_utils.partitions import make_loader
 
 State = dict[str, torch.Tensor]
@@ -57,37 +60,30 @@ def loader_of(images: torch.Tensor, labels: list[int], batch_size: int) -> DataL
     return make_loader(examples, batch_size=batch_size)
 
 
-SAID_OF_REPLIES = {
-    "names of the arrays": "the arrays should have the names of all that is in the "
-    "model's state_dict, all of them and no others",
-    "types of the arrays": "arrays go back in another type: keep the one that each of "
-    "the model's arrays has, for the bytes on the wire depend on it",
+TWO_RECORDS = REPLY | {
+    "records": 'the reply should hold two records, "arrays" and "metrics", by the '
+    "names that all clients use, and nothing else of what came with the message"
 }
-"""What to say on a reply's arrays, whatever the exercise."""
+NUMBERED = (
+    "the arrays are numbered and have lost their names: pack a dictionary of tensors "
+    "with the names that they have, not a list"
+)
+NEED_NOT_BE_A_NET = "the network need not be a Net: use the one that you are given"
+COUNTS_BATCHES = "num-examples counts examples: len(loader) counts batches"
 
 # --------------------------------------------------------------------- 3.1 pack_reply
 
 
 def play_pack(answer: Attempt, came: State, *args: Any) -> Iterator[tuple[str, Any]]:
     """Yield what is packed, as an answer to a message that brought another model."""
-    content = ask(answer, order(came), *args)
-    yield from reply_facts(content, "train-loss", "num-examples", arrays=True)
+    yield from reply_facts(answer, order(came), *args)
 
 
-def pack(
-    message: Message,
-    state: State,
-    loss: Any,
-    size: int,
-    *,
-    arrays: Callable = lambda state, message: state,
-    metrics: Callable = lambda loss, size: (loss, size),
-) -> Message:
-    """Do the exercise, perhaps with a slip."""
-    values = zip(
-        ("train-loss", "num-examples"), metrics(loss.item(), size), strict=True
-    )
-    return reply(message, dict(values), arrays(state, message))
+def pack(message: Message, state: State, loss: Any, size: int) -> Message:
+    """Pack array by array: the oracle."""
+    arrays = {name: Array(tensor.numpy()) for name, tensor in state.items()}
+    metrics = {"train-loss": loss.item(), "num-examples": size}
+    return reply(message, metrics, arrays)
 
 
 def random_pack(rng: random.Random) -> Case:
@@ -101,7 +97,7 @@ def random_pack(rng: random.Random) -> Case:
 
 CAME = {"weight": torch.tensor([[9.0, 8.0]]), "seen": torch.tensor(7)}
 TRAINED = {"weight": torch.tensor([[1.0, 2.0]]), "seen": torch.tensor(3)}
-PACKED = {"the arrays": {"weight": [[1.0, 2.0]], "seen": 3}}
+PACKED = {"arrays": {"weight": [[1.0, 2.0]], "seen": 3}}
 
 PACK = Exercise(
     "3.1",
@@ -109,45 +105,39 @@ PACK = Exercise(
     cases=[
         Case(
             *(CAME, TRAINED, np.float32(0.123456), 400),
-            gives={**PACKED, "train-loss": 0.123456, "num-examples": 400},
+            gives={**PACKED, "train-loss in metrics": 0.123456},
         ),
         Case(
             *(CAME, TRAINED, torch.tensor(0.25), 3),
-            gives={**PACKED, "train-loss": 0.25, "num-examples": 3},
+            gives={**PACKED, "num-examples in metrics": 3},
         ),
     ],
     draw=random_pack,
     play=play_pack,
-    oracle=partial(
-        pack,
-        arrays=lambda state, message: {k: Array(v.numpy()) for k, v in state.items()},
-    ),
-    mistakes=slips(
-        pack,
-        arrays={
-            "these are the arrays of the message: pack those of state_dict, or the "
-            "training was for nothing": (
-                lambda state, message: message.content["arrays"].to_torch_state_dict()
-            )
-        },
-        metrics={
-            "int(loss) cuts off what stands after the point: use float(loss)": (
-                lambda loss, size: (int(loss), size)
-            ),
-            "the loss is rounded: float(loss) keeps all that stands after the point": [
-                lambda loss, size, n=n: (round(loss, n), size) for n in (1, 2, 3, 4)
-            ],
-            "train-loss is a mean: the server weights it by num-examples itself": (
-                lambda loss, size: (loss * size, size)
-            ),
-            "the two metrics are mixed up": lambda loss, size: (size, loss),
-        },
-    ),
-    otherwise=SAID_OF_REPLIES
+    oracle=pack,
+    mistakes={
+        "these are the arrays of the message: pack those of state_dict, or the "
+        "training was for nothing": (
+            'state.items() -> message.content["arrays"].to_torch_state_dict().items()'
+        ),
+        NUMBERED: ", arrays) -> , [tensor.numpy() for tensor in state.values()])",
+        "int(loss) cuts off what stands after the point: use float(loss)": (
+            "loss.item() -> int(loss)"
+        ),
+        "the loss is rounded: float(loss) keeps all that stands after the point": [
+            f"loss.item() -> round(loss.item(), {n})" for n in (1, 2, 3, 4)
+        ],
+        "train-loss is a mean: the server weights it by num-examples itself": (
+            "loss.item() -> loss.item() * size"
+        ),
+        "the two metrics are mixed up": "loss.item() -> size\nsize} -> loss.item()}",
+    },
+    otherwise=TWO_RECORDS
     | {
-        "the arrays": "the arrays should be those of state_dict",
-        "train-loss": "train-loss should be the loss, as a number of Python's",
-        "num-examples": "num-examples should be the number that was handed over",
+        "arrays": "the arrays should be those of state_dict",
+        "train-loss in metrics": "train-loss should be the loss, as one number",
+        "num-examples in metrics": "num-examples should be the number that was handed "
+        "over",
     },
 )
 
@@ -176,42 +166,23 @@ def play_report(
 ) -> Iterator[tuple[str, Any]]:
     """Yield what is reported on a model, with a net that has parameters of its own."""
     net = linear(TwoMinds, own)
-    content = ask(answer, order(came, "evaluate"), net, loader)
-    yield from reply_facts(content, *REPORTED)
+    yield from reply_facts(answer, order(came, "evaluate"), net, loader)
 
 
-NEED_NOT_BE_A_NET = "the network need not be a Net: use the one that you are given"
-COUNTS_BATCHES = "num-examples counts examples: len(loader) counts batches"
-REPORTED = "eval-loss", "eval-accuracy", "num-examples"
-
-
-def load(message: Message, net: nn.Module) -> nn.Module:
-    """Load the message's arrays into a network."""
+def report(message: Message, net: nn.Module, loader: DataLoader) -> Message:
+    """Test by a loop, batch by batch: the oracle."""
     net.load_state_dict(message.content["arrays"].to_torch_state_dict())
-    return net
-
-
-def report(
-    message: Message,
-    net: nn.Module,
-    loader: DataLoader,
-    *,
-    prepare: Callable = lambda message, net: load(message, net).eval(),
-    say: Callable = lambda do: (do.loss, do.right, do.size),
-) -> Message:
-    """Do the exercise by a loop, perhaps with a slip."""
-    net, batches = prepare(message, net), []
+    net.eval()
+    batches = []
     with torch.no_grad():
         for images, labels in loader:
             logits = net(images)
             losses = cross_entropy(logits, labels, reduction="none")
-            right = (logits.argmax(dim=1) == labels).float()
-            batches.append(torch.stack([losses, right]))
-    do = SimpleNamespace(loader=loader, size=len(loader.dataset))
-    do.loss, do.right = torch.cat(batches, dim=1).mean(dim=1)
-    do.last, do.last_right = batches[-1].mean(dim=1)
-    do.by_batch, do.by_batch_right = sum(b.mean(dim=1) for b in batches) / len(batches)
-    return reply(message, dict(zip(REPORTED, map(float, say(do)), strict=True)))
+            batches.append((losses, (logits.argmax(dim=1) == labels).float()))
+    losses, right = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    loss, accuracy, size = losses.mean().item(), right.mean().item(), len(losses)
+    metrics = {"eval-loss": loss, "eval-accuracy": accuracy, "num-examples": size}
+    return reply(message, metrics)
 
 
 def random_report(rng: random.Random) -> Case:
@@ -238,66 +209,70 @@ REPORT = Exercise(
             shown="5 test examples in batches of 2",
             # ln(1 + 1/e²) + ln(1 + 1/e³) + ln(1 + 1/√e) + ln(1 + e⁴) + ln(1 + 1/e)
             gives={
-                "eval-loss": (0.12693 + 0.04859 + 0.47408 + 4.01815 + 0.31326) / 5,
-                "eval-accuracy": 0.8,
-                "num-examples": 5,
+                "eval-loss in metrics": (
+                    0.12693 + 0.04859 + 0.47408 + 4.01815 + 0.31326
+                )
+                / 5,
+                "eval-accuracy in metrics": 0.8,
+                "num-examples in metrics": 5,
             },
         )
     ],
     draw=random_report,
     play=play_report,
     oracle=report,
-    mistakes=slips(
-        report,
-        prepare={
-            "this is the result of net as it came: load the message's arrays into it "
-            "before the test": lambda message, net: net.eval(),
-            "net was tested in train mode: call net.eval() before a loop of your own": (
-                lambda message, net: load(message, net).train()
-            ),
-            NEED_NOT_BE_A_NET: [
-                lambda message, net: load(message, Net()),
-                lambda message, net: Net(),
-            ],
-        },
-        say={
-            "loss and accuracy are mixed up: model.test returns the loss first": (
-                lambda do: (do.right, do.loss, do.size)
-            ),
-            "eval-loss is the mean over examples: this is the sum": (
-                lambda do: (do.loss * do.size, do.right, do.size)
-            ),
-            "the last batch may be smaller: average over examples, not over batches": [
-                lambda do: (do.by_batch, do.by_batch_right, do.size),
-                lambda do: (do.loss, do.by_batch_right, do.size),
-            ],
-            "this is the loss of the last batch: average over all examples": (
-                lambda do: (do.last, do.last_right, do.size)
-            ),
-            "this is the accuracy of the last batch: average over all examples": (
-                lambda do: (do.loss, do.last_right, do.size)
-            ),
-            "eval-accuracy is a share from 0 to 1: this is in percent": (
-                lambda do: (do.loss, 100 * do.right, do.size)
-            ),
-            "eval-accuracy is a share: divide the number of right ones by all": (
-                lambda do: (do.loss, do.size * do.right, do.size)
-            ),
-            "this is the share of the wrong ones: accuracy counts the right ones": (
-                lambda do: (do.loss, 1 - do.right, do.size)
-            ),
-            COUNTS_BATCHES: lambda do: (do.loss, do.right, len(do.loader)),
-            "num-examples is about all batches: this is the size of one": [
-                lambda do: (do.loss, do.right, len(next(iter(do.loader))[1])),
-                lambda do: (do.loss, do.right, len(list(do.loader)[-1][1])),
-            ],
-        },
-    ),
-    otherwise={
-        "eval-loss": "the loss should be that of the message's model on testloader",
-        "eval-accuracy": "the accuracy should be that of the message's model on "
+    mistakes={
+        "this is the result of net as it came: load the message's arrays into it "
+        "before the test": "net.load_state_dict( -> dict(",
+        "net was tested in train mode: call net.eval() before a loop of your own": (
+            "net.eval() -> net.train()"
+        ),
+        NEED_NOT_BE_A_NET: [
+            "net.load_state_dict( -> Net().load_state_dict(",
+            "= net(images) -> = Net()(images)",
+        ],
+        "loss and accuracy are mixed up: model.test returns the loss first": (
+            '"eval-loss": loss -> "eval-loss": accuracy\n'
+            '"eval-accuracy": accuracy -> "eval-accuracy": loss'
+        ),
+        "eval-loss is the mean over examples: this is the sum": (
+            "losses.mean() -> losses.sum()"
+        ),
+        "the last batch may be smaller: average over examples, not over batches": [
+            "losses.mean() -> (sum(a.mean() for a, b in batches) / len(batches))",
+            "right.mean() -> (sum(b.mean() for a, b in batches) / len(batches))",
+        ],
+        "this is the loss of the last batch: average over all examples": (
+            "losses.mean() -> batches[-1][0].mean()\n"
+            "right.mean() -> batches[-1][1].mean()"
+        ),
+        "this is the accuracy of the last batch: average over all examples": (
+            "right.mean() -> batches[-1][1].mean()"
+        ),
+        "eval-accuracy is a share from 0 to 1: this is in percent": (
+            "right.mean() -> (100 * right.mean())"
+        ),
+        "eval-accuracy is a share: divide the number of right ones by all": (
+            "right.mean() -> right.sum()"
+        ),
+        "this is the share of the wrong ones: accuracy counts the right ones": (
+            "right.mean() -> (1 - right.mean())"
+        ),
+        COUNTS_BATCHES: "len(losses) -> len(loader)",
+        "num-examples is about all batches: this is the size of one": [
+            f"len(losses) -> len(batches[{i}][0])" for i in (0, -1)
+        ],
+    },
+    otherwise=REPLY
+    | {
+        "records": 'the reply should hold one record, a MetricRecord named "metrics": '
+        "the server has arrays and config already, and evaluating has not changed them",
+        "eval-loss in metrics": "the loss should be that of the message's model on "
         "testloader",
-        "num-examples": "num-examples should be the number of examples in the loader",
+        "eval-accuracy in metrics": "the accuracy should be that of the message's "
+        "model on testloader",
+        "num-examples in metrics": "num-examples should be the number of examples in "
+        "the loader",
     },
 )
 
@@ -334,45 +309,47 @@ def play_clip(
     content = ask(answer, order(start), net, loader, train_fn, max_norm)
     yield "where the training begins", begun[:1]
     yield "how often train_fn is called", len(begun)
-    yield from reply_facts(content, "num-examples", arrays=True)
+    yield from content_facts(content)
 
 
-def shorten(norm: float, max_norm: float) -> float:
+def flat(state: State) -> torch.Tensor:
+    """Put all numbers of a model into one vector, which is a copy."""
+    return torch.cat([tensor.flatten() for tensor in state.values()])
+
+
+def norms(vector: torch.Tensor, like: State) -> list[float]:
+    """Return the norm of each array."""
+    parts = vector.split([tensor.numel() for tensor in like.values()])
+    return [part.norm().item() for part in parts]
+
+
+def cut(norm: float, max_norm: float) -> float:
     """Return what to multiply something of this norm by, to clip it."""
     return max_norm / norm if norm > max_norm else 1.0
 
 
+def each(vector: torch.Tensor, like: State, max_norm: float) -> torch.Tensor:
+    """Clip each array on its own."""
+    sizes = [tensor.numel() for tensor in like.values()]
+    parts = zip(vector.split(sizes), norms(vector, like), strict=True)
+    return torch.cat([part * cut(norm, max_norm) for part, norm in parts])
+
+
 def clip(
-    message: Message,
-    net: nn.Module,
-    loader: DataLoader,
-    train_fn: Callable,
-    max_norm: float,
-    *,
-    prepare: Callable = load,
-    epochs: int = 1,
-    makes: Callable = lambda do: do.x + do.u * shorten(do.norm, do.max_norm),
-    sends: Callable = lambda arrays: arrays,
-    count: Callable = lambda loader: len(loader.dataset),
+    message: Message, net: nn.Module, loader: DataLoader, train_fn: Callable, m: float
 ) -> Message:
-    """Do the exercise with all numbers in one vector, perhaps with a slip."""
-    net = prepare(message, net)
-    start = net.state_dict()
-    x = torch.cat([tensor.flatten() for tensor in start.values()])
-    for _ in range(epochs):
-        train_fn(net, loader)
-    y = torch.cat([tensor.flatten() for tensor in net.state_dict().values()])
-    do = SimpleNamespace(x=x, y=y, u=y - x, max_norm=max_norm)
-    do.norm = float(np.linalg.norm(do.u))
-    do.clipped = do.u * shorten(do.norm, max_norm)
-    sizes = [tensor.numel() for tensor in start.values()]
-    do.norms = [part.norm().item() for part in do.u.split(sizes)]
-    do.each = lambda vector: torch.cat(
-        [p * shorten(p.norm().item(), max_norm) for p in vector.split(sizes)]
-    )
-    parts = zip(start, makes(do).split(sizes), strict=True)
-    arrays = {name: part.reshape(start[name].shape) for name, part in parts}
-    return reply(message, {"num-examples": count(loader)}, sends(arrays))
+    """Clip one vector of all numbers: the oracle."""
+    s = message.content["arrays"].to_torch_state_dict()
+    net.load_state_dict(s)
+    x = flat(net.state_dict())
+    train_fn(net, loader)
+    y = flat(net.state_dict())
+    u = y - x
+    norm = float(np.linalg.norm(u))
+    new = x + u * cut(norm, m)
+    parts = zip(s.items(), new.split([v.numel() for v in s.values()]), strict=True)
+    arrays = {name: part.reshape(v.shape) for (name, v), part in parts}
+    return reply(message, {"num-examples": len(loader.dataset)}, arrays)
 
 
 def random_clip(rng: random.Random) -> Case:
@@ -381,7 +358,7 @@ def random_clip(rng: random.Random) -> Case:
     shapes = {"weight": (rows, columns), "bias": (rows,), "mean": (2,)}
     start, update = random_state(rng, **shapes), random_state(rng, **shapes)
     update["mean"] *= 0
-    length = torch.cat([tensor.flatten() for tensor in update.values()]).norm().item()
+    length = flat(update).norm().item()
     max_norm = rng.choice([0.2, 0.7, 1.5]) * length
     return clipping(start, update, max_norm, rng.randint(11, 30))
 
@@ -404,11 +381,55 @@ def model(weight: list[float], bias: float, **buffers: float) -> State:
 START, SEVEN = model([1.0, 2.0], 3.0), model([6.0, 2.0], 3.0)
 """A start, and an update of length 7."""
 
+CLIPPED_WRONGLY = {  # what else may be made of x, y, u = y - x, its norm, and max_norm
+    "there is NaN among the parameters: look where 0 is divided by 0": (
+        "x + u * (torch.tensor(min(norm, m)) / norm)"
+    ),
+    "a training that changes nothing makes an update of norm 0: do not divide by it": (
+        "x + u * min(1.0, m / norm)"
+    ),
+    "the trained parameters go back unclipped: if you did clip, look at what you "
+    "subtract, for net.state_dict() does not copy, and moves along with net": "y",
+    "these are the arrays of the message, as if nothing was trained: add the clipped "
+    "update to them": "x\nx if norm > m else y",
+    "each array was clipped on its own: take one norm over all arrays, and one factor "
+    "for all": "x + each(u, s, m)",
+    "the parameters were clipped: clip the update, which is after minus before, and "
+    "add it to before": "y * cut(y.norm().item(), m)\neach(y, s, m)",
+    "a short update was made longer: the factor is at most 1": (
+        "x + u * m / (norm or m)"
+    ),
+    "this is the update: add it to the parameters from before the training": (
+        "u * cut(norm, m)\nu\neach(u, s, m)\nu * m / (norm or m)"
+    ),
+    "the clipped update was added to the trained parameters: add it to those from "
+    "before the training": "y + u * cut(norm, m)",
+    "the update has the wrong sign: it is after minus before": (
+        "x - u * cut(norm, m)\ny - u * cut(norm, m)"
+    ),
+    "each number was clipped on its own: that turns the update into another direction, "
+    "so multiply all by one factor": "x + u.clamp(-m, m)\nx + u.clamp(max=m)",
+    "the norm lacks its square root": "x + u * cut(norm**2, m)",
+    "the norms of the arrays do not add up: sum the squares of all numbers, then take "
+    "the root": "x + u * cut(sum(norms(u, s)), m)",
+    "the norm is that of one array: sum the squares of all arrays": (
+        "x + u * cut(norms(u, s)[0], m)\nx + u * cut(norms(u, s)[1], m)"
+    ),
+    "the norm is another one: take the square root of the sum of all squares": (
+        "x + u * cut(u.abs().sum().item(), m)\nx + u * cut(u.abs().max().item(), m)\n"
+        "x + u * cut(norm / len(u) ** 0.5, m)"
+    ),
+    "the update was brought to length 1: the length allowed is max_norm": (
+        "x + u * cut(norm, 1.0)\nx + u / (norm or 1.0)"
+    ),
+    "max_norm is a length, not a factor: divide it by the norm": "x + u * m",
+}
+
 CLIPPED = Exercise(
     "3.3",
     "whatever a client's data are, it moves the model by max_norm at most.",
     cases=[
-        clipping(*case[:3], gives={"the arrays": case[3], "num-examples": 10})
+        clipping(*case[:3], gives={"arrays": case[3]})
         for case in [
             (START, SEVEN, 2.8, model([3.4, 2.8], 4.2)),
             (START, SEVEN, 8.0, model([7.0, 4.0], 6.0)),
@@ -425,98 +446,32 @@ CLIPPED = Exercise(
     draw=random_clip,
     play=play_clip,
     oracle=clip,
-    mistakes=slips(
-        clip,
-        epochs={
-            "train_fn was not called: nothing was trained": 0,
-            "train_fn was called 2 times: train once": 2,
-        },
-        prepare={
-            "the training began from other parameters than the message's: load its "
-            "arrays into net first": lambda message, net: net,
-            NEED_NOT_BE_A_NET: lambda message, net: load(message, Net()),
-        },
-        sends={
-            "the state_dict holds more than the parameters: buffers, such as the "
-            "running means of a BatchNorm, go back, too": (
-                lambda arrays: {k: arrays[k] for k in ("weight", "bias")}
-            )
-        },
-        count={COUNTS_BATCHES: len},
-        makes={
-            "there is NaN among the parameters: look where 0 is divided by 0": (
-                lambda do: do.x + do.u * (do.clipped.norm() / do.norm)
-            ),
-            "a training that changes nothing makes an update of norm 0: do not divide "
-            "by it": lambda do: do.x + do.u * min(1.0, do.max_norm / do.norm),
-            "the trained parameters go back unclipped: if you did clip, look at what "
-            "you subtract, for net.state_dict() does not copy, and moves along with "
-            "net": lambda do: do.y,
-            "these are the arrays of the message, as if nothing was trained: add the "
-            "clipped update to them": [
-                lambda do: do.x,
-                lambda do: do.x if do.norm > do.max_norm else do.y,
-            ],
-            "each array was clipped on its own: take one norm over all arrays, and one "
-            "factor for all": lambda do: do.x + do.each(do.u),
-            "the parameters were clipped: clip the update, which is after minus "
-            "before, and add it to before": [
-                lambda do: do.y * shorten(do.y.norm().item(), do.max_norm),
-                lambda do: do.each(do.y),
-            ],
-            "a short update was made longer: the factor is at most 1": (
-                lambda do: do.x + do.u * do.max_norm / (do.norm or 1.0)
-            ),
-            "this is the update: add it to the parameters from before the training": [
-                lambda do: do.clipped,
-                lambda do: do.u,
-                lambda do: do.each(do.u),
-            ],
-            "the clipped update was added to the trained parameters: add it to those "
-            "from before the training": lambda do: do.y + do.clipped,
-            "the update has the wrong sign: it is after minus before": [
-                lambda do: do.x - do.clipped,
-                lambda do: do.y - do.clipped,
-            ],
-            "each number was clipped on its own: that turns the update into another "
-            "direction, so multiply all by one factor": [
-                lambda do: do.x + do.u.clamp(-do.max_norm, do.max_norm),
-                lambda do: do.x + do.u.clamp(max=do.max_norm),
-            ],
-            "the norm lacks its square root": (
-                lambda do: do.x + do.u * shorten(do.norm**2, do.max_norm)
-            ),
-            "the norms of the arrays do not add up: sum the squares of all numbers, "
-            "then take the root": (
-                lambda do: do.x + do.u * shorten(sum(do.norms), do.max_norm)
-            ),
-            "the norm is that of one array: sum the squares of all arrays": [
-                lambda do, i=i: do.x + do.u * shorten(do.norms[i], do.max_norm)
-                for i in (0, 1)
-            ],
-            "the norm is another one: take the square root of the sum of all squares": [
-                lambda do: do.x + do.u * shorten(sum(abs(do.u)).item(), do.max_norm),
-                lambda do: do.x + do.u * shorten(max(abs(do.u)).item(), do.max_norm),
-                lambda do: (
-                    do.x + do.u * shorten(do.norm / len(do.u) ** 0.5, do.max_norm)
-                ),
-            ],
-            "the update was brought to length 1: the length allowed is max_norm": [
-                lambda do: do.x + do.u * shorten(do.norm, 1.0),
-                lambda do: do.x + do.u / (do.norm or 1.0),
-            ],
-            "max_norm is a length, not a factor: divide it by the norm": (
-                lambda do: do.x + do.u * do.max_norm
-            ),
-        },
-    ),
-    otherwise=SAID_OF_REPLIES
+    mistakes={
+        "train_fn was not called: nothing was trained": "train_fn(net, loader) -> ",
+        "train_fn was called 2 times: train once": (
+            "train_fn(net, loader) -> train_fn(net, loader); train_fn(net, loader)"
+        ),
+        "the training began from other parameters than the message's: load its arrays "
+        "into net first": "net.load_state_dict(s) -> ",
+        NEED_NOT_BE_A_NET: "net.load_state_dict(s) -> Net().load_state_dict(s)",
+        NUMBERED: ", arrays) -> , [v.numpy() for v in arrays.values()])",
+        "the state_dict holds more than the parameters: buffers, such as the running "
+        "means of a BatchNorm, go back, too": (
+            ', arrays) -> , {k: arrays[k] for k in ("weight", "bias")})'
+        ),
+        COUNTS_BATCHES: "len(loader.dataset) -> len(loader)",
+    }
+    | {
+        sentence: [f"x + u * cut(norm, m) -> {new}" for new in made.split("\n")]
+        for sentence, made in CLIPPED_WRONGLY.items()
+    },
+    otherwise=TWO_RECORDS
     | {
         "training begins": "the training began from other parameters than the "
         "message's: load its arrays into net first",
-        "how often train_fn is called": "train_fn should be called once",
-        "NaN in": "there is NaN among the parameters: look where 0 is divided by 0",
-        "the arrays": "the arrays should be the message's plus the update, clipped",
-        "num-examples": "num-examples should be the number of examples in the loader",
+        "train_fn is called": "train_fn should be called once",
+        "arrays": "the arrays should be the message's plus the update, clipped",
+        "num-examples in metrics": "num-examples should be the number of examples in "
+        "the loader",
     },
 )

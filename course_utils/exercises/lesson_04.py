@@ -3,9 +3,8 @@
 import random
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from functools import cached_property, partial
-from itertools import takewhile
-from types import SimpleNamespace
+from functools import cached_property
+from itertools import takewhile  # noqa: F401 (edits use it)
 from typing import Any
 
 import numpy as np
@@ -19,13 +18,14 @@ from flwr.app import (
     RecordDict,
 )
 
-from course_utils.exercises.engine import Attempt, Case, Exercise, Wrong, slips
+from course_utils.exercises.engine import Attempt, Case, Exercise, Wrong, edited
 from course_utils.exercises.messages import (
+    REPLY,
     Node,
+    content_facts,
     context,
     fresh_copies,
     instruction,
-    reply_facts,
 )
 
 # ---------------------------------------------------------------------- 4.1 lr_to_use
@@ -54,26 +54,15 @@ def random_rates(rng: random.Random) -> Case:
     )
 
 
-def found(message: Message) -> list:
-    """Return all records of a message."""
-    return list(message.content.values())
+def rate(message: Message, own: Context) -> float:
+    """Look into the message, and then into the run config: the oracle."""
+    config = message.content.get("config", {})
+    run = own.run_config["lr"]
+    lr = config["lr"] if "lr" in config else run  # noqa: SIM401
+    return lr
 
 
-def rate(
-    message: Message,
-    own: Context,
-    *,
-    config: Callable = lambda message: message.content.get("config", {}),
-    there: Callable = lambda config: "lr" in config,
-    sent: Callable = lambda lr, run: lr,
-    otherwise: Callable = lambda own: own.run_config["lr"],
-) -> float:
-    """Do the exercise, perhaps with a slip."""
-    found = config(message)
-    return sent(found["lr"], own.run_config["lr"]) if there(found) else otherwise(own)
-
-
-USUAL = [lambda *args, lr=lr: lr for lr in (0.0, 0.001, 0.01, 0.1, 1.0)]
+USUAL = [f"return lr -> return {lr}" for lr in (0.0, 0.001, 0.01, 0.1, 1.0)]
 """What learners write down where a learning rate should be read."""
 
 RATE = Exercise(
@@ -90,49 +79,42 @@ RATE = Exercise(
     ],
     draw=random_rates,
     oracle=rate,
-    mistakes=slips(
-        rate,
-        there={
-            "the server sent 0.0, and that is a learning rate, too: ask whether there "
-            "is an lr, not whether it is true": lambda config: config.get("lr"),
-            'the server need not send an lr: ask whether "lr" is in the message\'s '
-            "config, before you read it": lambda config: True,
-        },
-        sent={
-            "this is the run config's lr, and the server has sent another with the "
-            "message: that one comes first": [lambda lr, run: run, max],
-            "the message's lr is not a factor: it is to be used as it is": (
-                lambda lr, run: lr * run
-            ),
-        },
-        config={
-            'a message need not have a config: ask whether "config" is in '
-            "message.content, before you read it": [
-                lambda message: message.content["config"],
-                lambda message: message.content.get("config"),
-                lambda message: message.content.get("config").get and found(message)[0],
-            ],
-            'this lr stands in another record than "config": it is not asked for': [
-                lambda message: {k: v for c in found(message) for k, v in c.items()},
-                lambda message: next((c for c in found(message) if "lr" in c), {}),
-            ],
-        },
-        otherwise={
-            "this is the node config's lr: it was not asked for, look into the "
-            "message's config and then into the run config": (
-                lambda own: own.node_config["lr"]
-            ),
-            "this number stands in your function: read the run config's lr from "
-            "context.run_config": USUAL,
-        },
-    )
-    | {
+    mistakes={
+        "the server sent 0.0, and that is a learning rate, too: ask whether there is "
+        "an lr, not whether it is true": 'if "lr" in config -> if config.get("lr")',
+        'the server need not send an lr: ask whether "lr" is in the message\'s config, '
+        "before you read it": ' if "lr" in config else run -> ',
+        "this is the run config's lr, and the server has sent another with the "
+        "message: that one comes first": [
+            "return lr -> return run",
+            "return lr -> return max(lr, run)",
+        ],
+        "the message's lr is not a factor: it is to be used as it is": (
+            'config["lr"] if -> config["lr"] * run if'
+        ),
+        'a message need not have a config: ask whether "config" is in message.content, '
+        "before you read it": [
+            '.get("config", {}) -> ["config"]',
+            '.get("config", {}) -> .get("config")',
+            '"lr" in config -> config.get("lr")\n.get("config", {}) -> .get("config")',
+        ],
+        'this lr stands in another record than "config": it is not asked for': [
+            'get("config", {}) -> get("config", *message.content.values())',
+            'get("config", {}) -> get("config", [*message.content.values(), {}][0])',
+        ],
+        "this is the node config's lr: it was not asked for, look into the message's "
+        "config and then into the run config": [
+            "own.run_config -> own.node_config",
+            'return lr -> return own.node_config["lr"]',
+        ],
+        "this number stands in your function: read the run config's lr from "
+        "context.run_config": [
+            f"else run -> else {lr}" for lr in (0.0, 0.001, 0.01, 0.1, 1.0)
+        ],
         "this number stands in your function: read the message's lr": USUAL,
         "your function changed a config or the Context: only read them": [
-            lambda message, own: own.run_config.update(lr=0.25) or 0.25,
-            lambda message, own: (
-                own.run_config.update(message.content.get("config", {})) or 0.25
-            ),
+            "return lr -> own.run_config.update(lr=lr); return lr",
+            "return lr -> own.run_config.update(config); return lr",
         ],
     },
     otherwise="the result should be the message's lr, or else the run config's",
@@ -148,6 +130,12 @@ NOTHING_KEPT = (
     "context.state is still empty when the calls are over: it is the only place where "
     "a node finds again what it has put there"
 )
+
+
+ONE_RECORD = REPLY | {
+    "records": 'the reply should hold one record, a MetricRecord named "metrics": what '
+    "a node keeps for itself stays in context.state"
+}
 
 
 def in_turn(trace: Callable[..., Iterator]) -> Callable[..., Iterator]:
@@ -184,11 +172,6 @@ def reply(message: Message, metrics: dict[str, float]) -> Message:
     return Message(RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message)
 
 
-def round_of(message: Message) -> int:
-    """Return a message's round."""
-    return message.content["config"]["server-round"]
-
-
 # -------------------------------------------------------------------- 4.2 count_calls
 
 Call = tuple[int, str, int]
@@ -203,43 +186,25 @@ def play_count(
     for i, (node, kind, server_round) in enumerate(calls, start=1):
         config = ConfigRecord({"server-round": server_round})
         content = nodes[node].ask(fresh(), RecordDict({"config": config}), kind)
-        for key, value in reply_facts(content, "calls", "num-examples"):
-            yield f"message {i}, {kind} to node {node}: {key}", value
+        for name, value in content_facts(content):
+            yield f"message {i}, {kind} to node {node}: {name}", value
 
 
-def kind_of(message: Message) -> str:
-    """Return a message's type."""
-    return message.metadata.message_type
+def count(message: Message, own: Context) -> Message:
+    """Keep the types of all messages, and no counts: the oracle."""
+    key = message.metadata.message_type
+    past = [*own.state.get("past", {"keys": []})["keys"], key]
+    own.state["past"] = ConfigRecord({"keys": past})
+    calls, size = past.count(key), 1
+    return reply(message, {"calls": calls, "num-examples": size})
 
 
-def kind_and_round(message: Message) -> str:
-    """Return a message's type and round."""
-    return f"{kind_of(message)} {round_of(message)}"
-
-
-def count(
-    message: Message,
-    own: Context,
-    *,
-    key: Callable = kind_of,
-    keep: Callable = lambda past: past,
-    store: Callable = lambda own, past: own.state.update(past=past),
-    says: Callable = lambda calls, do: calls,
-    size: Callable = lambda calls: 1,
-) -> Message:
-    """Do the exercise with all that came, and no counts, perhaps with a slip."""
-    past = keep([*own.state.get("past", {"keys": []})["keys"], key(message)])
-    store(own, ConfigRecord({"keys": past}))
-    calls = says(past.count(key(message)), SimpleNamespace(past=past, message=message))
-    return reply(message, {"calls": calls, "num-examples": size(calls)})
-
-
-def suppose(message: Message, own: Context, *, begin: Callable) -> Message:
-    """Suppose that some types are all that ever come."""
-    own.state.setdefault("calls", MetricRecord(begin(kind_of(message))))
-    own.state["calls"][kind_of(message)] += 1
-    calls = own.state["calls"][kind_of(message)]
-    return reply(message, {"calls": calls, "num-examples": 1})
+def by_type(message: Message, own: Context) -> Message:
+    """Count in a record, which is there with the first message."""
+    key = message.metadata.message_type
+    own.state.setdefault("calls", MetricRecord({key: 0}))
+    own.state["calls"][key] += 1
+    return reply(message, {"calls": own.state["calls"][key], "num-examples": 1})
 
 
 def random_calls(rng: random.Random) -> Case:
@@ -266,7 +231,8 @@ CALLS = [  # which node, type, round, and how many of the type the node has had
     (0, "train.head", 6, 1),
     *((2, "train", 7 + n, n) for n in range(1, 13)),
 ]
-in_a_global: list[str] = []
+ROUND = 'message.content["config"]["server-round"]'
+AND_ROUND = f'message_type -> message_type + " " + str({ROUND})'
 
 COUNT = Exercise(
     "4.2",
@@ -276,7 +242,7 @@ COUNT = Exercise(
             [call[:3] for call in CALLS],
             shown=said([call[:3] for call in CALLS]),
             gives={
-                f"message {i}, {kind} to node {node}: calls": calls
+                f"message {i}, {kind} to node {node}: calls in metrics": calls
                 for i, (node, kind, _, calls) in enumerate(CALLS, start=1)
             },
         )
@@ -284,64 +250,54 @@ COUNT = Exercise(
     draw=random_calls,
     play=play_count,
     oracle=count,
-    mistakes=slips(
-        count,
-        store={NOTHING_KEPT: lambda own, past: None},
-        keep={
-            OUTSIDE: lambda past: in_a_global.append(past[-1]) or in_a_global[:],
-            "the count begins anew after a message of another type: keep the numbers "
-            "of the other types, too": lambda past: list(
-                takewhile(lambda kind: kind == past[-1], past[::-1])
-            ),
-            "the count begins anew with each message: ask whether there is a number in "
-            "context.state, and add to it": lambda past: past[-1:],
-            "this counts the last few messages only: count over the whole run": [
-                lambda past, n=n: past[-n:] for n in (2, 3, 5, 10)
-            ],
-        },
-        key={
-            "a named action is of another type: train.head does not count as train": (
-                lambda message: kind_of(message).split(".")[0]
-            ),
-            "this counts messages of all types together: keep a number for each type": (
-                lambda message: "all"
-            ),
-            "this counts within a round, and begins anew with the next: count over the "
-            "whole run": kind_and_round,
-        },
-        says={
-            "the message that has just come counts, too: the first is number 1": (
-                lambda calls, do: calls - 1
-            ),
-            "each message is counted twice": lambda calls, do: 2 * calls,
-            "this is the round: a node does not take part in every round, so count the "
-            "messages that came": lambda calls, do: round_of(do.message),
-        },
-        size={"num-examples should be 1, whatever the count": lambda calls: calls},
-    )
+    mistakes={
+        OUTSIDE: (
+            '[*own.state.get("past", {"keys": []})["keys"] -> '
+            'count.past = [*vars(count).get("past", [])'
+        ),
+        NOTHING_KEPT: 'own.state["past"] = -> _ =',
+        "a type that this node has not had before counts from 0: ask whether there is "
+        "a number for it": [
+            by_type,
+            edited(by_type, "{key: 0} -> {'train': 0, 'evaluate': 0}"),
+            edited(by_type, "{key: 0} -> {'train': 0, 'evaluate': 0, 'query': 0}"),
+        ],
+        "a named action is of another type: train.head does not count as train": (
+            'message_type -> message_type.split(".")[0]'
+        ),
+        "this counts messages of all types together: keep a number for each type": (
+            "past.count(key) -> len(past)"
+        ),
+        "the message that has just come counts, too: the first is number 1": (
+            "past.count(key) -> past.count(key) - 1"
+        ),
+        "this is the round: a node does not take part in every round, so count the "
+        "messages that came": f"past.count(key) -> {ROUND}",
+        "this counts within a round, and begins anew with the next: count over the "
+        "whole run": AND_ROUND,
+        "this counts rounds: a node may be asked twice in a round": (
+            f"{AND_ROUND}\npast.count(key) -> "
+            "len({k for k in past if k.split()[0] == key.split()[0]})"
+        ),
+        "each message is counted twice": "past.count(key) -> 2 * past.count(key)",
+        "the count begins anew after a message of another type: keep the numbers of "
+        "the other types, too": (
+            "past.count(key) -> len([*takewhile(lambda k: k == key, past[::-1])])"
+        ),
+        "the count begins anew with each message: ask whether there is a number in "
+        "context.state, and add to it": "past.count(key) -> 1",
+        "this counts the last few messages only: count over the whole run": [
+            *(f'"keys": past -> "keys": past[-{n}:]' for n in (2, 3, 4, 5, 10)),
+            *(f"past.count(key) -> past[-{n}:].count(key)" for n in (2, 3, 5, 10)),
+            *(f"past.count(key) -> min(past.count(key), {n})" for n in (2, 3, 5, 10)),
+        ],
+        "num-examples should be 1, whatever the count": ", 1 -> , past.count(key)",
+    },
+    otherwise=ONE_RECORD
     | {
-        "this counts rounds: a node may be asked twice in a round": partial(
-            count,
-            key=kind_and_round,
-            says=lambda calls, do: len(
-                [k for k in set(do.past) if k.split()[0] == kind_of(do.message)]
-            ),
-        )
-    }
-    | slips(
-        suppose,
-        begin={
-            "a type that this node has not had before counts from 0: ask whether there "
-            "is a number for it": [
-                lambda kind: {kind: 0},
-                lambda kind: {"train": 0, "evaluate": 0},
-                lambda kind: {"train": 0, "evaluate": 0, "query": 0},
-            ]
-        },
-    ),
-    otherwise={
-        "calls": "calls should be how many messages of this type this node got",
-        "num-examples": "num-examples should be 1, whatever the count",
+        "calls in metrics": "calls should be how many messages of this type this node "
+        "got",
+        "num-examples in metrics": "num-examples should be 1, whatever the count",
     },
 )
 
@@ -373,7 +329,6 @@ class Test:
 
 
 SIZE = 40
-BEST = "eval-accuracy", "best-accuracy", "best-round", "num-examples"
 
 
 @in_turn
@@ -402,13 +357,13 @@ def play_best(
         content = RecordDict({"arrays": test.arrays, "config": config})
         node = nodes[test.node]
         try:
-            answer = node.ask(fresh(), content, "evaluate", test_fn, SIZE)
+            reply = node.ask(fresh(), content, "evaluate", test_fn, SIZE)
         except Wrong:
             if test.accuracy is not None:
                 raise
         if test.accuracy is not None:
-            for key, value in reply_facts(answer, *BEST):
-                yield f"{test.label}: {key}", value
+            for name, value in content_facts(reply):
+                yield f"{test.label}: {name}", value
         kept = node.context.state.get("best")
         others = len(set(node.context.state.array_records) - {"best"})
         kind = type(kept).__name__ if kept else "missing"
@@ -418,52 +373,25 @@ def play_best(
             yield f"{test.label}: the arrays kept", best.label if best else sorted(kept)
 
 
-def test_again(message: Message, own: Context, test_fn: Callable, size: int) -> Message:
-    """Keep no accuracy, and test the best arrays again each time: the oracle."""
-    accuracy = test_fn(message.content["arrays"])[1]
-    if "best" not in own.state or accuracy > test_fn(own.state["best"])[1]:
-        own.state["best"] = message.content["arrays"]
-        own.state["of"] = ConfigRecord({"round": round_of(message)})
-    best = test_fn(own.state["best"])[1], own.state["of"]["round"], size
-    return reply(message, dict(zip(BEST, (accuracy, *best), strict=True)))
+def keep(message: Message, own: Context, test_fn: Callable, size: int) -> Message:
+    """Keep numbers and arrays side by side: the oracle."""
+    arrays, state, n = message.content["arrays"], own.state, 0
+    loss, acc = test_fn(arrays)
+    past = [*state["top"]["of"]] if "top" in state else None
+    top = past
+    this = [acc, message.content["config"]["server-round"], loss, n]
+    if top is None or acc > top[0]:
+        top = this
+        put(state, best=arrays)
+    state["top"] = MetricRecord({"of": [float(value) for value in top]})
+    best, best_round = top[:2]
+    metrics = {"eval-accuracy": acc, "best-accuracy": best, "best-round": best_round}
+    return reply(message, metrics | {"num-examples": size})
 
 
-def keep(
-    message: Message,
-    own: Context,
-    test_fn: Callable,
-    size: int,
-    *,
-    first: Callable = lambda do: None,
-    tests: Callable = lambda test_fn: test_fn,
-    better: Callable = lambda this, top: this["acc"] > top["acc"],
-    begin: Callable = lambda this: None,
-    now: Callable = lambda do: do.this["acc"],
-    best: Callable = lambda do: do.top,
-    leaves: Callable = lambda do: None,
-) -> Message:
-    """Do the exercise with numbers and arrays in the state, perhaps with a slip."""
-    do = SimpleNamespace(state=own.state, arrays=message.content["arrays"])
-    first(do)
-    loss, accuracy = tests(test_fn)(do.arrays)
-    past = dict(do.state.get("top", {}))
-    n = past.get("n", 0)  # messages so far
-    do.this = {"acc": accuracy, "loss": loss, "round": round_of(message), "at": n}
-    do.past, do.old = past, do.state.get("best")
-    do.top = past or begin(do.this)
-    if not do.top or better(do.this, do.top):
-        do.top = do.this
-        do.state.pop("best", None)  # it may be of another kind, of which Flower warns
-        do.state["best"] = do.arrays
-    do.state["top"] = MetricRecord(do.top | {"n": n + 1})
-    leaves(do)
-    values = now(do), best(do)["acc"], best(do)["round"], size
-    return reply(message, dict(zip(BEST, values, strict=True)))
-
-
-def in_place(state: RecordDict, **records: Any) -> None:
-    """Put records into a state, in place of the best arrays."""
-    state.pop("best", None)
+def put(state: RecordDict, **records: Any) -> None:
+    """Put records into a state, in place of its best arrays."""
+    state.pop("best", None)  # of another kind, it would be replaced with a warning
     state.update(records)
 
 
@@ -496,8 +424,11 @@ TESTS = [
     Test(1, 8, 0.125, 2.5, (0.25, 5)),
     Test(0, 9, 0.875, 2.0, (0.875, 9)),
 ]
-STATES: dict[int, RecordDict] = {}
-"""What nodes keep outside their Contexts."""
+NUMBERED = (
+    'own.state, 0 -> own.state, int(own.state.get("n", {"n": -1})["n"] + 1); '
+    'own.state["n"] = MetricRecord({"n": n})'
+)
+"""An edit that numbers the messages of a node."""
 
 KEEP = Exercise(
     "4.3",
@@ -506,117 +437,102 @@ KEEP = Exercise(
         tests_of(
             TESTS,
             gives={
-                f"{test.label}: {key}": value
+                f"{test.label}: {name} in metrics": value
                 for test in TESTS
                 if test.best
-                for key, value in zip(
-                    BEST, (test.accuracy, *test.best, SIZE), strict=True
+                for name, value in zip(
+                    ("best-accuracy", "best-round"), test.best, strict=True
                 )
             },
         )
     ],
     draw=random_tests,
     play=play_best,
-    oracle=test_again,
-    mistakes=slips(
-        keep,
-        first={
-            "test first, and change context.state afterwards: if test_fn raises, what "
-            "is kept must still be the best": lambda do: in_place(
-                do.state, best=do.arrays
-            ),
-        },
-        tests={
-            "test_fn returns the loss first, then the accuracy": (
-                lambda test_fn: lambda arrays: test_fn(arrays)[::-1]
-            )
-        },
-        begin={
-            "a node's first accuracy is the best so far, even if it is 0.0: ask "
-            "whether there is a best yet, instead of beginning with 0": [
-                lambda this: this | {"acc": 0.0, "round": 0},
-                lambda this: this | {"acc": 0.0},
-                lambda this: this["acc"] == 0.0 and RecordDict()["best"],
-            ]
-        },
-        better={
-            "this is the accuracy and the round of the message that has just come: the "
-            "best stays the best when a later round is worse": lambda this, top: True,
-            "this is the best by loss: the highest accuracy was asked for": (
-                lambda this, top: this["loss"] < top["loss"]
-            ),
-            "where a round only equals the best so far, the earlier one stays the "
-            "best": lambda this, top: this["acc"] >= top["acc"],
-            "this is the lowest accuracy so far: the highest was asked for": (
-                lambda this, top: this["acc"] < top["acc"]
-            ),
-            "this is the first round's accuracy, in every round: put what is better in "
-            "its place": lambda this, top: False,
-        },
-        now={
-            "eval-accuracy is about the arrays that have just come: the best has a "
-            "metric of its own": lambda do: do.top["acc"]
-        },
-        best={
-            "best-accuracy and best-round are those of the message that has just come: "
-            "keep the best": lambda do: do.this,
-            "this is the best of the rounds before: the message that has just come "
-            "counts, too": lambda do: do.past or do.this,
-            "best-round is the round of the best accuracy, not always the present "
-            "one": lambda do: do.top | {"round": do.this["round"]},
-            "best-accuracy is the one that has just come, though best-round is right: "
-            "keep the best": lambda do: do.top | {"acc": do.this["acc"]},
-            "best-round is the server-round in the message's config: a node does not "
-            "take part in every round, so counting messages gives another number": (
-                lambda do: do.top | {"round": do.top["at"] + 1}
-            ),
-            "best-round is the server-round in the message's config, not the place in "
-            "a list": lambda do: do.top | {"round": do.top["at"]},
-        },
-        leaves={
-            NOTHING_KEPT: lambda do: do.state.clear(),
-            "this compares with the first accuracy only: put what is better into "
-            "context.state": lambda do: (
-                do.past and do.state.update(top=MetricRecord(do.past))
-            ),
-            "these are the arrays that came last: replace them only by better ones": (
-                lambda do: in_place(do.state, best=do.arrays)
-            ),
-            "these are the first arrays, in every round: put better ones in their "
-            "place": lambda do: in_place(do.state, best=do.old or do.arrays),
-            "the arrays kept are replaced where a round only equals the best: the "
-            "earlier one stays the best": lambda do: (
-                do.this["acc"] == do.top["acc"] and in_place(do.state, best=do.arrays)
-            ),
-            "context.state keeps more arrays than the best ones: each model that a "
-            "node keeps takes memory for the whole run": (
-                lambda do: do.state.update(more=do.arrays)
-            ),
-            'the arrays are in context.state by another name: name them "best"': (
-                lambda do: in_place(do.state, model=do.arrays)
-            ),
-            'there is no record "best" in context.state when the call is over: the '
-            "best arrays go there, and what is kept elsewhere is forgotten": (
-                lambda do: in_place(do.state)
-            ),
-            'the record "best" in context.state should be an ArrayRecord': [
-                lambda do: in_place(do.state, best=do.state["top"]),
-                lambda do: in_place(do.state, best=do.state["top"], more=do.arrays),
-            ],
-        },
-    )
-    | {
-        OUTSIDE: lambda message, own, *more: keep(
-            message,
-            Context(0, 0, {}, STATES.setdefault(own.node_id, RecordDict()), {}),
-            *more,
-        )
+    oracle=keep,
+    mistakes={
+        OUTSIDE: "own.state, 0 -> vars(keep).setdefault('states', RecordDict()), 0",
+        NOTHING_KEPT: "return reply( -> state.clear(); return reply(",
+        "test first, and change context.state afterwards: if test_fn raises, what is "
+        "kept must still be the best": (
+            'loss, acc -> old = state.get("best"); put(state, best=arrays); loss, acc\n'
+            "best, best_round = -> put(state, best=arrays if top is this else old); "
+            "best, best_round ="
+        ),
+        "a node's first accuracy is the best so far, even if it is 0.0: ask whether "
+        "there is a best yet, instead of beginning with 0": [
+            "top = past -> top = past or [0.0, 0]",
+            "top = past -> top = past or [0.0, this[1]]",
+            'top = past -> top = past if past or acc else state["best"]',
+        ],
+        "test_fn returns the loss first, then the accuracy": "loss, acc -> acc, loss",
+        "this is the accuracy and the round of the message that has just come: the "
+        "best stays the best when a later round is worse": [
+            "acc > top[0] -> True",
+            "= top[:2] -> = this[:2]",
+        ],
+        "this is the best by loss: the highest accuracy was asked for": (
+            "acc > top[0] -> loss < top[2]"
+        ),
+        "where a round only equals the best so far, the earlier one stays the best": (
+            "acc > top[0] -> acc >= top[0]"
+        ),
+        "this is the lowest accuracy so far: the highest was asked for": (
+            "acc > top[0] -> acc < top[0]"
+        ),
+        "this is the first round's accuracy, in every round: put what is better in its "
+        "place": "acc > top[0] -> False",
+        "this is the best of the rounds before: the message that has just come counts, "
+        "too": "= top[:2] -> = (past or this)[:2]",
+        "this compares with the first accuracy only: put what is better into "
+        "context.state": "in top] -> in past or top]",
+        "eval-accuracy is about the arrays that have just come: the best has a metric "
+        "of its own": '"eval-accuracy": acc -> "eval-accuracy": best',
+        "best-round is the round of the best accuracy, not always the present one": (
+            "= top[:2] -> = top[0], this[1]"
+        ),
+        "best-accuracy is the one that has just come, though best-round is right: keep "
+        "the best": "= top[:2] -> = this[0], top[1]",
+        "best-round is the server-round in the message's config: a node does not take "
+        "part in every round, so counting messages gives another number": (
+            f"{NUMBERED}\n= top[:2] -> = top[0], top[3] + 1"
+        ),
+        "best-round is the server-round in the message's config, not the place in a "
+        "list": f"{NUMBERED}\n= top[:2] -> = top[0], top[3]",
+        "these are the arrays that came last: replace them only by better ones": (
+            "return reply( -> put(state, best=arrays); return reply("
+        ),
+        "these are the first arrays, in every round: put better ones in their place": (
+            'put(state, best=arrays) -> put(state, best=state.get("best", arrays))'
+        ),
+        "the arrays kept are replaced where a round only equals the best: the earlier "
+        "one stays the best": (
+            "return reply( -> acc == top[0] and put(state, best=arrays); return reply("
+        ),
+        "context.state keeps more arrays than the best ones: each model that a node "
+        "keeps takes memory for the whole run": (
+            "best=arrays -> best=arrays, more=arrays"
+        ),
+        'the arrays are in context.state by another name: name them "best"': (
+            "best=arrays -> model=arrays"
+        ),
+        'there is no record "best" in context.state when the call is over: the best '
+        "arrays go there, and what is kept elsewhere is forgotten": (
+            "put(state, best=arrays) -> "
+        ),
+        'the record "best" in context.state should be an ArrayRecord': [
+            'best=arrays -> best=MetricRecord({"accuracy": acc})',
+            'best=arrays -> best=MetricRecord({"accuracy": acc}), more=arrays',
+        ],
     },
-    otherwise={
-        "best-accuracy": "best-accuracy should be the highest accuracy so far",
-        "best-round": "best-round should be the round of the highest accuracy so far",
-        "eval-accuracy": "eval-accuracy should be that of the message's arrays",
-        "num-examples": "num-examples should be the number that was handed over",
+    otherwise=ONE_RECORD
+    | {
+        "eval-accuracy in metrics": "eval-accuracy should be that of the message's "
+        "arrays, as one number",
+        "best-accuracy in metrics": "best-accuracy should be the highest so far",
+        "best-round in metrics": "best-round should be that of the highest accuracy so "
+        "far",
+        "num-examples in metrics": "num-examples should be the number that was handed "
+        "over",
         "records of arrays": 'context.state["best"] should be an ArrayRecord, and the '
         "only one in it",
         "the arrays kept": "the arrays in context.state should be those of the best "

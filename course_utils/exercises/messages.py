@@ -121,64 +121,36 @@ def require_reply(got: Any, message: Message, *, given: Any = None) -> RecordDic
     return got.content
 
 
-def reply_facts(
-    content: RecordDict, *keys: str, arrays: bool = False
-) -> Iterator[tuple[str, Any]]:
-    """Yield what a reply says: its metrics of these keys, after its arrays if any.
+def reply_facts(answer: Attempt, message: Message, *more: Any) -> Iterator:
+    """Hand a message to an answer, and yield what is in its reply, as facts."""
+    yield from content_facts(ask(answer, message, *more))
 
-    Raises
-    ------
-    Wrong
-        Unless it holds the records and the metrics that it should, and no others.
-    """
-    kinds = {"arrays": ArrayRecord} if arrays else {}
-    kinds["metrics"] = MetricRecord
-    got = {name: type(record).__name__ for name, record in content.items()}
-    if not got:
-        raise Wrong("the content of the reply is empty: put the records into it")
-    for name, kind in kinds.items():
-        if name not in content:
-            raise Wrong(
-                f'the reply has no record named "{name}": all clients must use the '
-                "names that the lesson uses",
-                got=got,
-            )
-        if not isinstance(content[name], kind):
-            raise Wrong(f'"{name}" should be a {kind.__name__}', got=got)
-    if set(content) - set(kinds):
-        raise Wrong(
-            f"the reply holds more than {' and '.join(kinds)}: what the server has "
-            "sent, and what a client keeps for itself, need not go back",
-            got=got,
-        )
-    metrics = dict(content["metrics"])
-    if missing := sorted(set(keys) - set(metrics)):
-        raise Wrong(
-            f"the metrics lack {' and '.join(missing)}: every client must use the same "
-            "keys, letter by letter",
-            got=metrics,
-        )
-    if set(metrics) - set(keys):
-        raise Wrong(
-            f"the metrics hold more than {' and '.join(sorted(keys))}: the task asks "
-            "for these and no others",
-            got=metrics,
-        )
-    if lists := [key for key in keys if isinstance(metrics[key], list)]:
-        raise Wrong(f"{lists[0]} should be one number, not a list", got=metrics)
-    if arrays:
-        found = numpy_of(content["arrays"])
-        if set(found) == {str(i) for i in range(len(found))}:
-            raise Wrong(
-                "the arrays are numbered and have lost their names: pack a dictionary "
-                "of tensors with the names that they have, not a list",
-                got=sorted(found),
-            )
-        yield "names of the arrays", sorted(found)
-        yield "types of the arrays", {k: str(v.dtype) for k, v in found.items()}
-        yield "NaN in", [name for name, array in found.items() if np.isnan(array).any()]
-        yield "the arrays", found
-    yield from ((key, metrics[key]) for key in keys)
+
+def content_facts(content: RecordDict) -> Iterator[tuple[str, Any]]:
+    """Yield which records there are, then names, types and values of each."""
+    kinds = {name: type(record).__name__ for name, record in content.items()}
+    yield "records", dict(sorted(kinds.items()))
+    for name, record in sorted(content.items()):
+        yield f"names in {name}", sorted(record)
+        if isinstance(record, ArrayRecord):
+            yield f"types in {name}", {k: a.dtype for k, a in record.items()}
+            yield name, numpy_of(record)
+        else:
+            for key, value in sorted(record.items()):
+                yield f"{key} in {name}", value
+
+
+REPLY = {
+    "records": "the reply should hold these records, of these types and by these "
+    "names, and no others",
+    "names in arrays": "the arrays should have the names of the model's parameters, "
+    "all of them and no others",
+    "types in arrays": "the arrays go back as another type than the model has: its "
+    "bytes on the wire depend on it",
+    "names in metrics": "the metrics should have these keys, letter by letter, and no "
+    "others",
+}
+"""What to say on a reply that differs: to be used in an exercise's ``otherwise``."""
 
 
 def numpy_of(record: ArrayRecord) -> dict[str, np.ndarray]:

@@ -16,17 +16,17 @@ SHOWN = 200
 """Characters of a value that are shown."""
 
 
-def close(a: Any, b: Any, exact: bool = False) -> bool:
+def close(a: Any, b: Any, exact: bool = False, nan: bool = False) -> bool:
     """Whether two results are the same, however they are held.
 
     Numbers, lists, NumPy arrays and tensors are compared by value: whole numbers as
     they are, others to rounding, unless ``exact``. Mappings are compared by keys and
-    values. NaN is close to nothing. Anything else must be equal.
+    values. NaN is close to nothing, unless ``nan``. Anything else must be equal.
     """
     if isinstance(a, Array) and isinstance(b, Array):
-        return close(a.numpy(), b.numpy(), exact)
+        return close(a.numpy(), b.numpy(), exact, nan)
     if isinstance(a, Mapping) and isinstance(b, Mapping):
-        return set(a) == set(b) and all(close(a[key], b[key], exact) for key in a)
+        return set(a) == set(b) and all(close(a[key], b[key], exact, nan) for key in a)
     if isinstance(a, str | bytes | bool | None) or isinstance(b, str | bytes | bool):
         return type(a) is type(b) and a == b
     if _is_row(a) and _is_row(b) and len(a) != len(b):
@@ -36,10 +36,11 @@ def close(a: Any, b: Any, exact: bool = False) -> bool:
         if left.shape != right.shape:
             return False
         if exact or (left.dtype.kind in "iu" and right.dtype.kind in "iu"):
-            return bool(np.array_equal(left, right))
-        return np.allclose(left.astype(float), right.astype(float), 1e-4, 1e-6)
+            return bool(np.array_equal(left, right, equal_nan=nan))
+        left, right = left.astype(float), right.astype(float)
+        return np.allclose(left, right, 1e-4, 1e-6, equal_nan=nan)
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
-        return all(close(x, y, exact) for x, y in zip(a, b, strict=True))
+        return all(close(x, y, exact, nan) for x, y in zip(a, b, strict=True))
     return type(a) is type(b) and bool(a == b)
 
 

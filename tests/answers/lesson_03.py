@@ -1,28 +1,19 @@
 """Right and wrong answers to lesson 03's exercises that are written in other ways."""
 
 import copy
-from functools import partial
 
 import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, Message, MetricRecord, RecordDict
 
 from course_utils import model
-from course_utils.exercises.lesson_03 import clip, load, pack, reply, report
+from course_utils.exercises.engine import edited
+from course_utils.exercises.lesson_03 import clip, pack, reply, report
 
 RIGHT = {}
 WRONG = {}
 
 # ------------------------------------------------------------------ 3.1 pack_reply
-
-
-def by_item(message, state_dict, loss, num_examples):
-    content = RecordDict()
-    content["metrics"] = MetricRecord()
-    content["metrics"]["num-examples"] = num_examples
-    content["metrics"]["train-loss"] = loss.item()
-    content["arrays"] = ArrayRecord(torch_state_dict=state_dict)
-    return Message(content=content, reply_to=message)
 
 
 def in_the_message_it_got(message, state_dict, loss, num_examples):
@@ -36,23 +27,21 @@ def in_the_message_it_got(message, state_dict, loss, num_examples):
     return Message(message.content, reply_to=message)
 
 
-RIGHT["3.1"] = [by_item, in_the_message_it_got]
+RIGHT["3.1"] = [in_the_message_it_got]
 WRONG["3.1"] = [
+    (edited(pack, "loss.item() -> np.float32(loss)"), "refuses a numpy.float32"),
     (
-        partial(pack, metrics=lambda loss, n: (np.float32(loss), n)),
-        "refuses a numpy.flo",
+        edited(pack, "Array(tensor.numpy()) -> tensor.numpy()"),
+        "nor a dictionary of NumPy",
+    ),
+    (edited(pack, "Array(tensor.numpy()) -> tensor.double()"), "as another type"),
+    (
+        edited(pack, ", arrays) -> , {'weight': arrays['weight']})"),
+        "all of them and no",
     ),
     (
-        partial(pack, arrays=lambda state, _: {k: v.numpy() for k, v in state.items()}),
-        "nor a dictionary of NumPy arrays",
-    ),
-    (
-        partial(pack, arrays=lambda state, _: {"weight": state["weight"]}),
-        "all of them and no others",
-    ),
-    (
-        lambda message, state, loss, n: RecordDict({"arrays": state}),
-        "tensors go into an ArrayRecord",
+        lambda message, state, *args: RecordDict({"arrays": state}),
+        "into an ArrayRecord",
     ),
 ]
 
@@ -71,39 +60,20 @@ def parameter_by_parameter(message, net, testloader):
     return reply(message, said)
 
 
-def loads_the_record(message, net):
-    net.load_state_dict(message.content["arrays"])
-
-
-def loads_a_list(message, net):
-    net.load_state_dict(message.content["arrays"].to_numpy_ndarrays())
-
-
 RIGHT["3.2"] = [parameter_by_parameter]
+LOADED = ".to_torch_state_dict()) -> "
 WRONG["3.2"] = [
-    (partial(report, prepare=loads_the_record), "of tensors, with the names"),
-    (partial(report, prepare=loads_a_list), "takes a dictionary of tensors"),
+    (edited(report, LOADED + ")"), "a dictionary of tensors, with the names"),
+    (edited(report, LOADED + ".to_numpy_ndarrays())"), "a dictionary of tensors"),
 ]
 
 # --------------------------------------------------------------- 3.3 train_clipped
 
 
-def as_one_vector(message, net, trainloader, train_fn, max_norm):
-    to_vector = torch.nn.utils.parameters_to_vector
-    load(message, net)
-    before = to_vector(net.parameters()).detach().clone()
-    train_fn(net, trainloader)
-    update = to_vector(net.parameters()).detach() - before
-    if update.norm() > max_norm:
-        update *= max_norm / update.norm()
-    torch.nn.utils.vector_to_parameters(before + update, net.parameters())
-    return reply(message, {"num-examples": len(trainloader.dataset)}, net.state_dict())
-
-
 def by_numpy_in_a_loop(message, net, trainloader, train_fn, max_norm):
     names = list(message.content["arrays"])
     before = message.content["arrays"].to_numpy_ndarrays()
-    load(message, net)
+    net.load_state_dict(message.content["arrays"].to_torch_state_dict())
     train_fn(net, trainloader)
     squares = 0.0
     for name, old in zip(names, before, strict=True):
@@ -118,7 +88,8 @@ def by_numpy_in_a_loop(message, net, trainloader, train_fn, max_norm):
 
 
 def in_place_on_a_deep_copy(message, net, trainloader, train_fn, max_norm):
-    old = load(message, net)
+    net.load_state_dict(message.content["arrays"].to_torch_state_dict())
+    old = net
     new = copy.deepcopy(old)
     train_fn(new, trainloader)
     with torch.no_grad():
@@ -130,9 +101,8 @@ def in_place_on_a_deep_copy(message, net, trainloader, train_fn, max_norm):
     return reply(message, {"num-examples": len(trainloader.dataset)}, old.state_dict())
 
 
-def on_a_dataset(message, net, trainloader, *more):
-    return clip(message, net, trainloader.dataset, *more)
-
-
-RIGHT["3.3"] = [as_one_vector, by_numpy_in_a_loop, in_place_on_a_deep_copy]
-WRONG["3.3"] = [(on_a_dataset, "train_fn takes a DataLoader")]
+RIGHT["3.3"] = [by_numpy_in_a_loop, in_place_on_a_deep_copy]
+WRONG["3.3"] = [
+    (edited(clip, "train_fn(net, loader) -> train_fn(net, 1)"), "takes a DataLoader"),
+    (edited(clip, "x + u * cut(norm, m) -> x.double() + u"), "as another type"),
+]

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from course_utils.exercises.lesson_04 import BEST, keep, kind_of, reply, round_of
+from course_utils.exercises.lesson_04 import keep, reply
 
 RIGHT = {}
 WRONG = {}
@@ -27,13 +27,23 @@ def by_exception(message, context):
         return context.run_config["lr"]
 
 
+def searching_all_configs(message, context):
+    found = [c["lr"] for c in message.content.config_records.values() if "lr" in c]
+    return [*found, context.run_config["lr"]][0]
+
+
 RIGHT["4.1"] = [chained, by_exception]
 WRONG["4.1"] = [
     (lambda message, context: message.content["config"], "should return a number"),
+    (searching_all_configs, "another record than"),
     (lambda message, context: str(chained(message, context)), "should return a number"),
 ]
 
 # -------------------------------------------------------------------- 4.2 count_calls
+
+
+def kind_of(message):
+    return message.metadata.message_type
 
 
 def counted(message, calls):
@@ -134,7 +144,12 @@ WRONG["4.2"] = [
 
 
 def reported(message, *values):
-    return reply(message, dict(zip(BEST, values, strict=True)))
+    keys = "eval-accuracy", "best-accuracy", "best-round", "num-examples"
+    return reply(message, dict(zip(keys, values, strict=True)))
+
+
+def round_of(message):
+    return message.content["config"]["server-round"]
 
 
 def by_the_history(message, context, test_fn, num_examples):
