@@ -18,7 +18,7 @@ from flwr.app import (
     RecordDict,
 )
 
-from course_utils.exercises.engine import Attempt, Case, Exercise, Wrong, edited
+from course_utils.exercises.engine import Attempt, Case, Exercise, Wrong
 from course_utils.exercises.messages import (
     REPLY,
     Node,
@@ -62,9 +62,6 @@ def rate(message: Message, own: Context) -> float:
     return lr
 
 
-USUAL = [f"return lr -> return {lr}" for lr in (0.0, 0.001, 0.01, 0.1, 1.0)]
-"""What learners write down where a learning rate should be read."""
-
 RATE = Exercise(
     "4.1",
     "your client uses the learning rate that the server means.",
@@ -99,7 +96,8 @@ RATE = Exercise(
             '"lr" in config -> config.get("lr")\n.get("config", {}) -> .get("config")',
         ],
         'this lr stands in another record than "config": it is not asked for': [
-            'get("config", {}) -> get("config", *message.content.values())',
+            'message.content.get("config", {}) -> '
+            "{k: v for c in message.content.values() for k, v in c.items()}",
             'get("config", {}) -> get("config", [*message.content.values(), {}][0])',
         ],
         "this is the node config's lr: it was not asked for, look into the message's "
@@ -107,11 +105,12 @@ RATE = Exercise(
             "own.run_config -> own.node_config",
             'return lr -> return own.node_config["lr"]',
         ],
-        "this number stands in your function: read the run config's lr from "
-        "context.run_config": [
-            f"else run -> else {lr}" for lr in (0.0, 0.001, 0.01, 0.1, 1.0)
+        "this number stands in your function: read it from the message's config, or "
+        "else from context.run_config": [
+            edit.format(lr)
+            for lr in (0.0, 0.001, 0.01, 0.1, 1.0)
+            for edit in ("else run -> else {}", "return lr -> return {}")
         ],
-        "this number stands in your function: read the message's lr": USUAL,
         "your function changed a config or the Context: only read them": [
             "return lr -> own.run_config.update(lr=lr); return lr",
             "return lr -> own.run_config.update(config); return lr",
@@ -199,14 +198,6 @@ def count(message: Message, own: Context) -> Message:
     return reply(message, {"calls": calls, "num-examples": size})
 
 
-def by_type(message: Message, own: Context) -> Message:
-    """Count in a record, which is there with the first message."""
-    key = message.metadata.message_type
-    own.state.setdefault("calls", MetricRecord({key: 0}))
-    own.state["calls"][key] += 1
-    return reply(message, {"calls": own.state["calls"][key], "num-examples": 1})
-
-
 def random_calls(rng: random.Random) -> Case:
     """Draw messages of ten rounds."""
     types = ["train", "evaluate", "query", "train.head"]
@@ -234,6 +225,8 @@ CALLS = [  # which node, type, round, and how many of the type the node has had
 ROUND = 'message.content["config"]["server-round"]'
 AND_ROUND = f'message_type -> message_type + " " + str({ROUND})'
 
+TWO = "'train': 0, 'evaluate': 0"
+
 COUNT = Exercise(
     "4.2",
     "your client counts for itself, wherever it runs.",
@@ -258,9 +251,8 @@ COUNT = Exercise(
         NOTHING_KEPT: 'own.state["past"] = -> _ =',
         "a type that this node has not had before counts from 0: ask whether there is "
         "a number for it": [
-            by_type,
-            edited(by_type, "{key: 0} -> {'train': 0, 'evaluate': 0}"),
-            edited(by_type, "{key: 0} -> {'train': 0, 'evaluate': 0, 'query': 0}"),
+            f"past.count(key) -> past.count(key) + 0 * {{{types}}}[key]"
+            for types in ("past[0]: 0", TWO, f"{TWO}, 'query': 0")
         ],
         "a named action is of another type: train.head does not count as train": (
             'message_type -> message_type.split(".")[0]'
@@ -287,9 +279,12 @@ COUNT = Exercise(
         "the count begins anew with each message: ask whether there is a number in "
         "context.state, and add to it": "past.count(key) -> 1",
         "this counts the last few messages only: count over the whole run": [
-            *(f'"keys": past -> "keys": past[-{n}:]' for n in (2, 3, 4, 5, 10)),
-            *(f"past.count(key) -> past[-{n}:].count(key)" for n in (2, 3, 5, 10)),
-            *(f"past.count(key) -> min(past.count(key), {n})" for n in (2, 3, 5, 10)),
+            edit.format(n)
+            for n in (2, 3, 5, 10)
+            for edit in (
+                '"keys": past -> "keys": past[-{}:]',
+                "past.count(key) -> min(past.count(key), {})",
+            )
         ],
         "num-examples should be 1, whatever the count": ", 1 -> , past.count(key)",
     },

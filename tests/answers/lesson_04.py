@@ -1,23 +1,14 @@
 """Right and wrong answers to lesson 04's exercises that are written in other ways."""
 
 import json
-from collections import ChainMap
-from typing import ClassVar
 
 import numpy as np
 from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from course_utils.exercises.lesson_04 import keep, reply
-
-RIGHT = {}
-WRONG = {}
+from course_utils.exercises.engine import edited
+from course_utils.exercises.lesson_04 import count, keep, rate, reply
 
 # ---------------------------------------------------------------------- 4.1 lr_to_use
-
-
-def chained(message, context):
-    sent = message.content.get("config", {})
-    return ChainMap(dict(sent), context.run_config)["lr"]
 
 
 def by_exception(message, context):
@@ -26,18 +17,6 @@ def by_exception(message, context):
     except KeyError:
         return context.run_config["lr"]
 
-
-def searching_all_configs(message, context):
-    found = [c["lr"] for c in message.content.config_records.values() if "lr" in c]
-    return [*found, context.run_config["lr"]][0]
-
-
-RIGHT["4.1"] = [chained, by_exception]
-WRONG["4.1"] = [
-    (lambda message, context: message.content["config"], "should return a number"),
-    (searching_all_configs, "another record than"),
-    (lambda message, context: str(chained(message, context)), "should return a number"),
-]
 
 # -------------------------------------------------------------------- 4.2 count_calls
 
@@ -66,10 +45,6 @@ def as_json_in_a_new_state(message, context):
 number_of_calls = 0
 
 
-class Memory:
-    calls: ClassVar[dict] = {}
-
-
 def a_global(message, context):
     global number_of_calls
     number_of_calls += 1
@@ -81,64 +56,6 @@ def default_argument(message, context, counts={}):  # noqa: B006
     counts[key] = counts.get(key, 0) + 1
     return counted(message, counts[key])
 
-
-def function_attribute(message, context):
-    function_attribute.calls = getattr(function_attribute, "calls", 0) + 1
-    return counted(message, function_attribute.calls)
-
-
-def class_attribute(message, context):
-    key = context.node_id, kind_of(message)
-    Memory.calls[key] = Memory.calls.get(key, 0) + 1
-    return counted(message, Memory.calls[key])
-
-
-def context_attribute(message, context):
-    context.calls = getattr(context, "calls", 0) + 1
-    return counted(message, context.calls)
-
-
-def run_config_counter(message, context):
-    calls = context.run_config.get("calls", 0) + 1
-    context.run_config["calls"] = calls
-    return counted(message, calls)
-
-
-def bare_int(message, context):
-    context.state["calls"] = context.state.get("calls", 0) + 1
-    return counted(message, context.state["calls"])
-
-
-def state_replaced(message, context):
-    calls = context.state.get("calls", 0) + 1
-    context.state = {"calls": calls}
-    return counted(message, calls)
-
-
-def supposes_a_counter(message, context):
-    context.state["calls"][kind_of(message)] += 1
-    return counted(message, context.state["calls"][kind_of(message)])
-
-
-def appends_a_string(message, context):
-    past = context.state.setdefault("past", MetricRecord({"types": []}))
-    past["types"].append(kind_of(message))
-    return counted(message, past["types"].count(kind_of(message)))
-
-
-RIGHT["4.2"] = [a_record_for_each_type, as_json_in_a_new_state]
-WRONG["4.2"] = [
-    (a_global, "in a global, an attribute or a default value"),
-    (default_argument, "in a global, an attribute or a default value"),
-    (function_attribute, "in a global, an attribute or a default value"),
-    (class_attribute, "in a global, an attribute or a default value"),
-    (context_attribute, "context.calls is an attribute that you have added"),
-    (run_config_counter, "changed context.run_config"),
-    (bare_int, "takes records only, and nothing of type int"),
-    (state_replaced, "context.state is a RecordDict"),
-    (supposes_a_counter, "does not hold what is looked up in it"),
-    (appends_a_string, "context.state cannot be packed"),
-]
 
 # ---------------------------------------------------------------------- 4.3 keep_best
 
@@ -166,31 +83,53 @@ def by_the_history(message, context, test_fn, num_examples):
     )
 
 
-def tuples_compared(message, context, test_fn, num_examples):
-    accuracy = test_fn(message.content["arrays"])[1]
-    new = accuracy, -round_of(message)
-    old = -1.0, 0
-    if "top" in context.state:
-        old = tuple(context.state["top"]["pair"])
-    if max(new, old) == new:
-        context.state.update({"best": message.content["arrays"]})
-        context.state.update({"top": MetricRecord({"pair": [new[0], float(new[1])]})})
-    best, minus_round = context.state["top"]["pair"]
-    return reported(message, accuracy, best, int(-minus_round), num_examples)
+def tests_the_best_again(message, context, test_fn, num_examples):
+    _, accuracy = test_fn(message.content["arrays"])
+    if "best" not in context.state or accuracy > test_fn(context.state["best"])[1]:
+        tensors = message.content["arrays"].to_torch_state_dict()
+        context.state["best"] = ArrayRecord(tensors)
+        context.state["round"] = ConfigRecord({"of-best": round_of(message)})
+    _, best = test_fn(context.state["best"])
+    best_round = context.state["round"]["of-best"]
+    return reported(message, accuracy, best, best_round, num_examples)
 
 
-def arrays_renumbered(message, context, *more):
-    said = keep(message, context, *more)
-    context.state["best"] = ArrayRecord(context.state["best"].to_numpy_ndarrays())
-    return said
-
-
-def numpy_to_test_fn(message, context, test_fn, num_examples):
-    return test_fn(message.content["arrays"].to_numpy_ndarrays())
-
-
-RIGHT["4.3"] = [by_the_history, tuples_compared]
-WRONG["4.3"] = [
-    (arrays_renumbered, "by the names with which they came"),
-    (numpy_to_test_fn, "test_fn takes an ArrayRecord"),
-]
+RIGHT = {
+    "4.1": [by_exception],
+    "4.2": [a_record_for_each_type, as_json_in_a_new_state],
+    "4.3": [by_the_history, tests_the_best_again],
+}
+PAST = 'own.state["past"] = -> '
+WRONG = {
+    "4.1": [
+        (edited(rate, "return lr -> return config"), "should return a number"),
+        (edited(rate, "return lr -> return str(lr)"), "should return a number"),
+    ],
+    "4.2": [
+        (a_global, "in a global, an attribute or a default value"),
+        (default_argument, "in a global, an attribute or a default value"),
+        (edited(count, PAST + "own.past ="), "context.past is an attribute"),
+        (edited(count, PAST + 'own.run_config["n"] ='), "changed context.run_config"),
+        (edited(count, PAST + "own.state = 1 or"), "context.state is a RecordDict"),
+        (edited(count, PAST + 'own.state["n"] = 1 or'), "nothing of type int"),
+        (edited(count, '.get("past", {"keys": []}) -> ["past"]'), 'ask by "in" first'),
+        (
+            edited(
+                count,
+                'ConfigRecord({"keys": past}) -> MetricRecord({"keys": []})\n'
+                'calls, size -> own.state["past"]["keys"].append(key); calls, size',
+            ),
+            "context.state cannot be packed",
+        ),
+    ],
+    "4.3": [
+        (
+            edited(keep, "best=arrays -> best=ArrayRecord(arrays.to_numpy_ndarrays())"),
+            "by the names with which they came",
+        ),
+        (
+            edited(keep, "test_fn(arrays) -> test_fn(arrays.to_numpy_ndarrays())"),
+            "test_fn takes an ArrayRecord",
+        ),
+    ],
+}
