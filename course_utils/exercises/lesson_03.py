@@ -104,8 +104,8 @@ PACK = Exercise(
     "your reply says all that a server needs, in words that it knows.",
     cases=[
         Case(
-            *(CAME, TRAINED, np.float32(0.123456), 400),
-            gives={**PACKED, "train-loss in metrics": 0.123456},
+            *(CAME, TRAINED, np.float32(0.00123456), 400),
+            gives={**PACKED, "train-loss in metrics": 0.00123456},
         ),
         Case(
             *(CAME, TRAINED, torch.tensor(0.25), 3),
@@ -125,7 +125,7 @@ PACK = Exercise(
             "loss.item() -> int(loss)"
         ),
         "the loss is rounded: float(loss) keeps all that stands after the point": [
-            f"loss.item() -> round(loss.item(), {n})" for n in (1, 2, 3, 4)
+            f"loss.item() -> round(loss.item(), {n})" for n in range(1, 6)
         ],
         "train-loss is a mean: the server weights it by num-examples itself": (
             "loss.item() -> loss.item() * size"
@@ -317,10 +317,11 @@ def flat(state: State) -> torch.Tensor:
     return torch.cat([tensor.flatten() for tensor in state.values()])
 
 
-def norms(vector: torch.Tensor, like: State) -> list[float]:
-    """Return the norm of each array."""
-    parts = vector.split([tensor.numel() for tensor in like.values()])
-    return [part.norm().item() for part in parts]
+def parts(vector: torch.Tensor, like: State) -> tuple[torch.Tensor, ...]:
+    """Cut a vector into the arrays of a model again."""
+    ends = vector.split([tensor.numel() for tensor in like.values()])
+    pairs = zip(ends, like.values(), strict=True)
+    return tuple(part.reshape(tensor.shape) for part, tensor in pairs)
 
 
 def cut(norm: float, max_norm: float) -> float:
@@ -330,9 +331,8 @@ def cut(norm: float, max_norm: float) -> float:
 
 def each(vector: torch.Tensor, like: State, max_norm: float) -> torch.Tensor:
     """Clip each array on its own."""
-    sizes = [tensor.numel() for tensor in like.values()]
-    parts = zip(vector.split(sizes), norms(vector, like), strict=True)
-    return torch.cat([part * cut(norm, max_norm) for part, norm in parts])
+    pieces = [p * cut(p.norm().item(), max_norm) for p in parts(vector, like)]
+    return torch.cat([piece.flatten() for piece in pieces])
 
 
 def clip(
@@ -347,8 +347,7 @@ def clip(
     u = y - x
     norm = float(np.linalg.norm(u))
     new = x + u * cut(norm, m)
-    parts = zip(s.items(), new.split([v.numel() for v in s.values()]), strict=True)
-    arrays = {name: part.reshape(v.shape) for (name, v), part in parts}
+    arrays = dict(zip(s, parts(new, s), strict=True))
     return reply(message, {"num-examples": len(loader.dataset)}, arrays)
 
 
@@ -411,9 +410,10 @@ CLIPPED_WRONGLY = {  # what else may be made of x, y, u = y - x, its norm, and m
     "so multiply all by one factor": "x + u.clamp(-m, m)\nx + u.clamp(max=m)",
     "the norm lacks its square root": "x + u * cut(norm**2, m)",
     "the norms of the arrays do not add up: sum the squares of all numbers, then take "
-    "the root": "x + u * cut(sum(norms(u, s)), m)",
+    "the root": "x + u * cut(sum(p.norm().item() for p in parts(u, s)), m)",
     "the norm is that of one array: sum the squares of all arrays": (
-        "x + u * cut(norms(u, s)[0], m)\nx + u * cut(norms(u, s)[1], m)"
+        "x + u * cut(parts(u, s)[0].norm().item(), m)\n"
+        "x + u * cut(parts(u, s)[1].norm().item(), m)"
     ),
     "the norm is another one: take the square root of the sum of all squares": (
         "x + u * cut(u.abs().sum().item(), m)\nx + u * cut(u.abs().max().item(), m)\n"

@@ -70,23 +70,6 @@ WRONG["3.2"] = [
 # --------------------------------------------------------------- 3.3 train_clipped
 
 
-def by_numpy_in_a_loop(message, net, trainloader, train_fn, max_norm):
-    names = list(message.content["arrays"])
-    before = message.content["arrays"].to_numpy_ndarrays()
-    net.load_state_dict(message.content["arrays"].to_torch_state_dict())
-    train_fn(net, trainloader)
-    squares = 0.0
-    for name, old in zip(names, before, strict=True):
-        squares += float(((net.state_dict()[name].numpy() - old) ** 2).sum())
-    arrays = {}
-    for name, old in zip(names, before, strict=True):
-        update = net.state_dict()[name].numpy() - old
-        if squares > max_norm**2:
-            update = update * float(max_norm / squares**0.5)
-        arrays[name] = Array(old + update)
-    return reply(message, {"num-examples": len(trainloader.dataset)}, arrays)
-
-
 def in_place_on_a_deep_copy(message, net, trainloader, train_fn, max_norm):
     net.load_state_dict(message.content["arrays"].to_torch_state_dict())
     old = net
@@ -101,7 +84,7 @@ def in_place_on_a_deep_copy(message, net, trainloader, train_fn, max_norm):
     return reply(message, {"num-examples": len(trainloader.dataset)}, old.state_dict())
 
 
-RIGHT["3.3"] = [by_numpy_in_a_loop, in_place_on_a_deep_copy]
+RIGHT["3.3"] = [in_place_on_a_deep_copy]
 WRONG["3.3"] = [
     (edited(clip, "train_fn(net, loader) -> train_fn(net, 1)"), "takes a DataLoader"),
     (edited(clip, "x + u * cut(norm, m) -> x.double() + u"), "as another type"),

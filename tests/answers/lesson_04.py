@@ -69,20 +69,6 @@ def round_of(message):
     return message.content["config"]["server-round"]
 
 
-def by_the_history(message, context, test_fn, num_examples):
-    arrays = message.content["arrays"]
-    past = context.state.get("past", {"accuracies": [], "rounds": []})
-    accuracies = [*past["accuracies"], test_fn(arrays)[1]]
-    rounds = [*past["rounds"], round_of(message)]
-    best = int(np.argmax(accuracies))
-    if best == len(accuracies) - 1:
-        context.state["best"] = arrays
-    context.state["past"] = MetricRecord({"accuracies": accuracies, "rounds": rounds})
-    return reported(
-        message, accuracies[-1], accuracies[best], rounds[best], num_examples
-    )
-
-
 def tests_the_best_again(message, context, test_fn, num_examples):
     _, accuracy = test_fn(message.content["arrays"])
     if "best" not in context.state or accuracy > test_fn(context.state["best"])[1]:
@@ -97,7 +83,7 @@ def tests_the_best_again(message, context, test_fn, num_examples):
 RIGHT = {
     "4.1": [by_exception],
     "4.2": [a_record_for_each_type, as_json_in_a_new_state],
-    "4.3": [by_the_history, tests_the_best_again],
+    "4.3": [tests_the_best_again],
 }
 PAST = 'own.state["past"] = -> '
 WRONG = {
