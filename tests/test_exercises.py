@@ -1,6 +1,7 @@
 """Every exercise of the course, found by itself: blank, solved, wrong and abused."""
 
 import importlib.util
+import random
 import re
 from functools import cache
 from types import ModuleType
@@ -126,6 +127,10 @@ def test_every_mistake_is_told_its_own_sentence(exercise) -> None:
         said = verdict(exercise.name, program).split("\n")[0]
         expected = f"{exercise.name} not right yet: {sentence}"
         assert said.removesuffix(".") == expected.removesuffix("."), program
+        for case in all_exercises()[exercise.name].all_cases(random.Random(0)):
+            for _, seen in all_exercises()[exercise.name].observe(program, case, 0):
+                # An edit may use a name that the module lacks.
+                assert not isinstance(getattr(seen, "raised", None), NameError), seen
     judged_by_hand = exercise.name in getattr(answers_to(exercise), "WRONG", {})
     assert len(all_exercises()[exercise.name].mistakes) >= 3 or judged_by_hand
 

@@ -26,6 +26,7 @@ from course_utils.exercises.messages import (
     instruction,
     reply_facts,
 )
+from course_utils.model import Net  # noqa: F401 (edits use it)
 from course_utils.partitions import make_loader
 
 State = dict[str, torch.Tensor]

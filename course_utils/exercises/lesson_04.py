@@ -367,8 +367,8 @@ def keep(message: Message, own: Context, test_fn: Callable, size: int) -> Messag
     arrays, state, n = message.content["arrays"], own.state, 0
     loss, acc = test_fn(arrays)
     past = [*state["top"]["of"]] if "top" in state else None
-    top = past
     this = [acc, message.content["config"]["server-round"], loss, n]
+    top = past
     if top is None or acc > top[0]:
         top = this
         put(state, best=arrays)
