@@ -3,6 +3,11 @@
 import importlib.util
 import random
 import re
+import signal
+import sys
+import threading
+import time
+import warnings
 from functools import cache
 from types import ModuleType
 
@@ -15,7 +20,7 @@ from flwr.app import ConfigRecord, Message, MetricRecord
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from course_utils import exercises
+from course_utils import exercises, runtime
 from course_utils.exercises import all_exercises, engine, verdict
 
 EXERCISES = find_exercises()
@@ -296,12 +301,138 @@ def test_the_wrong_number_of_arguments_gives_a_sentence(exercise) -> None:
 
 
 @every_exercise
-def test_a_check_leaves_the_process_as_it_was(exercise) -> None:
-    from course_utils import runtime
+def test_settings_of_the_notebook_are_not_the_answers_fault(exercise) -> None:
+    """They are put aside while an answer is judged, and are there again afterwards."""
 
-    before = runtime._get_identity()
-    verdict(exercise.name, exercise.solution())
-    assert runtime._get_identity() == before
+    def state():
+        return (
+            runtime._get_identity(),
+            torch.get_default_dtype(),
+            torch.get_default_device(),
+            random.getstate(),
+            np.random.get_state()[1].tolist(),
+            torch.get_rng_state().tolist(),
+            np.geterr(),
+            list(warnings.filters),
+            torch.is_grad_enabled(),
+            signal.getsignal(signal.SIGALRM),
+            sys.stdout,
+        )
+
+    solution = exercise.solution()
+    verdict(exercise.name, solution)  # imports add filters of warnings
+    with warnings.catch_warnings(), np.errstate(all="raise"), torch.no_grad():
+        warnings.simplefilter("error")
+        torch.set_default_dtype(torch.float64)
+        torch.set_default_device("meta")
+        try:
+            before = state()
+            said = verdict(exercise.name, solution)
+            assert state() == before
+        finally:
+            torch.set_default_dtype(torch.float32)
+            torch.set_default_device("cpu")
+    assert said.startswith(f"{exercise.name} correct: "), said
+
+
+# ------------------------------------------------------------------------------ bounds
+
+
+def loops(num_examples):
+    while True:
+        pass
+
+
+def waits(num_examples):
+    time.sleep(1000)
+
+
+def catches_all_in_a_loop(num_examples):
+    while True:
+        try:
+            time.sleep(0.1)
+            sum(range(100_000))
+        except BaseException:
+            continue
+
+
+class EndlessText:
+    def __repr__(self):
+        while True:
+            pass
+
+
+@pytest.mark.parametrize("answer", [loops, waits, catches_all_in_a_loop])
+def test_an_answer_that_never_returns_is_stopped(answer, monkeypatch) -> None:
+    monkeypatch.setattr(engine, "LIMIT", 0.3)
+    said = verdict("0.1", answer)
+    assert "has not returned after 0 s. Does every loop in it come to an end?" in said
+    assert verdict("0.1", lambda sizes: [1.0]).startswith("0.1 not right yet: the res")
+
+
+@pytest.mark.parametrize("answer", [loops, catches_all_in_a_loop])
+def test_it_is_stopped_in_another_thread_too(answer, monkeypatch) -> None:
+    """So it is on Windows, which has no signal that would do."""
+    monkeypatch.setattr(engine, "LIMIT", 0.3)
+    said = []
+    thread = threading.Thread(target=lambda: said.append(verdict("0.1", answer)))
+    thread.start()
+    thread.join(60)
+    assert "has not returned after" in said[0]
+
+
+def test_the_time_limit_of_others_goes_on(monkeypatch) -> None:
+    """That of pytest-timeout is such a one."""
+    before = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)[0]
+    verdict("0.1", len)
+    after = signal.getsignal(signal.SIGALRM), signal.getitimer(signal.ITIMER_REAL)[0]
+    assert after[0] == before[0] and before[1] - 30 < after[1] <= before[1]
+
+
+def test_what_an_answer_prints_is_cut(capsys) -> None:
+    def talks(sizes):
+        for number in range(10_000):
+            print("line", number)
+        return [1.0]
+
+    exercises.check("0.1", talks)
+    printed = capsys.readouterr().out
+    assert printed.startswith("line 0\nline 1\n")
+    assert "(the rest of what is printed is left out)" in printed
+    assert len(printed.splitlines()) < 40
+
+
+def test_long_values_and_errors_are_cut() -> None:
+    def fails(sizes):
+        raise ValueError("x" * 100_000)
+
+    for answer in (fails, lambda sizes: ["y" * 100_000], lambda sizes: EndlessText()):
+        assert len(verdict("0.1", answer)) < 1000
+
+
+def test_three_million_numbers_are_seen_through_at_once() -> None:
+    for answer in (lambda sizes: [0.5] * 3_000_000, lambda sizes: [[1.0] * 10**6] * 2):
+        start = time.process_time()
+        assert "not right yet" in verdict("0.1", answer)
+        assert time.process_time() - start < 10
+
+
+def test_async_def_has_a_sentence_of_its_own() -> None:
+    async def shares(num_examples):
+        return num_examples
+
+    assert "write def" in verdict("0.1", shares)
+    assert "write def, not async def" in verdict("0.1", lambda sizes: shares(sizes))
+
+
+def test_what_a_library_has_not_implemented_was_attempted() -> None:
+    answers = (
+        lambda sizes: torch.nn.Module()(1),
+        lambda sizes: torch.ones(2).to_sparse().unfold(0, 1, 1),
+    )
+    for answer in answers:
+        said = verdict("0.1", answer)
+        assert said.startswith("0.1 not right yet: your function raised "), said
 
 
 # ------------------------------------------------------------ the machinery

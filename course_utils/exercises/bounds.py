@@ -1,5 +1,6 @@
 """What an answer cannot do to the notebook: run for ever, flood it, or change it."""
 
+import contextlib
 import ctypes
 import io
 import signal
@@ -20,7 +21,7 @@ import torch
 from course_utils import isolation
 
 FOLDER = Path(__file__).parent
-TICK = 0.02
+TICK = 0.05
 """Seconds from one try to stop a function to the next."""
 
 
@@ -34,11 +35,9 @@ class TookTooLong(BaseException):
 
     made = count()
 
-    def __init__(self) -> None:
+    def __init__(self, frame: FrameType | None = None) -> None:
         super().__init__()
-        frames, frame = [], sys._getframe(1)
-        if frame.f_code.co_filename == __file__:
-            frame = frame.f_back
+        frames, frame = [], frame or sys._getframe(1)
         while frame and Path(frame.f_code.co_filename).parent != FOLDER:
             frames.append(frame)
             frame = frame.f_back
@@ -54,6 +53,14 @@ def _raise_again(frame: FrameType, event: str, argument: Any) -> Callable:
     return _raise_again
 
 
+def _cleans_up(frame: FrameType | None) -> bool:
+    """Whether this is code that puts things back, and must come to its end."""
+    return frame is None or frame.f_code.co_filename in CLEANING
+
+
+CLEANING = (__file__, contextlib.__file__, isolation.__file__)
+
+
 @contextmanager
 def time_limit(seconds: float) -> Iterator[None]:
     """Raise TookTooLong in what is inside once it has taken so long.
@@ -63,13 +70,10 @@ def time_limit(seconds: float) -> Iterator[None]:
     outside of Python, such as ``time.sleep(1000)``, is stopped only when it returns.
     """
     in_main = threading.current_thread() is threading.main_thread()
-    if in_main and hasattr(signal, "setitimer"):
-        limit = _by_signal(seconds)
-    else:
-        limit = _by_thread(seconds)
+    by_signal = in_main and hasattr(signal, "setitimer")
     tracer = sys.gettrace()
     try:
-        with limit:
+        with _by_signal(seconds) if by_signal else _by_thread(seconds):
             yield
     finally:
         sys.settrace(tracer)
@@ -78,29 +82,33 @@ def time_limit(seconds: float) -> Iterator[None]:
 @contextmanager
 def _by_signal(seconds: float) -> Iterator[None]:
     def stop(number: int, frame: FrameType | None) -> None:
-        raise TookTooLong
+        late = None if _cleans_up(frame) else TookTooLong(frame)
+        signal.setitimer(signal.ITIMER_REAL, TICK)
+        if late:
+            raise late
 
     before, start = signal.signal(signal.SIGALRM, stop), time.monotonic()
-    timer = signal.setitimer(signal.ITIMER_REAL, seconds, TICK)
+    others, again = signal.setitimer(signal.ITIMER_REAL, seconds)
     try:
         yield
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
-        if timer[0]:  # somebody else's, such as that of pytest-timeout
-            left = max(timer[0] - (time.monotonic() - start), TICK)
-            signal.setitimer(signal.ITIMER_REAL, left, timer[1])
+        if others:  # such as that of pytest-timeout
+            left = max(others - (time.monotonic() - start), TICK)
+            signal.setitimer(signal.ITIMER_REAL, left, again)
 
 
 @contextmanager
 def _by_thread(seconds: float) -> Iterator[None]:
-    thread, done = ctypes.c_ulong(threading.get_ident()), threading.Event()
+    ident, done = threading.get_ident(), threading.Event()
     throw = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
     def watch() -> None:
         late = not done.wait(seconds)
         while late:
-            throw(thread, ctypes.py_object(TookTooLong))
+            if not _cleans_up(sys._current_frames().get(ident)):
+                throw(ctypes.c_ulong(ident), ctypes.py_object(TookTooLong))
             late = not done.wait(TICK)
 
     watcher = threading.Thread(target=watch, daemon=True)
@@ -108,13 +116,8 @@ def _by_thread(seconds: float) -> Iterator[None]:
     try:
         yield
     finally:
-        while watcher.is_alive():
-            try:
-                done.set()
-                watcher.join()
-                throw(thread, None)  # what has been thrown and has not yet arrived
-            except TookTooLong:
-                continue
+        done.set()
+        watcher.join()
 
 
 class _Cut(io.TextIOBase):
