@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from exercise_tools import ANSWERS, ROOT, build, excused, find_exercises, survivors
+from flwr.app import ConfigRecord, Message, MetricRecord
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -132,6 +133,10 @@ def test_every_mistake_is_told_its_own_sentence(exercise) -> None:
         said = verdict(exercise.name, program).split("\n")[0]
         expected = f"{exercise.name} not right yet: {sentence}"
         assert said.removesuffix(".") == expected.removesuffix("."), program
+        for case in all_exercises()[exercise.name].all_cases(random.Random(0)):
+            for _, seen in all_exercises()[exercise.name].observe(program, case, 0):
+                # An edit may use a name that the module lacks.
+                assert not isinstance(getattr(seen, "raised", None), NameError), seen
     judged_by_hand = exercise.name in getattr(answers_to(exercise), "WRONG", {})
     assert len(all_exercises()[exercise.name].mistakes) >= 3 or judged_by_hand
 
@@ -161,6 +166,39 @@ def test_wrong_answers_without_a_sentence_of_their_own_are_refused(exercise) -> 
             said = verdict(exercise.name, answer)
             assert said.startswith(f"{exercise.name} not right yet: "), said
             assert fragment in said, (answer.__name__, said)
+
+
+def put(reply: Message, name: str, record: object) -> Message:
+    reply.content[name] = record
+    return reply
+
+
+AMISS_WITH_ANY_REPLY = {
+    "does every path end in a return": lambda reply, message: None,
+    "should return a Message": lambda reply, message: dict(reply.content),
+    "this is the content alone": lambda reply, message: reply.content,
+    "this is a record alone": lambda reply, message: reply.content["metrics"],
+    "this is the message that came in": lambda reply, message: message,
+    "a reply takes reply_to=message": lambda reply, message: Message(reply.content),
+    "say what it answers by reply_to": lambda reply, message: Message(
+        reply.content, message.metadata.src_node_id, "train"
+    ),
+    "the reply should hold": lambda reply, message: put(reply, "x", ConfigRecord()),
+    "the metrics should have these keys": lambda reply, message: put(
+        reply, "metrics", MetricRecord({"num_examples": 1})
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ["3.1", "3.2", "3.3", "4.2", "4.3"])
+def test_what_may_be_amiss_with_any_reply_is_said(name) -> None:
+    (solution,) = [e.solution() for e in EXERCISES if e.name == name]
+    for said, damage in AMISS_WITH_ANY_REPLY.items():
+
+        def answer(message, *args, damage=damage):
+            return damage(solution(message, *args), message)
+
+        assert said in verdict(name, answer)
 
 
 @every_exercise

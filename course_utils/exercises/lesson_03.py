@@ -1,30 +1,35 @@
-"""Judges of lesson 03's exercises."""
+"""Lesson 03's exercises."""
 
 import random
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import (
+    Array,
+    ArrayRecord,
+    ConfigRecord,
+    Message,
+    MetricRecord,
+    RecordDict,
+)
 from torch import nn
+from torch.nn.functional import cross_entropy
 from torch.utils.data import DataLoader, TensorDataset
 
-from course_utils.exercises import Attempt, Wrong, close, exercise
+from course_utils.exercises.engine import Attempt, Case, Exercise
 from course_utils.exercises.messages import (
+    REPLY,
     ask,
+    content_facts,
     instruction,
-    numpy_of,
-    require_keys,
-    require_only,
-    require_records,
+    reply_facts,
 )
+from course_utils.model import Net  # noqa: F401 (edits use it)
 from course_utils.partitions import make_loader
 
 State = dict[str, torch.Tensor]
-Arrays = dict[str, np.ndarray]
-
-TRAINED = {"arrays": ArrayRecord, "metrics": MetricRecord}
-"""What the reply to a train message holds."""
 
 
 def order(arrays: State, message_type: str = "train") -> Message:
@@ -34,7 +39,15 @@ def order(arrays: State, message_type: str = "train") -> Message:
     return instruction(content, message_type)
 
 
-def random_state(rng: random.Random, shapes: dict[str, tuple[int, ...]]) -> State:
+def reply(message: Message, metrics: dict[str, Any], arrays: Any = None) -> Message:
+    """Reply with metrics, and with arrays if there are any."""
+    content = RecordDict({"metrics": MetricRecord(metrics)})
+    if arrays is not None:
+        content["arrays"] = ArrayRecord(arrays)
+    return Message(content, reply_to=message)
+
+
+def random_state(rng: random.Random, **shapes: tuple[int, ...]) -> State:
     """Draw a state_dict of these shapes."""
     values = torch.Generator().manual_seed(rng.getrandbits(32))
     return {
@@ -48,162 +61,86 @@ def loader_of(images: torch.Tensor, labels: list[int], batch_size: int) -> DataL
     return make_loader(examples, batch_size=batch_size)
 
 
-def blank_loader(size: int, batch_size: int) -> DataLoader:
-    """Make a loader of images on which nothing depends but their number."""
-    return loader_of(torch.zeros(size, 1, 1, 2), [0] * size, batch_size)
-
-
-# ------------------------------------------------------- asking, and what a reply holds
-
-REFUSED = {
-    # What an error says, and what the learner has not thought of.
-    "loading state_dict": (
-        "net.load_state_dict takes a dictionary of tensors, with the names and shapes "
-        'of net: message.content["arrays"].to_torch_state_dict() makes it'
-    ),
-    "Expected state_dict to be": (
-        "net.load_state_dict takes a dictionary of tensors: "
-        'message.content["arrays"].to_torch_state_dict() makes it'
-    ),
-    "Invalid arguments for ArrayRecord": (
-        "an ArrayRecord takes a dictionary of tensors: neither a network, nor a "
-        "dictionary of NumPy arrays"
-    ),
-    "ZeroDivisionError": (
-        "a training that changes nothing makes an update of norm 0: do not divide by it"
-    ),
+TWO_RECORDS = REPLY | {
+    "records": 'the reply should hold two records, "arrays" and "metrics", by the '
+    "names that all clients use, and nothing else of what came with the message"
 }
-
-
-def ask_plainly(
-    answer: Attempt, message: Message, *more: Any, given: Any = None
-) -> RecordDict:
-    """Ask as :func:`ask` does, and say errors that are common here in plain words."""
-    try:
-        return ask(answer, message, *more, given=given)
-    except Wrong as wrong:
-        for part, sentence in REFUSED.items():
-            if part in str(wrong):
-                raise Wrong(sentence, given=given) from None
-        raise
-
-
-def require_names(got: Arrays, expected: Arrays, given: Any) -> None:
-    """Raise Wrong if arrays are missing, renamed or too many."""
-    if set(got) == set(expected):
-        return
-    if set(got) == {str(i) for i in range(len(expected))}:
-        raise Wrong(
-            "the arrays are numbered and have lost their names: pack a dictionary of "
-            "tensors, as net.state_dict() is one, not a list",
-            given=given,
-            got=sorted(got),
-        )
-    raise Wrong(
-        "the arrays should have the names of the model's parameters, all of them and "
-        "no others",
-        given=given,
-        expected=sorted(expected),
-        got=sorted(got),
-    )
-
-
-def require_single_precision(got: Arrays, given: Any) -> None:
-    """Raise Wrong if arrays have become wider on the way."""
-    for name, array in got.items():
-        if array.dtype != np.float32:
-            raise Wrong(
-                f"{name} goes back as {array.dtype}, and was float32: keep the "
-                "type that the model has, for its bytes on the wire depend on it",
-                given=given,
-            )
-
-
-def require_count(got: int | float, loader: DataLoader, given: Any) -> None:
-    """Raise Wrong, by name, unless a reply's num-examples is right."""
-    size = len(loader.dataset)
-    if close(got, size):
-        return
-    if close(got, len(loader)):
-        sentence = "num-examples counts examples: len(loader) counts batches"
-    elif close(got, loader.sampler.batch_size):
-        sentence = "num-examples is about all batches: this is the size of one"
-    else:
-        sentence = "num-examples should be the number of examples in the loader"
-    raise Wrong(sentence, given=given, expected=size, got=got)
-
+NUMBERED = (
+    "the arrays are numbered and have lost their names: pack a dictionary of tensors "
+    "with the names that they have, not a list"
+)
+NEED_NOT_BE_A_NET = "the network need not be a Net: use the one that you are given"
+COUNTS_BATCHES = "num-examples counts examples: len(loader) counts batches"
 
 # --------------------------------------------------------------------- 3.1 pack_reply
 
 
-@exercise("3.1", "your reply says all that a server needs, in words that it knows.")
-def judge_pack_reply(answer: Attempt, rng: random.Random) -> None:
-    """Have replies packed whose content is known."""
-    sent = {"weight": torch.tensor([[9.0, 8.0]]), "bias": torch.tensor([7.0])}
-    trained = {"weight": torch.tensor([[1.0, 2.0]]), "bias": torch.tensor([3.0])}
-    cases = [
-        (sent, trained, 1.75, np.float32, 400),
-        (sent, trained, 0.25, torch.tensor, 3),
-    ]
-    for wrap in (np.float32, np.float64, torch.tensor):
-        names = rng.sample(["weight", "bias", "body.0.weight", "head.bias", "scale"], 3)
-        shapes = {n: (rng.randint(1, 4), rng.randint(1, 4)) for n in names}
-        states = random_state(rng, shapes), random_state(rng, shapes)
-        cases.append((*states, rng.randint(1, 99) / 8, wrap, rng.randint(100, 999)))
-    for came, state, loss, wrap, num_examples in cases:
-        given = {"state_dict": state, "loss": wrap(loss), "num_examples": num_examples}
-        content = ask_plainly(answer, order(came), *given.values(), given=given)
-        extra = (
-            "the reply holds more than arrays and metrics: what came with the message "
-            "need not go back"
-        )
-        require_records(content, TRAINED, extra, given)
-        require_packed_arrays(content["arrays"], came, state, given)
-        keys = {"train-loss", "num-examples"}
-        require_keys(content["metrics"], keys, given)
-        require_only(content["metrics"], keys, given)
-        expected = {"train-loss": loss, "num-examples": num_examples}
-        require_packed_metrics(dict(content["metrics"]), expected, given)
+def play_pack(answer: Attempt, came: State, *args: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what is packed, as an answer to a message that brought another model."""
+    yield from reply_facts(answer, order(came), *args)
 
 
-def require_packed_arrays(
-    record: ArrayRecord, came: State, state: State, given: Any
-) -> None:
-    """Raise Wrong unless the arrays are those of the trained state_dict."""
-    got, expected = numpy_of(record), {k: v.numpy() for k, v in state.items()}
-    require_names(got, expected, given)
-    if close(got, came):
-        raise Wrong(
-            "these are the arrays of the message: pack those of state_dict, or the "
-            "training was for nothing",
-            given=given,
-            got=got,
-        )
-    if not close(got, expected):
-        raise Wrong(
-            "the arrays should be those of state_dict",
-            given=given,
-            expected=expected,
-            got=got,
-        )
-    require_single_precision(got, given)
+def pack(message: Message, state: State, loss: Any, size: int) -> Message:
+    """Pack array by array: the oracle."""
+    arrays = {name: Array(tensor.numpy()) for name, tensor in state.items()}
+    metrics = {"train-loss": loss.item(), "num-examples": size}
+    return reply(message, metrics, arrays)
 
 
-def require_packed_metrics(got: dict, expected: dict, given: Any) -> None:
-    """Raise Wrong unless the metrics are right, naming those mixed up or cut off."""
-    if close(got, expected):
-        return
-    loss, num_examples = expected.values()
-    if close(got, {"train-loss": num_examples, "num-examples": loss}):
-        sentence = "the two metrics are mixed up"
-    elif close(got, expected | {"train-loss": int(loss)}):
-        sentence = "int(loss) cuts off what stands after the point: use float(loss)"
-    elif close(got, expected | {"train-loss": loss * num_examples}):
-        sentence = "train-loss is a mean: the server weights it by num-examples itself"
-    else:
-        sentence = "the metrics should be the loss and the number of examples"
-    raise Wrong(sentence, given=given, expected=expected, got=got)
+def random_pack(rng: random.Random) -> Case:
+    """Draw what to pack."""
+    names = rng.sample(["weight", "bias", "body.0.weight", "head.bias", "scale"], 3)
+    shapes = {name: (rng.randint(1, 4), rng.randint(1, 4)) for name in names}
+    came, state = random_state(rng, **shapes), random_state(rng, **shapes)
+    loss = rng.choice([np.float32, np.float64, torch.tensor])(rng.randint(1, 99) / 8)
+    return Case(came, state, loss, rng.randint(100, 999), shown=(state, loss))
 
+
+CAME = {"weight": torch.tensor([[9.0, 8.0]]), "seen": torch.tensor(7)}
+TRAINED = {"weight": torch.tensor([[1.0, 2.0]]), "seen": torch.tensor(3)}
+PACKED = {"arrays": {"weight": [[1.0, 2.0]], "seen": 3}}
+
+PACK = Exercise(
+    "3.1",
+    "your reply says all that a server needs, in words that it knows.",
+    cases=[
+        Case(
+            *(CAME, TRAINED, np.float32(0.00123456), 400),
+            gives={**PACKED, "train-loss in metrics": 0.00123456},
+        ),
+        Case(
+            *(CAME, TRAINED, torch.tensor(0.25), 3),
+            gives={**PACKED, "num-examples in metrics": 3},
+        ),
+    ],
+    draw=random_pack,
+    play=play_pack,
+    oracle=pack,
+    mistakes={
+        "these are the arrays of the message: pack those of state_dict, or the "
+        "training was for nothing": (
+            'state.items() -> message.content["arrays"].to_torch_state_dict().items()'
+        ),
+        NUMBERED: ", arrays) -> , [tensor.numpy() for tensor in state.values()])",
+        "int(loss) cuts off what stands after the point: use float(loss)": (
+            "loss.item() -> int(loss)"
+        ),
+        "the loss is rounded: float(loss) keeps all that stands after the point": [
+            f"loss.item() -> round(loss.item(), {n})" for n in range(1, 6)
+        ],
+        "train-loss is a mean: the server weights it by num-examples itself": (
+            "loss.item() -> loss.item() * size"
+        ),
+        "the two metrics are mixed up": "loss.item() -> size\nsize} -> loss.item()}",
+    },
+    otherwise=TWO_RECORDS
+    | {
+        "arrays": "the arrays should be those of state_dict",
+        "train-loss in metrics": "train-loss should be the loss, as one number",
+        "num-examples in metrics": "num-examples should be the number that was handed "
+        "over",
+    },
+)
 
 # ------------------------------------------------------------------------- 3.2 report
 
@@ -225,334 +162,317 @@ def linear(kind: type[nn.Linear], state: State) -> nn.Linear:
     return net
 
 
-def tested(state: State, loader: DataLoader, sign: int = 1) -> np.ndarray:
-    """Return each example's loss, and whether it is right: the oracle, in NumPy.
-
-    ``sign=-1`` is what :class:`TwoMinds` says in train mode.
-    """
-    images, labels = (tensor.numpy() for tensor in loader.dataset.tensors)
-    weight, bias = state["weight"].double().numpy(), state["bias"].double().numpy()
-    logits = sign * (images.reshape(len(images), -1) @ weight.T + bias)
-    largest = logits.max(axis=1)
-    normalizer = largest + np.log(np.exp(logits - largest[:, None]).sum(axis=1))
-    losses = normalizer - logits[np.arange(len(labels)), labels]
-    return np.stack([losses, logits.argmax(axis=1) == labels])
+def play_report(
+    answer: Attempt, came: State, own: State, loader: DataLoader
+) -> Iterator[tuple[str, Any]]:
+    """Yield what is reported on a model, with a net that has parameters of its own."""
+    net = linear(TwoMinds, own)
+    yield from reply_facts(answer, order(came, "evaluate"), net, loader)
 
 
-@exercise("3.2", "your evaluate function tests the server's model, and says so.")
-def judge_report(answer: Attempt, rng: random.Random) -> None:
-    """Ask for tests whose result follows from NumPy arithmetic."""
-    for came, own, loader in (
-        report_by_hand(),
-        *(random_report(rng) for _ in range(3)),
-    ):
-        size, batch_size = len(loader.dataset), loader.sampler.batch_size
-        given = f"{size} test examples in batches of {batch_size}"
-        net = linear(TwoMinds, own)
-        message = order(came, "evaluate")
-        content = ask_plainly(answer, message, net, loader, given=given)
-        extra = (
-            "the reply holds more than metrics: the server has arrays and config "
-            "already, and evaluating has not changed them"
-        )
-        require_records(content, {"metrics": MetricRecord}, extra, given)
-        keys = {"eval-loss", "eval-accuracy", "num-examples"}
-        require_keys(content["metrics"], keys, given)
-        require_only(content["metrics"], keys, given)
-        got = dict(content["metrics"])
-        loss, accuracy = tested(came, loader).mean(axis=1)
-        expected = {"eval-loss": loss, "eval-accuracy": accuracy}
-        if not close([got["eval-loss"], got["eval-accuracy"]], [loss, accuracy]):
-            sentence = wrong_test(got, came, own, loader)
-            expected["num-examples"] = size
-            raise Wrong(sentence, given=given, expected=expected, got=got)
-        require_count(got["num-examples"], loader, given)
+def report(message: Message, net: nn.Module, loader: DataLoader) -> Message:
+    """Test by a loop, batch by batch: the oracle."""
+    net.load_state_dict(message.content["arrays"].to_torch_state_dict())
+    net.eval()
+    batches = []
+    with torch.no_grad():
+        for images, labels in loader:
+            logits = net(images)
+            losses = cross_entropy(logits, labels, reduction="none")
+            batches.append((losses, (logits.argmax(dim=1) == labels).float()))
+    losses, right = (torch.cat(parts) for parts in zip(*batches, strict=True))
+    loss, accuracy, size = losses.mean().item(), right.mean().item(), len(losses)
+    metrics = {"eval-loss": loss, "eval-accuracy": accuracy, "num-examples": size}
+    return reply(message, metrics)
 
 
-def report_by_hand() -> tuple[State, State, DataLoader]:
-    """Return a test of five examples, in three batches, four of them right."""
-    points = [[2.0, 0.0], [0.0, 3.0], [1.0, 0.5], [0.0, 4.0], [0.0, 1.0]]
-    images = torch.tensor(points).reshape(5, 1, 1, 2)
-    labels = [0, 1, 0, 0, 1]  # the fourth is taken for a 1
-    came = {"weight": torch.eye(2), "bias": torch.zeros(2)}
-    # Takes all for a 0.
-    own = {"weight": torch.tensor([[0.5, 1.0], [0.0, 0.5]]), "bias": torch.zeros(2)}
-    return came, own, loader_of(images, labels, batch_size=2)
-
-
-def random_report(rng: random.Random) -> tuple[State, State, DataLoader]:
+def random_report(rng: random.Random) -> Case:
     """Draw a test of a few examples of three classes."""
-    shapes = {"weight": (3, 4), "bias": (3,)}
-    size = rng.randint(20, 40)
-    images = random_state(rng, {"images": (size, 1, 2, 2)})["images"]
+    size, batch_size = rng.randint(20, 40), rng.randint(3, 9)
+    images = random_state(rng, images=(size, 1, 2, 2))["images"]
     labels = [rng.randrange(3) for _ in range(size)]
-    came, own = random_state(rng, shapes), random_state(rng, shapes)
-    return came, own, loader_of(images, labels, rng.randint(3, 9))
+    came, own = (random_state(rng, weight=(3, 4), bias=(3,)) for _ in range(2))
+    shown = f"{size} test examples in batches of {batch_size}"
+    return Case(came, own, loader_of(images, labels, batch_size), shown=shown)
 
 
-def wrong_test(got: dict, came: State, own: State, loader: DataLoader) -> str:
-    """Name what is wrong with a loss and an accuracy."""
-    values = [got["eval-loss"], got["eval-accuracy"]]
-    results = tested(came, loader)
-    loss, accuracy = results.mean(axis=1)
-    step = loader.sampler.batch_size
-    starts = range(0, len(loader.dataset), step)
-    batches = np.stack([results[:, i : i + step].mean(axis=1) for i in starts])
-    if close(values, tested(own, loader).mean(axis=1)):
-        return (
-            "this is the result of net as it came: load the message's arrays into it "
-            "before the test"
+POINTS = torch.tensor([[2.0, 0.0], [0.0, 3.0], [1.0, 0.5], [0.0, 4.0], [0.0, 1.0]])
+"""Five examples. Their largest coordinate is their class, but for the fourth."""
+
+REPORT = Exercise(
+    "3.2",
+    "your evaluate function tests the server's model, and says so.",
+    cases=[
+        Case(
+            {"weight": torch.eye(2), "bias": torch.zeros(2)},
+            {"weight": torch.tensor([[1.0, 2.0], [0.0, 1.0]]), "bias": torch.zeros(2)},
+            loader_of(POINTS.reshape(5, 1, 1, 2), [0, 1, 0, 0, 1], batch_size=2),
+            shown="5 test examples in batches of 2",
+            # ln(1 + 1/e²) + ln(1 + 1/e³) + ln(1 + 1/√e) + ln(1 + e⁴) + ln(1 + 1/e)
+            gives={
+                "eval-loss in metrics": (
+                    0.12693 + 0.04859 + 0.47408 + 4.01815 + 0.31326
+                )
+                / 5,
+                "eval-accuracy in metrics": 0.8,
+                "num-examples in metrics": 5,
+            },
         )
-    if close(values, tested(came, loader, sign=-1).mean(axis=1)):
-        return "net was tested in train mode: call net.eval() before a loop of your own"
-    if close(values, [accuracy, loss]):
-        return "loss and accuracy are mixed up: model.test returns the loss first"
-    named_losses = {
-        "eval-loss is the mean over examples: this is the sum": results[0].sum(),
-        "the last batch may be smaller: average over examples, not over batches": (
-            batches.mean(axis=0)[0]
+    ],
+    draw=random_report,
+    play=play_report,
+    oracle=report,
+    mistakes={
+        "this is the result of net as it came: load the message's arrays into it "
+        "before the test": "net.load_state_dict( -> dict(",
+        "net was tested in train mode: call net.eval() before a loop of your own": (
+            "net.eval() -> net.train()"
         ),
-        "this is the loss of the last batch: average over all examples": batches[-1][0],
-        "eval-loss is the loss: this is the accuracy": accuracy,
-    }
-    named_accuracies = {
-        "eval-accuracy is a share from 0 to 1: this is in percent": 100 * accuracy,
-        "eval-accuracy is a share: divide the number of right ones by all": (
-            results[1].sum()
+        NEED_NOT_BE_A_NET: [
+            "net.load_state_dict( -> Net().load_state_dict(",
+            "= net(images) -> = Net()(images)",
+        ],
+        "loss and accuracy are mixed up: model.test returns the loss first": (
+            '"eval-loss": loss -> "eval-loss": accuracy\n'
+            '"eval-accuracy": accuracy -> "eval-accuracy": loss'
         ),
-        "this is the share of the wrong ones: accuracy counts the right ones": (
-            1 - accuracy
+        "eval-loss is the mean over examples: this is the sum": (
+            "losses.mean() -> losses.sum()"
         ),
-        "the last batch may be smaller: average over examples, not over batches": (
-            batches.mean(axis=0)[1]
+        "the last batch may be smaller: average over examples, not over batches": [
+            "losses.mean() -> (sum(a.mean() for a, b in batches) / len(batches))",
+            "right.mean() -> (sum(b.mean() for a, b in batches) / len(batches))",
+        ],
+        "this is the loss of the last batch: average over all examples": (
+            "losses.mean() -> batches[-1][0].mean()\n"
+            "right.mean() -> batches[-1][1].mean()"
         ),
         "this is the accuracy of the last batch: average over all examples": (
-            batches[-1][1]
+            "right.mean() -> batches[-1][1].mean()"
         ),
-        "eval-accuracy is the share of right ones: this is the loss": loss,
-    }
-    checks = ((values[0], loss, named_losses), (values[1], accuracy, named_accuracies))
-    for value, right, named in checks:
-        if close(value, right):
-            continue
-        for sentence, made in named.items():
-            if close(value, made):
-                return sentence
-    return "loss and accuracy should be those of the message's model on testloader"
-
+        "eval-accuracy is a share from 0 to 1: this is in percent": (
+            "right.mean() -> (100 * right.mean())"
+        ),
+        "eval-accuracy is a share: divide the number of right ones by all": (
+            "right.mean() -> right.sum()"
+        ),
+        "this is the share of the wrong ones: accuracy counts the right ones": (
+            "right.mean() -> (1 - right.mean())"
+        ),
+        COUNTS_BATCHES: "len(losses) -> len(loader)",
+        "num-examples is about all batches: this is the size of one": [
+            f"len(losses) -> len(batches[{i}][0])" for i in (0, -1)
+        ],
+    },
+    otherwise=REPLY
+    | {
+        "records": 'the reply should hold one record, a MetricRecord named "metrics": '
+        "the server has arrays and config already, and evaluating has not changed them",
+        "eval-loss in metrics": "the loss should be that of the message's model on "
+        "testloader",
+        "eval-accuracy in metrics": "the accuracy should be that of the message's "
+        "model on testloader",
+        "num-examples in metrics": "num-examples should be the number of examples in "
+        "the loader",
+    },
+)
 
 # ------------------------------------------------------------------ 3.3 train_clipped
 
 
-class Training:
-    """A stand-in for training: adds a known update, and notes how it was called."""
+class Buffered(nn.Linear):
+    """A linear layer with a buffer: state that is no parameter, and not trained."""
 
-    def __init__(self, update: Arrays) -> None:
-        self.update = update
-        self.starts: list[Arrays] = []
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(inputs, outputs)
+        self.register_buffer("mean", torch.zeros(2))
 
-    def __deepcopy__(self, memo: dict) -> "Training":
-        """Stay the same, so that the judge sees how the answer's copy was called."""
-        return self
 
-    def __call__(self, net: nn.Module, loader: DataLoader) -> float:
-        """Train ``net`` in place, and return a loss, as ``model.train`` does."""
+def play_clip(
+    answer: Attempt, start: State, update: State, max_norm: float, size: int
+) -> Iterator[tuple[str, Any]]:
+    """Yield how an answer trains, and what it replies to a training that is known."""
+    begun: list[State] = []
+
+    def train_fn(net: nn.Module, loader: DataLoader) -> float:
         if not isinstance(loader, DataLoader):
-            raise TypeError(
-                f"train_fn takes a DataLoader, not a {type(loader).__name__}"
-            )
+            kind = type(loader).__name__
+            raise TypeError(f"train_fn takes a DataLoader, not a {kind}")
+        begun.append({k: v.clone() for k, v in net.state_dict().items()})
         with torch.no_grad():
-            state = dict(net.named_parameters())
-            self.starts.append({k: p.numpy().copy() for k, p in state.items()})
-            for name, parameter in state.items():
-                parameter += torch.from_numpy(self.update[name])
+            for name, parameter in net.named_parameters():
+                parameter += update[name]
         return 0.5
 
-
-def flat(arrays: Arrays) -> np.ndarray:
-    """Return all numbers of a model as one vector."""
-    return np.concatenate([array.ravel() for array in arrays.values()]).astype(float)
-
-
-def shaped(vector: np.ndarray, like: Arrays) -> Arrays:
-    """Cut a vector into arrays again."""
-    ends = np.cumsum([array.size for array in like.values()])
-    parts = np.split(vector, ends[:-1])
-    return {
-        k: p.reshape(a.shape) for (k, a), p in zip(like.items(), parts, strict=True)
-    }
+    kind = Buffered if "mean" in start else nn.Linear
+    net = linear(kind, {name: 1 - 3 * tensor for name, tensor in start.items()})
+    loader = loader_of(torch.zeros(size, 1), [0] * size, batch_size=4)
+    content = ask(answer, order(start), net, loader, train_fn, max_norm)
+    yield "where the training begins", begun[:1]
+    yield "how often train_fn is called", len(begun)
+    yield from content_facts(content)
 
 
-def factor(norm: float, max_norm: float) -> float:
+def flat(state: State) -> torch.Tensor:
+    """Put all numbers of a model into one vector, which is a copy."""
+    return torch.cat([tensor.flatten() for tensor in state.values()])
+
+
+def parts(vector: torch.Tensor, like: State) -> tuple[torch.Tensor, ...]:
+    """Cut a vector into the arrays of a model again."""
+    ends = vector.split([tensor.numel() for tensor in like.values()])
+    pairs = zip(ends, like.values(), strict=True)
+    return tuple(part.reshape(tensor.shape) for part, tensor in pairs)
+
+
+def cut(norm: float, max_norm: float) -> float:
     """Return what to multiply something of this norm by, to clip it."""
     return max_norm / norm if norm > max_norm else 1.0
 
 
-def each(arrays: Arrays, max_norm: float) -> np.ndarray:
+def each(vector: torch.Tensor, like: State, max_norm: float) -> torch.Tensor:
     """Clip each array on its own."""
-    clipped = {k: factor(np.linalg.norm(a), max_norm) * a for k, a in arrays.items()}
-    return flat(clipped)
+    pieces = [p * cut(p.norm().item(), max_norm) for p in parts(vector, like)]
+    return torch.cat([piece.flatten() for piece in pieces])
 
 
-def clip_mistakes(
-    start: Arrays, update: Arrays, max_norm: float
-) -> dict[str, np.ndarray]:
-    """Return what each mistake makes of all parameters, with the sentence for it."""
-    x, u = flat(start), flat(update)
-    after = {name: start[name] + update[name] for name in start}
-    y = flat(after)
-    norm = np.linalg.norm(u)
-    clipped = factor(norm, max_norm) * u
-    first, *_, last = (np.linalg.norm(array) for array in update.values())
-    norms = sum(np.linalg.norm(array) for array in update.values())
-    length = max(norm, 1e-9)
-    return {
-        "the trained parameters go back unclipped: if you did clip, look at what you "
-        "subtract, for net.state_dict() does not copy, and moves along with net": [y],
-        "nothing was trained: these are the arrays of the message": [x],
-        "each array was clipped on its own: take one norm over all arrays, and one "
-        "factor for all": [x + each(update, max_norm)],
-        "the parameters were clipped: clip the update, which is after minus before, "
-        "and add it to before": [
-            factor(np.linalg.norm(y), max_norm) * y,
-            each(after, max_norm),
-        ],
-        "a short update was made longer: the factor is at most 1": [
-            x + max_norm / length * u
-        ],
-        "this is the update: add it to the parameters from before the training": [
-            clipped,
-            u,
-            each(update, max_norm),
-            max_norm / length * u,
-        ],
-        "the clipped update was added to the trained parameters: add it to those from "
-        "before the training": [y + clipped],
-        "the update has the wrong sign: it is after minus before": [
-            x - clipped,
-            y - clipped,
-        ],
-        "each number was clipped on its own: that turns the update into another "
-        "direction, so multiply all by one factor": [
-            x + u.clip(-max_norm, max_norm),
-            x + u.clip(max=max_norm),
-        ],
-        "the norm lacks its square root": [x + factor(norm**2, max_norm) * u],
-        "the norms of the arrays do not add up: sum the squares of all numbers, then "
-        "take the root": [x + factor(norms, max_norm) * u],
-        "the norm is that of one array: sum the squares of all arrays": [
-            x + factor(n, max_norm) * u for n in (first, last)
-        ],
-        "the norm is another one: take the square root of the sum of all squares": [
-            x + factor(n, max_norm) * u
-            for n in (abs(u).sum(), abs(u).max(), norm / np.sqrt(u.size))
-        ],
-        "the update was brought to length 1: the length allowed is max_norm": [
-            x + factor(norm, 1.0) * u,
-            x + u / length,
-        ],
-        "max_norm is a length, not a factor: divide it by the norm": [x + max_norm * u],
-    }
+def clip(
+    message: Message, net: nn.Module, loader: DataLoader, train_fn: Callable, m: float
+) -> Message:
+    """Clip one vector of all numbers: the oracle."""
+    s = message.content["arrays"].to_torch_state_dict()
+    net.load_state_dict(s)
+    x = flat(net.state_dict())
+    train_fn(net, loader)
+    y = flat(net.state_dict())
+    u = y - x
+    norm = float(np.linalg.norm(u))
+    new = x + u * cut(norm, m)
+    arrays = dict(zip(s, parts(new, s), strict=True))
+    return reply(message, {"num-examples": len(loader.dataset)}, arrays)
 
 
-@exercise(
-    "3.3", "whatever a client's data are, it moves the model by max_norm at most."
-)
-def judge_train_clipped(answer: Attempt, rng: random.Random) -> None:
-    """Let it clip trainings whose update is known."""
-    for start, update, max_norm, loader in clip_cases(rng):
-        trained = {name: start[name] + update[name] for name in start}
-        given = {"message": start, "trained": trained, "max_norm": max_norm}
-        training = Training(update)
-        sent = {name: torch.from_numpy(array) for name, array in start.items()}
-        # The net as it comes has parameters of its own.
-        net = linear(nn.Linear, {name: 1 - 3 * tensor for name, tensor in sent.items()})
-        content = ask_plainly(
-            answer, order(sent), net, loader, training, max_norm, given=given
-        )
-        require_trained_once(training, start, given)
-        extra = (
-            "the reply holds more than arrays and metrics: what came with the message "
-            "need not go back"
-        )
-        require_records(content, TRAINED, extra, given)
-        require_clipped(content["arrays"], start, update, max_norm, given)
-        require_keys(content["metrics"], {"num-examples"}, given)
-        require_only(content["metrics"], {"num-examples"}, given)
-        require_count(content["metrics"]["num-examples"], loader, given)
+def random_clip(rng: random.Random) -> Case:
+    """Draw a model, an update, and how long it may be."""
+    rows, columns = rng.randint(1, 4), rng.randint(2, 4)
+    shapes = {"weight": (rows, columns), "bias": (rows,), "mean": (2,)}
+    start, update = random_state(rng, **shapes), random_state(rng, **shapes)
+    update["mean"] *= 0
+    length = flat(update).norm().item()
+    max_norm = rng.choice([0.2, 0.7, 1.5]) * length
+    return clipping(start, update, max_norm, rng.randint(11, 30))
 
 
-def clip_cases(
-    rng: random.Random,
-) -> list[tuple[Arrays, Arrays, float, DataLoader]]:
-    """Return start, update, max_norm and loader: by hand first, then at random."""
-    start = {"weight": [[1, 2]], "bias": [3]}
-    update = {"weight": [[6, 2]], "bias": [3]}  # of length 7
-    start, update, still = (
-        {name: np.array(value, dtype=np.float32) for name, value in arrays.items()}
-        for arrays in (start, update, {"weight": [[0, 0]], "bias": [0]})
-    )
-    loader = blank_loader(10, 4)
-    cases = [
-        (start, update, 2.8, loader),
-        (start, update, 8.0, loader),
-        # Each array is short enough, and both together are not.
-        (start, update, 6.5, loader),
-        (start, still, 2.8, loader),
-    ]
-    for share in (0.2, 0.7, 1.5):
-        shapes = {"weight": (rng.randint(1, 4), rng.randint(2, 4))}
-        shapes["bias"] = shapes["weight"][:1]
-        drawn = [
-            {name: tensor.numpy() for name, tensor in random_state(rng, shapes).items()}
-            for _ in range(2)
+def clipping(
+    start: State, update: State, max_norm: float, size: int = 10, **gives: Any
+) -> Case:
+    """Make a case of a training whose update is known."""
+    shown = {"message": start, "update": update, "max_norm": max_norm}
+    return Case(start, update, max_norm, size, shown=shown, **gives)
+
+
+def model(weight: list[float], bias: float, **buffers: float) -> State:
+    """Make a model of three parameters, and of buffers of two numbers."""
+    values = {"weight": [weight], "bias": [bias]}
+    values |= {name: [value, value] for name, value in buffers.items()}
+    return {name: torch.tensor(value) for name, value in values.items()}
+
+
+START, SEVEN = model([1.0, 2.0], 3.0), model([6.0, 2.0], 3.0)
+"""A start, and an update of length 7."""
+
+CLIPPED_WRONGLY = {  # what else may be made of x, y, u = y - x, its norm, and max_norm
+    "there is NaN among the parameters: look where 0 is divided by 0": (
+        "x + u * (torch.tensor(min(norm, m)) / norm)"
+    ),
+    "a training that changes nothing makes an update of norm 0: do not divide by it": (
+        "x + u * min(1.0, m / norm)"
+    ),
+    "the trained parameters go back unclipped: if you did clip, look at what you "
+    "subtract, for net.state_dict() does not copy, and moves along with net": "y",
+    "these are the arrays of the message, as if nothing was trained: add the clipped "
+    "update to them": "x\nx if norm > m else y",
+    "each array was clipped on its own: take one norm over all arrays, and one factor "
+    "for all": "x + each(u, s, m)",
+    "the parameters were clipped: clip the update, which is after minus before, and "
+    "add it to before": "y * cut(y.norm().item(), m)\neach(y, s, m)",
+    "a short update was made longer: the factor is at most 1": (
+        "x + u * m / (norm or m)"
+    ),
+    "this is the update: add it to the parameters from before the training": (
+        "u * cut(norm, m)\nu\neach(u, s, m)\nu * m / (norm or m)"
+    ),
+    "the clipped update was added to the trained parameters: add it to those from "
+    "before the training": "y + u * cut(norm, m)",
+    "the update has the wrong sign: it is after minus before": (
+        "x - u * cut(norm, m)\ny - u * cut(norm, m)"
+    ),
+    "each number was clipped on its own: that turns the update into another direction, "
+    "so multiply all by one factor": "x + u.clamp(-m, m)\nx + u.clamp(max=m)",
+    "the norm lacks its square root": "x + u * cut(norm**2, m)",
+    "the norms of the arrays do not add up: sum the squares of all numbers, then take "
+    "the root": "x + u * cut(sum(p.norm().item() for p in parts(u, s)), m)",
+    "the norm is that of one array: sum the squares of all arrays": (
+        "x + u * cut(parts(u, s)[0].norm().item(), m)\n"
+        "x + u * cut(parts(u, s)[1].norm().item(), m)"
+    ),
+    "the norm is another one: take the square root of the sum of all squares": (
+        "x + u * cut(u.abs().sum().item(), m)\nx + u * cut(u.abs().max().item(), m)\n"
+        "x + u * cut(norm / len(u) ** 0.5, m)"
+    ),
+    "the update was brought to length 1: the length allowed is max_norm": (
+        "x + u * cut(norm, 1.0)\nx + u / (norm or 1.0)"
+    ),
+    "max_norm is a length, not a factor: divide it by the norm": "x + u * m",
+}
+
+CLIPPED = Exercise(
+    "3.3",
+    "whatever a client's data are, it moves the model by max_norm at most.",
+    cases=[
+        clipping(*case[:3], gives={"arrays": case[3]})
+        for case in [
+            (START, SEVEN, 2.8, model([3.4, 2.8], 4.2)),
+            (START, SEVEN, 8.0, model([7.0, 4.0], 6.0)),
+            # Each array is short enough, and both together are not.
+            (START, SEVEN, 6.5, model([46 / 7, 27 / 7], 40.5 / 7)),
+            (START, model([0.0, 0.0], 0.0), 2.8, START),
+            (
+                model([1.0, 2.0], 3.0, mean=5.0),
+                model([6.0, 2.0], 3.0, mean=0.0),
+                *(3.5, model([4.0, 3.0], 4.5, mean=5.0)),
+            ),
         ]
-        max_norm = share * float(np.linalg.norm(flat(drawn[1])))
-        cases.append((*drawn, max_norm, blank_loader(rng.randint(11, 30), 5)))
-    return cases
-
-
-def require_trained_once(training: Training, start: Arrays, given: Any) -> None:
-    """Raise Wrong unless the training was begun once, from the message's arrays."""
-    if not training.starts:
-        raise Wrong("train_fn was not called: nothing was trained", given=given)
-    if not close(training.starts[0], start):
-        raise Wrong(
-            "the training began from other parameters than the message's: load its "
-            "arrays into net first",
-            given=given,
-            got=training.starts[0],
-        )
-    if len(training.starts) > 1:
-        raise Wrong(
-            f"train_fn was called {len(training.starts)} times: train once", given=given
-        )
-
-
-def require_clipped(
-    record: ArrayRecord, start: Arrays, update: Arrays, max_norm: float, given: Any
-) -> None:
-    """Raise Wrong unless the arrays are what the clipped update leads to."""
-    got = numpy_of(record)
-    u = flat(update)
-    right = flat(start) + factor(np.linalg.norm(u), max_norm) * u
-    expected = shaped(right, start)
-    require_names(got, expected, given)
-    if not close(got, expected):
-        for sentence, vectors in clip_mistakes(start, update, max_norm).items():
-            for vector in vectors:
-                if not close(vector, right) and close(got, shaped(vector, start)):
-                    raise Wrong(sentence, given=given, expected=expected, got=got)
-        if any(np.isnan(array).any() for array in got.values()):
-            raise Wrong(
-                "there is NaN among the parameters: look where 0 is divided by 0",
-                given=given,
-                got=got,
-            )
-        raise Wrong(
-            "the arrays should be the message's plus the update, clipped",
-            given=given,
-            expected=expected,
-            got=got,
-        )
-    require_single_precision(got, given)
+    ],
+    draw=random_clip,
+    play=play_clip,
+    oracle=clip,
+    mistakes={
+        "train_fn was not called: nothing was trained": "train_fn(net, loader) -> ",
+        "train_fn was called 2 times: train once": (
+            "train_fn(net, loader) -> train_fn(net, loader); train_fn(net, loader)"
+        ),
+        "the training began from other parameters than the message's: load its arrays "
+        "into net first": "net.load_state_dict(s) -> ",
+        NEED_NOT_BE_A_NET: "net.load_state_dict(s) -> Net().load_state_dict(s)",
+        NUMBERED: ", arrays) -> , [v.numpy() for v in arrays.values()])",
+        "the state_dict holds more than the parameters: buffers, such as the running "
+        "means of a BatchNorm, go back, too": (
+            ', arrays) -> , {k: arrays[k] for k in ("weight", "bias")})'
+        ),
+        COUNTS_BATCHES: "len(loader.dataset) -> len(loader)",
+    }
+    | {
+        sentence: [f"x + u * cut(norm, m) -> {new}" for new in made.split("\n")]
+        for sentence, made in CLIPPED_WRONGLY.items()
+    },
+    otherwise=TWO_RECORDS
+    | {
+        "training begins": "the training began from other parameters than the "
+        "message's: load its arrays into net first",
+        "train_fn is called": "train_fn should be called once",
+        "arrays": "the arrays should be the message's plus the update, clipped",
+        "num-examples in metrics": "num-examples should be the number of examples in "
+        "the loader",
+    },
+)

@@ -1,11 +1,10 @@
 """Messages and Contexts made by hand, for judges whose answers handle messages."""
 
-import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from typing import Any
 
+import cloudpickle
 import numpy as np
 from flwr.app import (
     ArrayRecord,
@@ -18,9 +17,8 @@ from flwr.app import (
 )
 
 from course_utils.exercises.engine import Attempt, Wrong, require_kind
-from course_utils.exercises.words import explain
 from course_utils.grid import NUM_PARTITIONS_KEY, PARTITION_ID_KEY, SUPERLINK_NODE_ID
-from course_utils.isolation import AppImage, copy_records, identity, stamp
+from course_utils.isolation import copy_records, identity, stamp
 
 RUN_ID = 7
 NODE_ID = 3_141_592_653
@@ -81,11 +79,8 @@ def ask(answer: Attempt, message: Message, *more: Any, given: Any = None) -> Rec
     Wrong
         If the function raises, or if what it returns is no reply with a content.
     """
-    try:
-        with as_client():
-            got = answer(message, *more, may_change=True)
-    except Wrong as wrong:
-        raise Wrong(explain(str(wrong)), given=given) from None
+    with as_client():
+        got = answer(message, *more, may_change=True)
     return require_reply(got, message, given=given)
 
 
@@ -120,54 +115,6 @@ def require_reply(got: Any, message: Message, *, given: Any = None) -> RecordDic
     if not got.has_content() or not isinstance(got.content, RecordDict):
         raise Wrong("this reply has no RecordDict as its content", given=given)
     return got.content
-
-
-def require_records(
-    content: RecordDict, kinds: dict[str, type], extra: str, given: Any
-) -> None:
-    """Raise Wrong unless a reply holds the records that it should, and no others."""
-    got = {name: type(record).__name__ for name, record in content.items()}
-    for name, kind in kinds.items():
-        if name not in content:
-            raise Wrong(
-                f'the reply has no record named "{name}": all clients must use the '
-                "names that the lesson uses",
-                given=given,
-                got=got,
-            )
-        if not isinstance(content[name], kind):
-            raise Wrong(f'"{name}" should be a {kind.__name__}', given=given, got=got)
-    if set(content) - set(kinds):
-        raise Wrong(extra, given=given, got=got)
-
-
-def require_keys(metrics: MetricRecord, wanted: set[str], given: Any) -> None:
-    """Raise Wrong if metrics are missing, or are no single numbers."""
-    if missing := sorted(wanted - set(metrics)):
-        raise Wrong(
-            f"the metrics lack {' and '.join(missing)}: every client must use the same "
-            "keys, letter by letter",
-            given=given,
-            got=dict(metrics),
-        )
-    for key in wanted:
-        if isinstance(metrics[key], list):
-            raise Wrong(
-                f"{key} should be one number, not a list",
-                given=given,
-                got=dict(metrics),
-            )
-
-
-def require_only(metrics: MetricRecord, wanted: set[str], given: Any) -> None:
-    """Raise Wrong if there are more metrics than asked for."""
-    if set(metrics) - wanted:
-        raise Wrong(
-            f"the metrics hold more than {' and '.join(sorted(wanted))}: the task asks "
-            "for these and no others",
-            given=given,
-            got=dict(metrics),
-        )
 
 
 def reply_facts(answer: Attempt, message: Message, *more: Any) -> Iterator:
@@ -211,36 +158,18 @@ def numpy_of(record: ArrayRecord) -> dict[str, np.ndarray]:
 
 
 class Node:
-    """A client in a run: its Context, and what it keeps from message to message.
+    """A client in a run: its Context, of which it keeps the state between messages."""
 
-    Parameters
-    ----------
-    partition_id : int
-        Which of the nodes it is. Each has a node id of its own.
-    num_partitions : int
-        How many nodes there are.
-    run_config : UserConfig, optional
-        The run's settings.
-    """
-
-    def __init__(
-        self,
-        partition_id: int,
-        num_partitions: int,
-        run_config: UserConfig | None = None,
-    ) -> None:
-        self.context = context(partition_id, num_partitions, run_config)
+    def __init__(self, partition_id: int, num_partitions: int) -> None:
+        self.context = context(partition_id, num_partitions)
         self.context.node_id = NODE_ID + partition_id
 
     def ask(
-        self,
-        function: Callable,
-        content: RecordDict,
-        message_type: str,
-        *more: Any,
-        given: Any = None,
+        self, function: Callable, content: RecordDict, kind: str, *more: Any
     ) -> RecordDict:
         """Hand a message to a function, keep the state, return the reply's content.
+
+        Where the function raises, the state stays as it has left it, as on a SuperNode.
 
         Raises
         ------
@@ -253,76 +182,62 @@ class Node:
             handed.append(own)
             return function(message, own, *more)
 
-        message = instruction(content, message_type, self.context.node_id)
+        message = instruction(content, kind, self.context.node_id)
         try:
-            content = ask(Attempt(call), message, self.context, *more, given=given)
+            return ask(Attempt(call), message, self.context, *more)
         except Wrong as wrong:
-            missing = re.search(r"raised KeyError: '([^']+)'", str(wrong))
-            if missing and self._lacks(missing[1], Attempt(call), message, *more):
+            at = wrong.raised and wrong.raised.__traceback__
+            while at and at.tb_next:
+                at = at.tb_next
+            if at and at.tb_frame.f_locals.get("self") is handed[0].state:
                 raise Wrong(
-                    f"there is no {missing[1]!r} in context.state, which is empty on a "
-                    'node\'s first message: ask by "in" whether it is there',
-                    given=given,
+                    "context.state does not hold what is looked up in it, and on a "
+                    'node\'s first message it is empty: ask by "in" first',
+                    missing=str(wrong.raised),
                 ) from None
             raise
-        self._keep(handed[0], given)
-        return content
+        finally:
+            if handed:
+                self._keep(handed[0])
 
-    def _lacks(self, key: str, answer: Attempt, message: Message, *more: Any) -> bool:
-        """Whether it is in an empty state that an answer finds no ``key``."""
-        if self.context.state:
-            return False
-        state = RecordDict({key: MetricRecord()})
-        try:
-            ask(answer, message, replace(self.context, state=state), *more)
-        except Wrong as wrong:
-            return f"raised KeyError: {key!r}" not in str(wrong)
-        return True
-
-    def _keep(self, after: Context, given: Any) -> None:
+    def _keep(self, after: Context) -> None:
         """Keep the state that a call has left, if it is fit to be kept."""
         for name in ("node_config", "run_config"):
             if getattr(after, name) != getattr(self.context, name):
                 raise Wrong(
                     f"your function changed context.{name}: only read it, what comes "
-                    "back on the next message is context.state",
-                    given=given,
+                    "back on the next message is context.state"
                 )
         if own := sorted(set(vars(after)) - set(vars(self.context))):
             raise Wrong(
                 f"context.{own[0]} is an attribute that you have added: of a Context, "
-                "only context.state comes back on the next message",
-                given=given,
+                "only context.state comes back on the next message"
             )
         if not isinstance(after.state, RecordDict):
             raise Wrong(
                 "context.state is a RecordDict: put records into it, and nothing in "
                 "its place",
-                given=given,
                 got={"context.state": after.state},
             )
         try:
             self.context.state = copy_records(after.state)
         except Exception:
-            state = {name: dict(record) for name, record in after.state.items()}
             raise Wrong(
                 "context.state cannot be packed when the call is over: give a record "
                 "a new value, instead of changing a list inside it",
-                given=given,
-                got={"context.state": state},
+                got={name: dict(record) for name, record in after.state.items()},
             ) from None
 
 
 def fresh_copies(function: Callable) -> Callable[[], Callable]:
     """Return a maker of copies of a function, each with globals of its own.
 
-    So each message can be handled by a function that has seen none before, as in
-    :class:`course_utils.runtime.InProcessGrid`. What cannot be copied is made use of
-    as it is.
+    So each message can be handled by a function that has seen none before, as in a
+    run. What cannot be copied is made use of as it is.
     """
     try:
-        image = AppImage(function)
-        image.fresh_copy()
-    except BaseException:
+        image = cloudpickle.dumps(function)
+        cloudpickle.loads(image)
+    except Exception:
         return lambda: function
-    return image.fresh_copy
+    return lambda: cloudpickle.loads(image)

@@ -21,8 +21,18 @@ REFUSED = (
     ),
     (
         r"Expected `ArrayRecord`.* received `([\w.]+)`",
-        "a RecordDict, such as context.state, takes records only, and nothing of type "
-        "{0}: put numbers into a MetricRecord, and that into it",
+        "a RecordDict takes records only, and nothing of type {0}: tensors go into an "
+        "ArrayRecord, numbers into a MetricRecord, and that into the RecordDict",
+    ),
+    (
+        "Invalid arguments for ArrayRecord",
+        "an ArrayRecord takes a dictionary of tensors: neither a network, nor a "
+        "dictionary of NumPy arrays",
+    ),
+    (
+        "Expected state_dict to be|loading state_dict for (?!Net:)",
+        "net.load_state_dict takes a dictionary of tensors, with the names and shapes "
+        'of net: message.content["arrays"].to_torch_state_dict() makes it',
     ),
     (
         r"`int \| float \|.*but `<class '((?:numpy|torch)[\w.]*)'>` was pas",
