@@ -147,7 +147,7 @@ def test_what_was_worked_out_by_hand_is_what_the_oracle_gives(exercise) -> None:
         if judged.oracle is None or case.gives is engine.NOTHING:
             continue
         seen = judged.observe(judged.oracle, case, seed=0)
-        if judged.play:
+        if judged.play and isinstance(case.gives, dict):
             seen, by_hand = dict(seen), case.gives
             assert by_hand.keys() <= seen.keys()
             for name, value in by_hand.items():

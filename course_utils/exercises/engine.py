@@ -171,9 +171,10 @@ class Exercise:
         Draws a case. Three are drawn for each check.
     oracle : Callable, optional
         A right answer that is not the solution: says what drawn cases give.
-    mistakes : Mapping[str, str or Callable or Sequence]
-        Sentences, each with a wrong answer (or several) that it names: a function, or
-        an edit of the oracle's text, ``"old -> new"``.
+    mistakes : str
+        Sentences. Below each, by four spaces to the right, stand the wrong answers that
+        it names, a line each: an edit of the oracle's text, ``old -> new`` (further
+        ones to the same text follow in lines that begin with ``&``), or an expression.
     otherwise : str or Mapping[str, str]
         What to say on other mistakes; if several, by the end of a fact's name, with
         "no " before it for a fact that is missing.
@@ -191,7 +192,7 @@ class Exercise:
     cases: Sequence[Case] = ()
     draw: Callable[[random.Random], Case] | None = None
     oracle: Callable | None = None
-    mistakes: Mapping[str, Any] = field(default_factory=dict)
+    mistakes: str | Mapping[str, Any] = ""
     otherwise: str | Mapping[str, str] = "the result differs"
     play: Callable[..., Iterable[tuple[str, Any]]] | None = None
     parts: Sequence[str] = ()
@@ -205,7 +206,7 @@ class Exercise:
         """Return all mistakes as pairs of a sentence and a wrong answer."""
         return [
             (sentence, each if callable(each) else edited(self.oracle, each))
-            for sentence, made in self.mistakes.items()
+            for sentence, made in _read(self.mistakes).items()
             for each in (made if isinstance(made, list | tuple) else [made])
         ]
 
@@ -278,10 +279,13 @@ class Exercise:
 
     def _alike(self, one: Facts, other: Facts) -> bool:
         """Whether two programs did the same, down to the words of what they raised."""
+        asked_for = [case.gives for case in self.cases if isinstance(case.gives, type)]
         return len(one) == len(other) and all(
             a[0] == b[0]
             and (
-                str(a[1]) == str(b[1])
+                # What an error says that was asked for is the learner's own.
+                type(a[1].raised) is type(b[1].raised) in asked_for
+                or str(a[1]) == str(b[1])
                 if isinstance(a[1], Wrong) and isinstance(b[1], Wrong)
                 else close(a[1], b[1], self.exact, nan=True)
             )
@@ -354,12 +358,14 @@ class Exercise:
         """Say what is wrong, with what was given, expected and seen."""
         name, value = seen[at] if at < len(seen) else ("", NOTHING)
         wanted, expected = right[at] if at < len(right) else (name, NOTHING)
+        if isinstance(expected, Wrong) and not sentence:
+            sentence = f"refuse this: raise {type(expected.raised).__name__}"
+            if isinstance(value, Wrong) and value.raised:
+                sentence += f", not {type(value.raised).__name__}"
         if isinstance(value, Wrong):  # with words of its own
             shown = value.shown | {"given": case.shown}
             return Wrong(sentence or str(value), **shown)
         if isinstance(expected, Wrong):
-            kind = type(expected.raised).__name__
-            sentence = sentence or f"this should be refused by a {kind}"
             return Wrong(sentence, given=case.shown, got=value)
         if name != wanted or expected is NOTHING or value is NOTHING:
             sentence = sentence or self._otherwise(wanted, missing=True)
@@ -380,15 +386,36 @@ class Exercise:
         return next(ends, f"{name}: this differs")
 
 
+def _read(mistakes: Mapping[str, Any] | str) -> Mapping[str, Any]:
+    """Return a text's sentences, each with the edits that stand below it."""
+    if not isinstance(mistakes, str):
+        return mistakes
+    found: dict[str, list[str]] = {}
+    sentence, edits = "", []
+    for line in textwrap.dedent(mistakes).strip("\n").split("\n"):
+        if not line.startswith("    "):
+            sentence, edits = line if edits else f"{sentence} {line}".strip(), []
+        elif line.startswith("    & "):
+            edits[-1] += f"\n{line[6:]}"
+        else:
+            edits.append(line[4:])
+            found[sentence] = edits
+    return found
+
+
 @cache
 def edited(function: Callable, edits: str) -> Callable:
     """Return a function with other text in it: a line for each edit, "old -> new".
+
+    What is no edit is an expression: that of another function.
 
     Raises
     ------
     ValueError
         If what is to be replaced is not there, or more than once.
     """
+    if "->" not in edits:
+        return eval(edits, dict(function.__globals__))
     source = textwrap.dedent(inspect.getsource(function))
     for edit in edits.split("\n"):
         old, new = re.fullmatch(r"\s*(.*?) -> ?(.*)", edit).groups()

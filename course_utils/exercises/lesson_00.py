@@ -41,27 +41,25 @@ SHARES = Exercise(
     ],
     draw=lambda rng: Case(random_sizes(rng)),
     oracle=shares,
-    mistakes={
-        "every client counts equally: weight by number of examples": (
-            "n / n.sum() -> np.ones(len(n)) / len(n)"
-        ),
-        "these are percent: shares sum to 1": "n / n.sum() -> 100 * n / n.sum()",
-        "divide by the sum of all examples, not by the largest number": (
-            "n.sum() -> n.max()"
-        ),
-        "divide by the sum of all examples, not by the number of clients": (
-            "n.sum() -> len(n)"
-        ),
-        "these are the numbers of examples: divide each by their sum": (
-            "n / n.sum() -> n"
-        ),
-        "// cuts off everything after the point: divide by /": (
-            "n / n.sum() -> n // n.sum()"
-        ),
-        "these are rounded: keep all that stands after the point": [
-            f"n / n.sum() -> np.round(n / n.sum(), {digits})" for digits in range(4)
-        ],
-    },
+    mistakes="""
+        every client counts equally: weight by number of examples
+            n / n.sum() -> np.ones(len(n)) / len(n)
+        these are percent: shares sum to 1
+            n / n.sum() -> 100 * n / n.sum()
+        divide by the sum of all examples, not by the largest number
+            n.sum() -> n.max()
+        divide by the sum of all examples, not by the number of clients
+            n.sum() -> len(n)
+        these are the numbers of examples: divide each by their sum
+            n / n.sum() -> n
+        // cuts off everything after the point: divide by /
+            n / n.sum() -> n // n.sum()
+        these are rounded: keep all that stands after the point
+            n / n.sum() -> np.round(n / n.sum(), 0)
+            n / n.sum() -> np.round(n / n.sum(), 1)
+            n / n.sum() -> np.round(n / n.sum(), 2)
+            n / n.sum() -> np.round(n / n.sum(), 3)
+    """,
     otherwise="the result should be one share for each client",
 )
 
@@ -143,33 +141,28 @@ UPDATES = Exercise(
     draw=random_models,
     play=play_updates,
     oracle=average_of_updates,
-    mistakes={
-        "this is the average update alone: add it to the start": (
-            "dict(start) -> {k: 0 * v for k, v in start.items()}"
-        ),
-        "every client counts equally: weight by number of examples": (
-            "n / total -> 1 / len(sizes)"
-        ),
-        "the update has the wrong sign: it is the client's model minus the start": (
-            "state[name] - start[name] -> start[name] - state[name]"
-        ),
-        "this adds up the updates: average them": "n / total * -> ",
-        "divide by the number of all examples: the updates are only summed": (
-            "n / total -> n"
-        ),
-        "divide by the number of all examples, not by that of clients": (
-            "n / total -> n / len(sizes)"
-        ),
-        "these are the clients' models, averaged and added to the start: subtract the "
-        "start from each first": "state[name] - start[name] -> state[name]",
-        "your function changed what it was given: work on a copy": (
-            "dict(start) -> start"
-        ),
-        "this averages the models, which comes to the same. Here the updates are to be "
-        "computed: subtract the start, average, add": (
+    mistakes="""
+        this is the average update alone: add it to the start
+            dict(start) -> {k: 0 * v for k, v in start.items()}
+        every client counts equally: weight by number of examples
+            n / total -> 1 / len(sizes)
+        the update has the wrong sign: it is the client's model minus the start
+            state[name] - start[name] -> start[name] - state[name]
+        this adds up the updates: average them
+            n / total * ->
+        divide by the number of all examples: the updates are only summed
+            n / total -> n
+        divide by the number of all examples, not by that of clients
+            n / total -> n / len(sizes)
+        these are the clients' models, averaged and added to the start: subtract
+        the start from each first
+            state[name] - start[name] -> state[name]
+        your function changed what it was given: work on a copy
+            dict(start) -> start
+        this averages the models, which comes to the same. Here the updates are
+        to be computed: subtract the start, average, add
             lambda start, states, sizes: model.weighted_average(states, sizes)
-        ),
-    },
+    """,
     otherwise="the result should be the new global model",
 )
 
@@ -237,58 +230,49 @@ ROUND = Exercise(
     ],
     draw=lambda rng: clients(random_sizes(rng)),
     oracle=lead,
-    mistakes={
-        "each client must start from the global model, not from the model that the "
-        "client before it has trained": f"{ONE_NET}\n{COPIES}",
-        "your function changed what it was given: work on a copy": (
-            "copy.deepcopy(global_net) -> global_net"
-        ),
-        "every client counts equally: weight by number of examples": (
-            "len(loader.dataset) -> 1"
-        ),
-        "this is the last client's model, trained on from that of the others: average "
-        "all. Does a list hold net.state_dict() of one net again and again? These are "
-        "the same tensors: copy them": ONE_NET,
-        "this is the last client's model: average all of them. Does a list hold "
-        "net.state_dict() of one net again and again? These are the same tensors: "
-        "copy them": [
-            "model.weighted_average(states, sizes) -> states[-1]",
-            f"{ONE_NET}\n"
-            "train_fn( -> net.load_state_dict(global_net.state_dict()); train_fn(",
-        ],
-        "this is one client's model: average all of them": (
-            "model.weighted_average(states, sizes) -> states[0]"
-        ),
-        "nothing was trained: this is the global model as it was": (
-            "train_fn(net, loader) -> pass"
-        ),
-        "weight by number of examples, not of batches": (
-            "len(loader.dataset) -> len(loader)"
-        ),
-        "the state_dict holds more than the parameters: buffers, such as the running "
-        "means of a BatchNorm, are averaged, too": [
-            "net.state_dict() -> {k: v.detach() for k, v in net.named_parameters()}",
-            "sizes) -> sizes) | dict(global_net.named_buffers())",
-        ],
-        "return the new state_dict, not a network": (
-            "model.weighted_average(states, sizes) -> net"
-        ),
-        "the global model need not be a Net: copy the one you are given by "
-        "copy.deepcopy(global_net)": (
-            "copy.deepcopy(global_net) -> model.Net(); net.load_state_dict("
-            "global_net.state_dict())"
-        ),
-        "loaders holds loaders, not pairs of loaders: for loader in loaders": (
-            "for loader in -> for loader, _ in"
-        ),
-        "count the examples of the loaders that you are given": (
-            "(states, sizes) -> (states, [400] * 10)"
-        ),
-        "train_fn changes net in place: use net, not what train_fn returns": [
-            "train_fn(net, loader) -> net = train_fn(net, loader)",
-            "append(net.state_dict()) -> append(train_fn(net, loader))",
-            "append(net.state_dict()) -> append(dict(train_fn(net, loader)))",
-        ],
-    },
+    mistakes="""
+        each client must start from the global model, not from the model that
+        the client before it has trained
+            net = copy -> net = net if states else copy
+            & append(net.state_dict()) -> append(copy.deepcopy(net.state_dict()))
+        your function changed what it was given: work on a copy
+            copy.deepcopy(global_net) -> global_net
+        every client counts equally: weight by number of examples
+            len(loader.dataset) -> 1
+        this is the last client's model, trained on from that of the others:
+        average all. Does a list hold net.state_dict() of one net again and
+        again? These are the same tensors: copy them
+            net = copy -> net = net if states else copy
+        this is the last client's model: average all of them. Does a list hold
+        net.state_dict() of one net again and again? These are the same tensors:
+        copy them
+            model.weighted_average(states, sizes) -> states[-1]
+            net = copy -> net = net if states else copy
+            & train_fn( -> net.load_state_dict(global_net.state_dict()); train_fn(
+        this is one client's model: average all of them
+            model.weighted_average(states, sizes) -> states[0]
+        nothing was trained: this is the global model as it was
+            train_fn(net, loader) -> pass
+        weight by number of examples, not of batches
+            len(loader.dataset) -> len(loader)
+        the state_dict holds more than the parameters: buffers, such as the
+        running means of a BatchNorm, are averaged, too
+            net.state_dict() -> {k: v.detach() for k, v in net.named_parameters()}
+            sizes) -> sizes) | dict(global_net.named_buffers())
+        return the new state_dict, not a network
+            model.weighted_average(states, sizes) -> net
+        the global model need not be a Net: copy the one you are given by
+        copy.deepcopy(global_net)
+            copy.deepcopy(global_net) -> model.Net()
+            & train_fn( -> net.load_state_dict(global_net.state_dict()); train_fn(
+        loaders holds loaders, not pairs of loaders: for loader in loaders
+            for loader in -> for loader, _ in
+        count the examples of the loaders that you are given
+            (states, sizes) -> (states, [400] * 10)
+        train_fn changes net in place: use net, not what train_fn returns
+            train_fn(net, loader) -> net = train_fn(net, loader)
+            append(net.state_dict()) -> append(train_fn(net, loader))
+            append(net.state_dict()) -> append(dict(train_fn(net, loader)))
+    """,
     otherwise="the result should be the weighted average of the clients' models",
 )

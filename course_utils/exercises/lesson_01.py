@@ -83,55 +83,51 @@ CLEAN_METRICS = Exercise(
     play=play_metrics,
     exact=True,
     oracle=clean_metrics,
-    mistakes={
-        "the numbers inside a list are to be unwrapped, too": (
-            "[float(v) for v in value] -> value"
-        ),
-        "only NumPy's and PyTorch's numbers have .item(): float(value) unwraps these, "
-        "and takes Python's own, too": "float(value) -> value.item()",
-        "a list is not one number: unwrap each number inside it": (
-            "isinstance(value, list) -> False"
-        ),
-        "a list takes one type only: make every number in it a float": (
-            "[float(v) for -> [v.item() if hasattr(v, 'item') else v for"
-        ),
-        "return a MetricRecord, not a plain dictionary": (
-            "return MetricRecord(record) -> return record"
-        ),
-        "return a MetricRecord: in a ConfigRecord, no server averages them": (
-            "return MetricRecord(record) -> return ConfigRecord(record)"
-        ),
-        "return the MetricRecord itself, without a RecordDict around it": (
-            "return MetricRecord(record) -> "
-            "return RecordDict({'metrics': MetricRecord(record)})"
-        ),
-        "int(value) cuts off what stands after the point: use float(value)": [
-            "float(v) -> int(v)\nfloat(value) -> int(value)"
-        ],
-        "these are rounded: keep all that stands after the point": [
-            f"float(v) -> round(float(v), {n})\n"
-            f"float(value) -> round(float(value), {n})"
-            for n in (1, 2, 3, 4, 5, 6)
-        ],
-        "a 0 is left out: it is a number, too": [
-            "values.items() -> [(k, v) for k, v in values.items() if v]",
-            "for v in value -> for v in value if v",
-        ],
-        "this came as a list: keep all its numbers, as a list": [
-            f"[float(v) for v in value] -> {one}"
-            for one in ("float(np.mean([*map(float, value)]))", "float(value[0])")
-        ],
-        "the record lacks lists: keep every key": (
-            "values.items() -> "
-            "[(k, v) for k, v in values.items() if not isinstance(v, list)]"
-        ),
-        "this came as one number: do not make a list of it": (
-            "= float(value) -> = [float(value)]"
-        ),
-        "your function changed what it was given: work on a copy": (
-            "record = {} -> record = values"
-        ),
-    },
+    mistakes="""
+        the numbers inside a list are to be unwrapped, too
+            [float(v) for v in value] -> value
+        only NumPy's and PyTorch's numbers have .item(): float(value) unwraps
+        these, and takes Python's own, too
+            float(value) -> value.item()
+        a list is not one number: unwrap each number inside it
+            isinstance(value, list) -> False
+        a list takes one type only: make every number in it a float
+            [float(v) for -> [v.item() if hasattr(v, 'item') else v for
+        return a MetricRecord, not a plain dictionary
+            return MetricRecord(record) -> return record
+        return a MetricRecord: in a ConfigRecord, no server averages them
+            return MetricRecord(record) -> return ConfigRecord(record)
+        return the MetricRecord itself, without a RecordDict around it
+            MetricRecord(record) -> RecordDict({'metrics': MetricRecord(record)})
+        int(value) cuts off what stands after the point: use float(value)
+            float(v) -> int(v)
+            & float(value) -> int(value)
+        these are rounded: keep all that stands after the point
+            float(v) -> round(float(v), 1)
+            & float(value) -> round(float(value), 1)
+            float(v) -> round(float(v), 2)
+            & float(value) -> round(float(value), 2)
+            float(v) -> round(float(v), 3)
+            & float(value) -> round(float(value), 3)
+            float(v) -> round(float(v), 4)
+            & float(value) -> round(float(value), 4)
+            float(v) -> round(float(v), 5)
+            & float(value) -> round(float(value), 5)
+            float(v) -> round(float(v), 6)
+            & float(value) -> round(float(value), 6)
+        a 0 is left out: it is a number, too
+            values.items() -> [(k, v) for k, v in values.items() if v]
+            for v in value -> for v in value if v
+        this came as a list: keep all its numbers, as a list
+            [float(v) for v in value] -> float(np.mean([*map(float, value)]))
+            [float(v) for v in value] -> float(value[0])
+        the record lacks lists: keep every key
+            values.items() -> [i for i in values.items() if type(i[1]) is not list]
+        this came as one number: do not make a list of it
+            = float(value) -> = [float(value)]
+        your function changed what it was given: work on a copy
+            record = {} -> record = values
+    """,
     otherwise={
         "what comes back": "your function should return a MetricRecord",
         "keys": "the record should have the keys that came in, all of them",
@@ -177,50 +173,42 @@ RECORD_BYTES = Exercise(
     ],
     draw=random_shapes,
     oracle=record_bytes,
-    mistakes={
-        "these are the numbers alone: each array has a header, and its name counts": (
-            " + headers + names -> "
-        ),
-        "the headers are missing: 128 bytes for each array": " + headers -> ",
-        "the names are missing: a byte for each letter": " + names -> ",
-        "each array has a header of its own: there is not one for the whole record": (
-            "128 * len(shapes) -> 128"
-        ),
-        "a name counts a byte for each letter, not one in all": (
-            "len(name) for name -> 1 for name"
-        ),
-        "the numbers of an array are the product of its shape, not the sum": (
-            "math.prod(shape) -> sum(shape)"
-        ),
-        "only the first entry of each shape was counted: multiply them all": (
-            "math.prod(shape) -> (*shape, 1)[0]"
-        ),
-        "only the last entry of each shape was counted: multiply them all": (
-            "math.prod(shape) -> (1, *shape)[-1]"
-        ),
-        "the shape () is one number, not none: an empty product is 1": (
-            "math.prod(shape) -> bool(shape) * math.prod(shape)"
-        ),
-        "two arrays of the same shape are two arrays: count the numbers of each": (
-            "shapes.values() -> set(shapes.values())"
-        ),
-        "a number takes number_size bytes, not one": "number_size * numbers -> numbers",
-        "a number takes number_size bytes, not always 4": (
-            "number_size * numbers -> 4 * numbers"
-        ),
-        "these are bits: number_size is in bytes already": (
-            "number_size * numbers -> 8 * number_size * numbers"
-        ),
-        "headers and names do not grow with number_size: only numbers do": (
-            "numbers + headers + names -> (numbers + headers + names)"
-        ),
-        "number_size multiplies the numbers alone: add the 128 after it": (
-            "numbers + headers -> (numbers + headers)"
-        ),
-        "number_size multiplies the numbers alone: add len(name) after it": (
-            "headers + names -> headers + number_size * names"
-        ),
-    },
+    mistakes="""
+        these are the numbers alone: each array has a header, and its name
+        counts
+            + headers + names ->
+        the headers are missing: 128 bytes for each array
+            + headers ->
+        the names are missing: a byte for each letter
+            + names ->
+        each array has a header of its own: there is not one for the whole
+        record
+            128 * len(shapes) -> 128
+        a name counts a byte for each letter, not one in all
+            len(name) for name -> 1 for name
+        the numbers of an array are the product of its shape, not the sum
+            math.prod(shape) -> sum(shape)
+        only the first entry of each shape was counted: multiply them all
+            math.prod(shape) -> (*shape, 1)[0]
+        only the last entry of each shape was counted: multiply them all
+            math.prod(shape) -> (1, *shape)[-1]
+        the shape () is one number, not none: an empty product is 1
+            math.prod(shape) -> bool(shape) * math.prod(shape)
+        two arrays of the same shape are two arrays: count the numbers of each
+            shapes.values() -> set(shapes.values())
+        a number takes number_size bytes, not one
+            number_size * numbers -> numbers
+        a number takes number_size bytes, not always 4
+            number_size * numbers -> 4 * numbers
+        these are bits: number_size is in bytes already
+            number_size * numbers -> 8 * number_size * numbers
+        headers and names do not grow with number_size: only numbers do
+            numbers + headers + names -> (numbers + headers + names)
+        number_size multiplies the numbers alone: add the 128 after it
+            numbers + headers -> (numbers + headers)
+        number_size multiplies the numbers alone: add len(name) after it
+            headers + names -> headers + number_size * names
+    """,
     otherwise="the result should be bytes of numbers, headers and names, as Flower "
     "counts them",
 )
@@ -285,61 +273,46 @@ COUNT_LABELS = Exercise(
     draw=random_client,
     play=play_query,
     oracle=count_labels,
-    mistakes={
-        "there is no number for some label: one that the client does not have counts "
-        "0, so that number i of every client's list is about label i": [
-            "range(n) -> sorted(set(labels))",
-            "range(n) -> range(max(labels) + 1)",
-        ],
-        "the list is too long: how many labels there are, the query says in its "
-        'config, under "num-classes"': [
-            "range(n) -> range(10)",
-            "range(n) -> range(n + 1)",
-        ],
-        "these are shares: send the counts, which a server can add up": (
-            "labels.count(i) -> labels.count(i) / len(labels)"
-        ),
-        "this counts one batch: the loader yields several, count them all": [
-            "in trainloader -> in [*trainloader][:1]",
-            "in trainloader -> in [*trainloader][-1:]",
-        ],
-        "num-examples counts examples: len(trainloader) counts batches": (
-            "len(labels)} -> len(trainloader)}"
-        ),
-        "num-examples is about all batches: this is the size of one": [
-            "len(labels)} -> trainloader.sampler.batch_size}",
-            "len(labels)} -> len([*trainloader][-1][1])}",
-        ],
-        "num-examples counts examples: this is the number of labels": (
-            "len(labels)} -> n}"
-        ),
-        "num-examples counts examples: this is how many labels the client has": (
-            "len(labels)} -> len(set(labels))}"
-        ),
-        "these are the labels themselves: the data would leave the client": (
-            '"label-counts": counts -> "label-counts": labels'
-        ),
-        "the counts are in another order: number i of the list is about label i": [
-            '"label-counts": counts -> "label-counts": sorted(counts)[::-1]',
-            '"label-counts": counts -> "label-counts": sorted(counts)',
-        ],
-        "this says which labels there are: count how many examples of each": (
-            "labels.count(i) -> int(i in labels)"
-        ),
-        "counts are numbers that a server adds up or averages: they belong in a "
-        "MetricRecord, not in a ConfigRecord": (
-            "MetricRecord(found) -> ConfigRecord(found)"
-        ),
-        "counts are numbers that a server adds up or averages: they belong in a "
-        "MetricRecord, not in an ArrayRecord": [
-            f'{{"metrics": MetricRecord(found)}} -> {{"{name}": '
-            "ArrayRecord([np.array(counts)])}"
-            for name in ("metrics", "arrays")
-        ],
-        'the reply carries more than was asked for: only "metrics" is to go back': (
-            "MetricRecord(found)} -> MetricRecord(found)} | {**message.content}"
-        ),
-    },
+    mistakes="""
+        there is no number for some label: one that the client does not have
+        counts 0, so that number i of every client's list is about label i
+            range(n) -> sorted(set(labels))
+            range(n) -> range(max(labels) + 1)
+        the list is too long: how many labels there are, the query says in its
+        config, under "num-classes"
+            range(n) -> range(10)
+            range(n) -> range(n + 1)
+        these are shares: send the counts, which a server can add up
+            labels.count(i) -> labels.count(i) / len(labels)
+        this counts one batch: the loader yields several, count them all
+            in trainloader -> in [*trainloader][:1]
+            in trainloader -> in [*trainloader][-1:]
+        num-examples counts examples: len(trainloader) counts batches
+            len(labels)} -> len(trainloader)}
+        num-examples is about all batches: this is the size of one
+            len(labels)} -> trainloader.sampler.batch_size}
+            len(labels)} -> len([*trainloader][-1][1])}
+        num-examples counts examples: this is the number of labels
+            len(labels)} -> n}
+        num-examples counts examples: this is how many labels the client has
+            len(labels)} -> len(set(labels))}
+        these are the labels themselves: the data would leave the client
+            "label-counts": counts -> "label-counts": labels
+        the counts are in another order: number i of the list is about label i
+            "label-counts": counts -> "label-counts": sorted(counts)[::-1]
+            "label-counts": counts -> "label-counts": sorted(counts)
+        this says which labels there are: count how many examples of each
+            labels.count(i) -> int(i in labels)
+        counts are numbers that a server adds up or averages: they belong in a
+        MetricRecord, not in a ConfigRecord
+            MetricRecord(found) -> ConfigRecord(found)
+        counts are numbers that a server adds up or averages: they belong in a
+        MetricRecord, not in an ArrayRecord
+            MetricRecord(found) -> ArrayRecord([np.array(counts)])
+            "metrics": MetricRecord(found) -> "arrays": ArrayRecord([np.array(counts)])
+        the reply carries more than was asked for: only "metrics" is to go back
+            MetricRecord(found)} -> MetricRecord(found)} | {**message.content}
+    """,
     otherwise={
         "records": "the reply should carry one MetricRecord: the server looks for a "
         'record named "metrics"',

@@ -45,47 +45,37 @@ COUNT_LABELS = Exercise(
     ],
     draw=random_labels,
     oracle=count_labels,
-    mistakes={
-        "labels that the client does not hold are left out: each needs its 0": (
-            "range(num_classes) -> sorted(found)"
-        ),
-        "labels that the client does not hold are left out, and the others stand in "
-        "the order in which they occur: position k is for label k": (
-            "range(num_classes) -> found"
-        ),
-        "the list ends at the largest label that the client holds: its length is the "
-        "number of classes": "range(num_classes) -> range(max(labels) + 1)",
-        "labels start at 0: the list's first number is for label 0": (
-            "range(num_classes) -> range(1, num_classes + 1)"
-        ),
-        "label 0 has position 0: the list is one too long at the start": (
-            "range(num_classes) -> range(-1, num_classes)"
-        ),
-        "the list is one too long: the last label is the number of classes less 1": (
-            "range(num_classes) -> range(num_classes + 1)"
-        ),
-        "the list is one too short: the last label is the number of classes less 1": (
-            "range(num_classes) -> range(num_classes - 1)"
-        ),
-        "these are shares: return the counts themselves": (
-            "[found[label] -> [found[label] / len(labels)"
-        ),
-        "this says which labels occur, not how often": (
-            "[found[label] -> [float(label in found)"
-        ),
-        "these are the labels that occur: count how often each does": (
-            "[found[label] for label in held] -> sorted(found)"
-        ),
-        "this is one number for all labels: return one for each": (
-            "[found[label] for label in held] -> len(labels)"
-        ),
-        "this is the number of different labels: count the examples of each": (
-            "[found[label] for label in held] -> len(found)"
-        ),
-        "the counts are sorted by size: position k is for label k": (
-            "[found[label] for label in held] -> sorted((found[n] for n in held))[::-1]"
-        ),
-    },
+    mistakes="""
+        labels that the client does not hold are left out: each needs its 0
+            range(num_classes) -> sorted(found)
+        labels that the client does not hold are left out, and the others stand
+        in the order in which they occur: position k is for label k
+            range(num_classes) -> found
+        the list ends at the largest label that the client holds: its length is
+        the number of classes
+            range(num_classes) -> range(max(labels) + 1)
+        labels start at 0: the list's first number is for label 0
+            range(num_classes) -> range(1, num_classes + 1)
+        label 0 has position 0: the list is one too long at the start
+            range(num_classes) -> range(-1, num_classes)
+        the list is one too long: the last label is the number of classes less 1
+            range(num_classes) -> range(num_classes + 1)
+        the list is one too short: the last label is the number of classes less
+        1
+            range(num_classes) -> range(num_classes - 1)
+        these are shares: return the counts themselves
+            [found[label] -> [found[label] / len(labels)
+        this says which labels occur, not how often
+            [found[label] -> [float(label in found)
+        these are the labels that occur: count how often each does
+            [found[label] for label in held] -> sorted(found)
+        this is one number for all labels: return one for each
+            [found[label] for label in held] -> len(labels)
+        this is the number of different labels: count the examples of each
+            [found[label] for label in held] -> len(found)
+        the counts are sorted by size: position k is for label k
+            [found[label] for label in held] -> sorted((found[n] for n in held))[::-1]
+    """,
     otherwise="the result should be one count for each label, in the order of the "
     "labels",
 )
@@ -140,64 +130,62 @@ DISTANCE = Exercise(
     ],
     draw=random_counts,
     oracle=measure,
-    mistakes={
-        "this is the distance from the whole, of which the client is a part: leave the "
-        "client out of what you compare it with": (
-            "counts.sum(0) - counts -> counts.sum(0, keepdims=True)"
-        ),
-        "the half is missing: every example that changes its label lowers one share "
-        "and raises another": " / 2 -> ",
-        "add up the others' counts before you make shares: in a mean of their shares, "
-        "a small client weighs as much as a large one": [
-            "q = others -> others = p.sum(0) - p; q = others",
-            "q = others -> others = p.sum(0) - p; q = others\n / 2 -> ",
-        ],
-        "this is the mean of the distances from each other client: put the others "
-        "together first, then compare once": mean_of_pairs,
-        "the client is compared with evenly spread labels: at distance 0 it is like "
-        "the others, not evenly spread": "counts.sum(0) - counts -> 0 * counts + 1",
-        "the others' counts are divided by another sum than theirs: their shares sum "
-        "to 1 for each client": [
-            "others.sum(1, keepdims=True) -> counts.sum()",
-            "others.sum(1, keepdims=True) -> counts.sum(1, keepdims=True)",
-            "others.sum(1, keepdims=True) -> others.sum()",
-            "others.sum(1, keepdims=True) -> others.sum(0)",
-        ],
-        "these are differences of counts: make shares of the client's counts and of "
-        "the others' before you compare": "p - q -> counts - others",
-        "these are differences of counts, and the half is missing: make shares of the "
-        "client's counts and of the others' first": "p - q -> 2 * (counts - others)",
-        "the differences are squared: take them without their signs": (
-            "abs(p - q).sum(1) / 2 -> ((p - q) ** 2).sum(1)"
-        ),
-        "half the squared differences: take the differences without their signs": (
-            "abs(p - q) -> ((p - q) ** 2)"
-        ),
-        "this is the root of the squared differences: take half the sum of the "
-        "differences without their signs": (
-            "abs(p - q).sum(1) / 2 -> ((p - q) ** 2).sum(1) ** 0.5"
-        ),
-        "the differences cancel: add them up without their signs": "abs(p -> (p",
-        "this is the largest difference of a label: add up all of them, and halve": (
-            "abs(p - q).sum(1) / 2 -> abs(p - q).max(1)"
-        ),
-        "this is a mean: the sum of the differences is halved, whatever the number of "
-        "labels": "abs(p - q).sum(1) / 2 -> abs(p - q).mean(1)",
-        "this is what they have in common: the distance is 1 less that": (
-            "abs(p - q).sum(1) / 2 -> np.minimum(p, q).sum(1)"
-        ),
-        "this is one number, the mean: return one for each client": (
-            "abs(p - q).sum(1) / 2 -> abs(p - q).sum(1).mean() / 2"
-        ),
-        "this is one number, the largest: return one for each client": (
-            "abs(p - q).sum(1) / 2 -> abs(p - q).sum(1).max() / 2"
-        ),
-        "these are sums over clients, one for each label: add up over labels, for each "
-        "client": "abs(p - q).sum(1) -> abs(p - q).sum(0)",
-        "your function changed what it was given: work on a copy": (
-            "others = -> counts -= counts.sum(0); others ="
-        ),
-    },
+    mistakes="""
+        this is the distance from the whole, of which the client is a part:
+        leave the client out of what you compare it with
+            counts.sum(0) - counts -> counts.sum(0, keepdims=True)
+        the half is missing: every example that changes its label lowers one
+        share and raises another
+            / 2 ->
+        add up the others' counts before you make shares: in a mean of their
+        shares, a small client weighs as much as a large one
+            q = others -> others = p.sum(0) - p; q = others
+            q = others -> others = p.sum(0) - p; q = others
+            & / 2 ->
+        this is the mean of the distances from each other client: put the others
+        together first, then compare once
+            mean_of_pairs
+        the client is compared with evenly spread labels: at distance 0 it is
+        like the others, not evenly spread
+            counts.sum(0) - counts -> 0 * counts + 1
+        the others' counts are divided by another sum than theirs: their shares
+        sum to 1 for each client
+            others.sum(1, keepdims=True) -> counts.sum()
+            others.sum(1, keepdims=True) -> counts.sum(1, keepdims=True)
+            others.sum(1, keepdims=True) -> others.sum()
+            others.sum(1, keepdims=True) -> others.sum(0)
+        these are differences of counts: make shares of the client's counts and
+        of the others' before you compare
+            p - q -> counts - others
+        these are differences of counts, and the half is missing: make shares of
+        the client's counts and of the others' first
+            p - q -> 2 * (counts - others)
+        the differences are squared: take them without their signs
+            abs(p - q).sum(1) / 2 -> ((p - q) ** 2).sum(1)
+        half the squared differences: take the differences without their signs
+            abs(p - q) -> ((p - q) ** 2)
+        this is the root of the squared differences: take half the sum of the
+        differences without their signs
+            abs(p - q).sum(1) / 2 -> ((p - q) ** 2).sum(1) ** 0.5
+        the differences cancel: add them up without their signs
+            abs(p -> (p
+        this is the largest difference of a label: add up all of them, and halve
+            abs(p - q).sum(1) / 2 -> abs(p - q).max(1)
+        this is a mean: the sum of the differences is halved, whatever the
+        number of labels
+            abs(p - q).sum(1) / 2 -> abs(p - q).mean(1)
+        this is what they have in common: the distance is 1 less that
+            abs(p - q).sum(1) / 2 -> np.minimum(p, q).sum(1)
+        this is one number, the mean: return one for each client
+            abs(p - q).sum(1) / 2 -> abs(p - q).sum(1).mean() / 2
+        this is one number, the largest: return one for each client
+            abs(p - q).sum(1) / 2 -> abs(p - q).sum(1).max() / 2
+        these are sums over clients, one for each label: add up over labels, for
+        each client
+            abs(p - q).sum(1) -> abs(p - q).sum(0)
+        your function changed what it was given: work on a copy
+            others = -> counts -= counts.sum(0); others =
+    """,
     otherwise="the result should be one distance for each client",
 )
 
@@ -299,10 +287,13 @@ def share_out(labels: list[int], shares: list[float], seed: int) -> list[list[in
     """Cut the rows of each label where the shares added up say: the oracle."""
     rng = random.Random(seed)
     rows_of: list[list[int]] = [[] for _ in shares]
-    for rows in rows_by_label(labels).values():
+    by = rows_by_label(labels)
+    groups = by.values()
+    for rows in groups:
         rng.shuffle(rows)
         n = len(rows)
-        ends = [round(n * end) for end in accumulate(shares)]
+        cuts = [n * end for end in accumulate(shares)]
+        ends = [round(cut) for cut in cuts]
         for own, a, b in zip(rows_of, [0, *ends], ends, strict=False):
             own.extend(rows[a:b])
     return rows_of
@@ -349,100 +340,83 @@ SHARE_OUT = Exercise(
     draw=random_shares,
     play=play_shares,
     oracle=share_out,
-    mistakes={
-        "this says whose each row is: return the rows of each client": [
-            "return rows_of -> return by_client(rows_of, labels)",
-            "return rows_of -> return np.array(by_client(rows_of, labels))",
-        ],
-        "this is one list for each label: collect the rows by client": (
-            "return rows_of -> return list(rows_by_label(labels).values())"
-        ),
-        "a client's rows are lists in a list: extend it, don't append to it": (
-            "own.extend -> own.append"
-        ),
-        "these are masks, true or false: return the numbers of the rows": (
-            "(rows[a:b]) -> (row in rows[a:b] for row in labels)"
-        ),
-        "row numbers must be whole numbers (int)": (
-            "(rows[a:b]) -> (map(float, rows[a:b]))"
-        ),
-        "these are labels: return the numbers of the rows": (
-            "(rows[a:b]) -> (labels[row] for row in rows[a:b])"
-        ),
-        "rows are numbered from 0: the first is row 0": (
-            "(rows[a:b]) -> (row + 1 for row in rows[a:b])"
-        ),
-        "all clients share one list: [[]] * n is one list, n times, and [[] for _ in "
-        "shares] makes n": "[[] for _ in shares] -> [[]] * len(shares)",
-        "each row goes to exactly one client, so a piece begins where the one before "
-        "it has ended": [
-            "(rows[a:b]) -> (rows[a : b + 1])",
-            "(rows[a:b]) -> (rows[:b])",
-            "(rows[a:b]) -> (rng.choices(rows, k=b - a))",
-            "(rows[a:b]) -> (rng.sample(rows, b - a))",
-        ],
-        "these are places among the rows of one label: look up which rows of the whole "
-        "stand there": (
-            "rng.shuffle(rows) -> rows = rng.sample(range(len(rows)), len(rows))"
-        ),
-        "nobody gets a row of some label: go through all labels that occur, which need "
-        "not be 0, 1, 2 and so on": (
-            "rows_by_label(labels).values(): -> "
-            "[rows_by_label(labels).get(k, []) for k in range(len(set(labels)))]:"
-        ),
-        "what rounding down leaves over is lost, so let the last piece of each label "
-        "end with its last row": [
-            "round(n * end) for end in accumulate(shares) -> "
-            "int(n * end) for end in accumulate(shares)",
-            "round(n * end) for end in accumulate(shares) -> "
-            "end for end in accumulate(int(n * share) for share in shares)",
-        ],
-        "the last pieces are missing: what follows the last cut is a piece": (
-            "accumulate(shares)] -> accumulate(shares)][:-1]"
-        ),
-        "all that rounding down leaves over goes to the last client: round where to "
-        "cut, not how many rows each client gets": (
-            "[round(n * end) for end in accumulate(shares)] -> "
-            "[*accumulate(int(n * share) for share in shares[:-1]), n]"
-        ),
-        "each client's number of rows is rounded by itself, and the last clients go "
-        "short: round where to cut, not how many rows each gets": [
-            "[round(n * end) for end in accumulate(shares)] -> "
-            f"[*accumulate(int({rounded}(n * share)) for share in shares[:-1]), n]"
-            for rounded in ("round", "np.ceil")
-        ],
-        "every client gets the same number of rows: cut by the shares": (
-            "accumulate(shares) -> accumulate([1 / len(shares)] * len(shares))"
-        ),
-        "the shares are in reverse: the first is client 0's": (
-            "accumulate(shares) -> accumulate(shares[::-1])"
-        ),
-        "each client gets the next rows, whatever their label: cut the rows of each "
-        "label by themselves": (
-            "rows_by_label(labels).values() -> [range(len(labels))]\n"
-            "rng.shuffle(rows) -> pass"
-        ),
-        "the clients' numbers of rows are right, but not their shares of each label: "
-        "cut the rows of each label by themselves": (
-            "rows_by_label(labels).values() -> [list(range(len(labels)))]"
-        ),
-        "another seed gives a client another number of rows: draw which rows it gets, "
-        "not how many": client_by_client,
-        "each label goes to one client as a whole: cut its rows by the shares": (
-            "for rows in rows_by_label(labels).values() -> "
-            "for i, rows in enumerate(rows_by_label(labels).values())\n"
-            "accumulate(shares) -> [k >= i % len(shares) for k in range(len(shares))]"
-        ),
-        "each client gets the next rows of a label, whatever the seed: shuffle them "
-        "before you cut": "rng.shuffle(rows) -> pass",
-        "all seeds give the same rows of a label: make the generator that shuffles "
-        "from the seed": "random.Random(seed) -> random.Random(42)",
-        "the same seed gives other lists when it is called again: make a new generator "
-        "from the seed, inside the function": "random.Random(seed) -> random.Random()",
-        "your function changed what it was given: work on a copy": (
-            "random.Random(seed) -> random.Random(seed); rng.shuffle(labels)"
-        ),
-    },
+    mistakes="""
+        this says whose each row is: return the rows of each client
+            return rows_of -> return by_client(rows_of, labels)
+            return rows_of -> return np.array(by_client(rows_of, labels))
+        this is one list for each label: collect the rows by client
+            return rows_of -> return list(rows_by_label(labels).values())
+        a client's rows are lists in a list: extend it, don't append to it
+            own.extend -> own.append
+        these are masks, true or false: return the numbers of the rows
+            (rows[a:b]) -> (row in rows[a:b] for row in labels)
+        row numbers must be whole numbers (int)
+            (rows[a:b]) -> (map(float, rows[a:b]))
+        these are labels: return the numbers of the rows
+            (rows[a:b]) -> (labels[row] for row in rows[a:b])
+        rows are numbered from 0: the first is row 0
+            (rows[a:b]) -> (row + 1 for row in rows[a:b])
+        all clients share one list: [[]] * n is one list, n times, and [[] for _
+        in shares] makes n
+            [[] for _ in shares] -> [[]] * len(shares)
+        each row goes to exactly one client, so a piece begins where the one
+        before it has ended
+            (rows[a:b]) -> (rows[a : b + 1])
+            (rows[a:b]) -> (rows[:b])
+            (rows[a:b]) -> (rng.choices(rows, k=b - a))
+            (rows[a:b]) -> (rng.sample(rows, b - a))
+        these are places among the rows of one label: look up which rows of the
+        whole stand there
+            rng.shuffle(rows) -> rows = rng.sample(range(len(rows)), len(rows))
+        nobody gets a row of some label: go through all labels that occur, which
+        need not be 0, 1, 2 and so on
+            by.values() -> [by.get(k, []) for k in range(len(by))]
+        what rounding down leaves over is lost, so let the last piece of each
+        label end with its last row
+            round(cut) -> int(cut)
+            n * end for end in accumulate(shares) -> int(n * share) for share in shares
+            & round(cut) for cut in cuts -> end for end in accumulate(cuts)
+        the last pieces are missing: what follows the last cut is a piece
+            for cut in cuts -> for cut in cuts[:-1]
+        all that rounding down leaves over goes to the last client: round where
+        to cut, not how many rows each client gets
+            cuts = [ -> sizes = [int(n * s) for s in shares[:-1]]; cuts = [
+            & [round(cut) for cut in cuts] -> [*accumulate(sizes), n]
+        each client's number of rows is rounded by itself, and the last clients
+        go short: round where to cut, not how many rows each gets
+            cuts = [ -> sizes = [round(n * s) for s in shares[:-1]]; cuts = [
+            & [round(cut) for cut in cuts] -> [*accumulate(sizes), n]
+            cuts = [ -> sizes = [int(np.ceil(n * s)) for s in shares[:-1]]; cuts = [
+            & [round(cut) for cut in cuts] -> [*accumulate(sizes), n]
+        every client gets the same number of rows: cut by the shares
+            accumulate(shares) -> accumulate([1 / len(shares)] * len(shares))
+        the shares are in reverse: the first is client 0's
+            accumulate(shares) -> accumulate(shares[::-1])
+        each client gets the next rows, whatever their label: cut the rows of
+        each label by themselves
+            by.values() -> [range(len(labels))]
+            & rng.shuffle(rows) -> pass
+        the clients' numbers of rows are right, but not their shares of each
+        label: cut the rows of each label by themselves
+            by.values() -> [list(range(len(labels)))]
+        another seed gives a client another number of rows: draw which rows it
+        gets, not how many
+            client_by_client
+        each label goes to one client as a whole: cut its rows by the shares
+            for rows in groups -> for i, rows in enumerate(groups)
+            & accumulate(shares) -> [k >= i % len(shares) for k in range(len(shares))]
+        each client gets the next rows of a label, whatever the seed: shuffle
+        them before you cut
+            rng.shuffle(rows) -> pass
+        all seeds give the same rows of a label: make the generator that
+        shuffles from the seed
+            random.Random(seed) -> random.Random(42)
+        the same seed gives other lists when it is called again: make a new
+        generator from the seed, inside the function
+            random.Random(seed) -> random.Random()
+        your function changed what it was given: work on a copy
+            random.Random(seed) -> random.Random(seed); rng.shuffle(labels)
+    """,
     otherwise={
         "what comes back": "return a list, with one list of row numbers for each "
         "client",

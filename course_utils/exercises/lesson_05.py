@@ -99,57 +99,55 @@ NODES = Exercise(
     draw=random_draw,
     play=play_draws,
     oracle=draw,
-    mistakes={
-        "a part of a node is cut off, neither rounded nor rounded up": [
-            "int(part) -> math.ceil(part)",
-            "int(part) -> round(part)",
-        ],
-        "these are fewer than minimum: it counts, too": [
-            "max(int(part), minimum) -> int(part)",
-            "max(int(part), minimum) -> int(part) and max(int(part), minimum)",
-            "max(int(part), minimum) -> max(int(part), 1)",
-        ],
-        "the larger of the two numbers counts, fraction of the nodes or minimum: here "
-        "it is the smaller": ["max( -> min(", "max(int(part), minimum) -> minimum"],
-        "draw the larger of the two numbers, not their sum": (
-            "max(int(part), minimum) -> min(int(part) + minimum, n)"
-        ),
-        "these are all nodes: draw some of them": "max(int(part), minimum) -> n",
-        "a node was drawn more than once: random.sample draws without putting back, "
-        "random.choices does not": (
-            "random.sample(range(n), count) -> random.choices(range(n), k=count)"
-        ),
-        "every call draws the same nodes: let chance decide, and do not seed it in the "
-        "function": "random.sample -> random.Random(3).sample",
-        "these are always the first of the list: let chance decide": (
-            "random.sample(range(n), count) -> range(count)"
-        ),
-        "these are always the last of the list: let chance decide": (
-            "random.sample(range(n), count) -> range(n - count, n)"
-        ),
-        "some nodes are never drawn together: draw each by chance, not neighbours in "
-        "the list": (
-            "random.sample(range(n), count) -> random.randrange(n)\n"
-            "i in chosen -> i in [(chosen + k) % n for k in range(count)]"
-        ),
-        "some nodes are never drawn: all should have the same chance": (
-            "range(n), -> range(max(count, n - 1)),"
-        ),
-        "these are positions in the list: return the ids that stand there": (
-            "[node_ids[i] for i in chosen] -> chosen"
-        ),
-        "your function changed what it was given: work on a copy": (
-            "chosen = -> random.shuffle(node_ids); chosen ="
-        ),
-        "fraction * len(node_ids) is no whole number: int(...) makes one of it": [
-            "int(part) -> part",
-            "int(part) -> part\nrandom.sample(range(n), count) -> range(n)[:count]",
-            "int(part) -> part\nrandom.sample(range(n), count) -> range(count)",
-            "int(part) -> part\nsample(range(n), count) -> choices(node_ids, k=count)",
-            "int(part) -> part\nrandom.sample(range(n), -> np.random.choice(n, ",
-        ],
-        "your function should return a list": "[node_ids[i] for i in chosen] -> count",
-    },
+    mistakes="""
+        a part of a node is cut off, neither rounded nor rounded up
+            int(part) -> math.ceil(part)
+            int(part) -> round(part)
+        these are fewer than minimum: it counts, too
+            max(int(part), minimum) -> int(part)
+            max(int(part), minimum) -> int(part) and max(int(part), minimum)
+            max(int(part), minimum) -> max(int(part), 1)
+        the larger of the two numbers counts, fraction of the nodes or minimum:
+        here it is the smaller
+            max( -> min(
+            max(int(part), minimum) -> minimum
+        draw the larger of the two numbers, not their sum
+            max(int(part), minimum) -> min(int(part) + minimum, n)
+        these are all nodes: draw some of them
+            max(int(part), minimum) -> n
+        a node was drawn more than once: random.sample draws without putting
+        back, random.choices does not
+            random.sample(range(n), count) -> random.choices(range(n), k=count)
+        every call draws the same nodes: let chance decide, and do not seed it
+        in the function
+            random.sample -> random.Random(3).sample
+        these are always the first of the list: let chance decide
+            random.sample(range(n), count) -> range(count)
+        these are always the last of the list: let chance decide
+            random.sample(range(n), count) -> range(n - count, n)
+        some nodes are never drawn together: draw each by chance, not neighbours
+        in the list
+            random.sample(range(n), count) -> random.randrange(n)
+            & i in chosen -> i in [(chosen + k) % n for k in range(count)]
+        some nodes are never drawn: all should have the same chance
+            range(n), -> range(max(count, n - 1)),
+        these are positions in the list: return the ids that stand there
+            [node_ids[i] for i in chosen] -> chosen
+        your function changed what it was given: work on a copy
+            chosen = -> random.shuffle(node_ids); chosen =
+        fraction * len(node_ids) is no whole number: int(...) makes one of it
+            int(part) -> part
+            int(part) -> part
+            & random.sample(range(n), count) -> range(n)[:count]
+            int(part) -> part
+            & random.sample(range(n), count) -> range(count)
+            int(part) -> part
+            & sample(range(n), count) -> choices(node_ids, k=count)
+            int(part) -> part
+            & random.sample(range(n), -> np.random.choice(n,
+        your function should return a list
+            [node_ids[i] for i in chosen] -> count
+    """,
     otherwise={
         "not in node_ids": "your function should return ids from node_ids, and nothing "
         "else",
@@ -225,55 +223,44 @@ REPLIES = Exercise(
     draw=random_replies,
     oracle=read,
     parts=["the mean", "how many replies are errors"],
-    mistakes={
-        "every client counts equally: weight by num-examples": ", weights=n -> ",
-        "an error reply has no content to read: ask reply.has_error() before you open "
-        "it": " if not r.has_error() -> ",
-        "an error reply is no metric of 0: leave it out of the mean": [
-            "np.average(v, weights=n) -> sum(v) / len(replies)",
-            # With as many examples as the others have on average.
-            "weights=n) -> weights=n) * len(v) / len(replies)",
-        ],
-        "divide by all num-examples: the weighted metrics are only summed": (
-            "np.average(v, weights=n) -> np.dot(n, v)"
-        ),
-        "divide by the sum of num-examples, not by the number of replies": (
-            "np.average(v, weights=n) -> np.dot(n, v) / len(replies)"
-        ),
-        "divide by the sum of num-examples, not by the number of clients": (
-            "np.average(v, weights=n) -> np.dot(n, v) / len(v)"
-        ),
-        "this is the mean of another metric: key says which": [
-            f'm[key] -> m["{key}"]'
-            for key in ("eval-accuracy", "eval-loss", "train-loss")
-        ],
-        "this is the number of examples: average the metric": (
-            "np.average(v, weights=n) -> np.mean(n)"
-        ),
-        "if no reply carries a metric, there is no mean: return None for it": [
-            " if good else None -> ",
-            "np.average(v, weights=n) if good else None -> 0 / sum(n)",
-            "if good else None -> if good else math.nan",
-        ],
-        "nobody has measured anything, so no number is right: return None": (
-            "if good else None -> if good else 0.0"
-        ),
-        "a mean of 0.0 is a mean: return None only if no reply carries a metric": (
-            "return mean, -> return mean or None,"
-        ),
-        "there are replies with a metric: return their mean, not None": (
-            "return mean, -> return None,"
-        ),
-        "these are the replies that carry a metric: count those that failed": (
-            "len(replies) - len(good) -> len(good)"
-        ),
-        "these are all replies: count those that failed": (
-            "len(replies) - len(good) -> len(replies)"
-        ),
-        "mean and number are mixed up: the mean comes first": (
-            "return mean, failed -> return failed, mean"
-        ),
-    },
+    mistakes="""
+        every client counts equally: weight by num-examples
+            , weights=n ->
+        an error reply has no content to read: ask reply.has_error() before you
+        open it
+            if not r.has_error() ->
+        an error reply is no metric of 0: leave it out of the mean
+            np.average(v, weights=n) -> sum(v) / len(replies)
+            weights=n) -> weights=n) * len(v) / len(replies)
+        divide by all num-examples: the weighted metrics are only summed
+            np.average(v, weights=n) -> np.dot(n, v)
+        divide by the sum of num-examples, not by the number of replies
+            np.average(v, weights=n) -> np.dot(n, v) / len(replies)
+        divide by the sum of num-examples, not by the number of clients
+            np.average(v, weights=n) -> np.dot(n, v) / len(v)
+        this is the mean of another metric: key says which
+            m[key] -> m["eval-accuracy"]
+            m[key] -> m["eval-loss"]
+            m[key] -> m["train-loss"]
+        this is the number of examples: average the metric
+            np.average(v, weights=n) -> np.mean(n)
+        if no reply carries a metric, there is no mean: return None for it
+            if good else None ->
+            np.average(v, weights=n) if good else None -> 0 / sum(n)
+            if good else None -> if good else math.nan
+        nobody has measured anything, so no number is right: return None
+            if good else None -> if good else 0.0
+        a mean of 0.0 is a mean: return None only if no reply carries a metric
+            return mean, -> return mean or None,
+        there are replies with a metric: return their mean, not None
+            return mean, -> return None,
+        these are the replies that carry a metric: count those that failed
+            len(replies) - len(good) -> len(good)
+        these are all replies: count those that failed
+            len(replies) - len(good) -> len(replies)
+        mean and number are mixed up: the mean comes first
+            return mean, failed -> return failed, mean
+    """,
     otherwise={
         "the mean": "the mean should be that of the metric, weighted by num-examples",
         "errors": "the second number should say how many replies are errors",
@@ -549,115 +536,98 @@ TRAIN_UNTIL = Exercise(
     draw=random_run,
     play=play_run,
     oracle=lead,
-    mistakes={
-        "no message has crossed the grid: send the nodes train messages": (
+    mistakes="""
+        no message has crossed the grid: send the nodes train messages
             lambda grid, arrays, max_rounds, patience: (arrays, 0.0, 0)
-        ),
-        "the run begins with an evaluation: begin each round with training": (
-            'trained = -> ask(grid, "evaluate", arrays, number); trained ='
-        ),
-        "a node is asked to train twice in a row: after each training, ask all nodes "
-        "to evaluate the new model": '"evaluate", -> "train",',
-        "a node is asked to evaluate twice in a row: one evaluation of the new model "
-        "ends the round": 'tested = -> ask(grid, "evaluate", arrays, number); tested =',
-        "2 of 3 nodes are asked to train: ask all of them": (
-            '"train", arrays, number -> "train", arrays, number, clients=slice(2)'
-        ),
-        "1 of 3 nodes is asked to train: ask all of them": (
-            '"train", arrays, number -> "train", arrays, number, clients=slice(1)'
-        ),
-        "2 of 3 nodes are asked to evaluate: ask all of them": (
-            '"evaluate", arrays, number -> "evaluate", arrays, number, clients=slice(2)'
-        ),
-        'a message carries the model, as an ArrayRecord named "arrays"': (
-            '"train", arrays, number -> "train", arrays, number, name="model"'
-        ),
-        'a train message needs "server-round" in a ConfigRecord named "config"': (
-            '"train", arrays, number -> "train", arrays, number, key="round"'
-        ),
-        "server-round counts from 1": (
-            '"train", arrays, number -> "train", arrays, number - 1'
-        ),
-        "server-round says the round before: it rises by 1 in each round": (
-            '"train", arrays, number -> "train", arrays, 1'
-        ),
-        "this round begins with the initial model again: begin with the one that the "
-        "round before has made": '"train", arrays -> "train", initial',
-        "this round begins with the best model: begin with the one that the round "
-        "before has made, better or not": '"train", arrays -> "train", best',
-        "this is the model from before the round: evaluate the new one": (
-            "arrays = merge( -> before = arrays; arrays = merge(\n"
-            '"evaluate", arrays -> "evaluate", before'
-        ),
-        "every client counts equally in the model: weight by num-examples": (
-            "(trained, sizes, sum(sizes)) -> (trained, [1] * len(sizes), len(sizes))"
-        ),
-        "this is one client's model: average those of all": [
-            "(trained, sizes, sum(sizes)) -> (trained[-1:], [1], 1)",
-            "(trained, sizes, sum(sizes)) -> (trained[:1], [1], 1)",
-        ],
-        "the models are only summed: divide by the sum of num-examples": (
-            "sum(sizes)) -> 1)"
-        ),
-        "divide by the num-examples of the clients that did not fail": (
-            "sum(sizes)) -> sum(TRAIN_SIZES))"
-        ),
-        "a round more than max_rounds was begun: it ends the run, whatever the "
-        "accuracy": [
-            "max_rounds + 1 -> max_rounds + 2",
-            "max_rounds + 1 -> 99\n>= patience -> >= 99",
-        ],
-        "the run ends a round before max_rounds, though patience is left": (
-            "max_rounds + 1 -> max_rounds"
-        ),
-        "the first round is always a new best, even with an accuracy of 0: begin "
-        "below any accuracy": "= initial, -math.inf -> = initial, 0.0",
-        "the run ends a round too late: stop with the last of patience rounds without "
-        "a new best": ">= patience -> > patience",
-        "the run ends too early: patience rounds in a row may bring no new best": (
-            ">= patience -> >= patience - 1"
-        ),
-        "the rounds without a new best are not in a row: a new best sets their count "
-        "back to 0": "arrays, accuracy, 0 -> arrays, accuracy, stale - 1",
-        "an accuracy that only equals the best is no new best": [
-            "accuracy > best_accuracy -> accuracy >= best_accuracy",
-            "stale += 1 -> stale = 0 if accuracy == best_accuracy else stale + 1",
-        ],
-        "compare with the best accuracy so far, not with that of the round before": (
-            "accuracy = np.average -> last = accuracy; accuracy = np.average\n"
-            "stale += 1 -> stale = 0 if accuracy > last else stale + 1"
-        ),
-        "the run goes on to max_rounds: stop after patience rounds with no new best": (
-            ">= patience -> >= 99"
-        ),
-        "the first of the three should be an ArrayRecord: the best arrays": [
-            "return best, best_accuracy -> return best_accuracy, best",
-            "return best, -> return numpy_of(best),",
-        ],
-        "these are the arrays of the last round: keep those of the best": (
-            "return best, -> return arrays,"
-        ),
-        "this is the accuracy of the last round: return that of the best": (
-            "return best, best_accuracy -> return best, accuracy"
-        ),
-        "arrays and accuracy are those of the last round: return those of the best": (
-            "return best, best_accuracy -> return arrays, accuracy"
-        ),
-        "these are the initial arrays: keep those of the best round": (
-            "return best, -> return initial,"
-        ),
-        "every client counts equally in the accuracy: weight by num-examples": (
-            ", weights=sizes_of(tested) -> "
-        ),
-        "weight an accuracy by the num-examples of the evaluate replies: these are "
-        "those of the train replies": "sizes_of(tested) -> sizes",
-        "this is the number of the best round: say how many were run": (
-            "best_accuracy, number -> best_accuracy, number - stale"
-        ),
-        "this is max_rounds: say how many rounds were run": (
-            "best_accuracy, number -> best_accuracy, max_rounds"
-        ),
-    },
+        the run begins with an evaluation: begin each round with training
+            trained = -> ask(grid, "evaluate", arrays, number); trained =
+        a node is asked to train twice in a row: after each training, ask all
+        nodes to evaluate the new model
+            "evaluate", -> "train",
+        a node is asked to evaluate twice in a row: one evaluation of the new
+        model ends the round
+            tested = -> ask(grid, "evaluate", arrays, number); tested =
+        2 of 3 nodes are asked to train: ask all of them
+            "train", arrays, number -> "train", arrays, number, clients=slice(2)
+        1 of 3 nodes is asked to train: ask all of them
+            "train", arrays, number -> "train", arrays, number, clients=slice(1)
+        2 of 3 nodes are asked to evaluate: ask all of them
+            "evaluate", arrays, number -> "evaluate", arrays, number, clients=slice(2)
+        a message carries the model, as an ArrayRecord named "arrays"
+            "train", arrays, number -> "train", arrays, number, name="model"
+        a train message needs "server-round" in a ConfigRecord named "config"
+            "train", arrays, number -> "train", arrays, number, key="round"
+        server-round counts from 1
+            "train", arrays, number -> "train", arrays, number - 1
+        server-round says the round before: it rises by 1 in each round
+            "train", arrays, number -> "train", arrays, 1
+        this round begins with the initial model again: begin with the one that
+        the round before has made
+            "train", arrays -> "train", initial
+        this round begins with the best model: begin with the one that the round
+        before has made, better or not
+            "train", arrays -> "train", best
+        this is the model from before the round: evaluate the new one
+            arrays = merge( -> before = arrays; arrays = merge(
+            & "evaluate", arrays -> "evaluate", before
+        every client counts equally in the model: weight by num-examples
+            (trained, sizes, sum(sizes)) -> (trained, [1] * len(sizes), len(sizes))
+        this is one client's model: average those of all
+            (trained, sizes, sum(sizes)) -> (trained[-1:], [1], 1)
+            (trained, sizes, sum(sizes)) -> (trained[:1], [1], 1)
+        the models are only summed: divide by the sum of num-examples
+            sum(sizes)) -> 1)
+        divide by the num-examples of the clients that did not fail
+            sum(sizes)) -> sum(TRAIN_SIZES))
+        a round more than max_rounds was begun: it ends the run, whatever the
+        accuracy
+            max_rounds + 1 -> max_rounds + 2
+            max_rounds + 1 -> 99
+            & >= patience -> >= 99
+        the run ends a round before max_rounds, though patience is left
+            max_rounds + 1 -> max_rounds
+        the first round is always a new best, even with an accuracy of 0: begin
+        below any accuracy
+            = initial, -math.inf -> = initial, 0.0
+        the run ends a round too late: stop with the last of patience rounds
+        without a new best
+            >= patience -> > patience
+        the run ends too early: patience rounds in a row may bring no new best
+            >= patience -> >= patience - 1
+        the rounds without a new best are not in a row: a new best sets their
+        count back to 0
+            arrays, accuracy, 0 -> arrays, accuracy, stale - 1
+        an accuracy that only equals the best is no new best
+            accuracy > best_accuracy -> accuracy >= best_accuracy
+            stale += 1 -> stale = 0 if accuracy == best_accuracy else stale + 1
+        compare with the best accuracy so far, not with that of the round before
+            accuracy = np.average -> last = accuracy; accuracy = np.average
+            & stale += 1 -> stale = 0 if accuracy > last else stale + 1
+        the run goes on to max_rounds: stop after patience rounds with no new
+        best
+            >= patience -> >= 99
+        the first of the three should be an ArrayRecord: the best arrays
+            return best, best_accuracy -> return best_accuracy, best
+            return best, -> return numpy_of(best),
+        these are the arrays of the last round: keep those of the best
+            return best, -> return arrays,
+        this is the accuracy of the last round: return that of the best
+            return best, best_accuracy -> return best, accuracy
+        arrays and accuracy are those of the last round: return those of the
+        best
+            return best, best_accuracy -> return arrays, accuracy
+        these are the initial arrays: keep those of the best round
+            return best, -> return initial,
+        every client counts equally in the accuracy: weight by num-examples
+            , weights=sizes_of(tested) ->
+        weight an accuracy by the num-examples of the evaluate replies: these
+        are those of the train replies
+            sizes_of(tested) -> sizes
+        this is the number of the best round: say how many were run
+            best_accuracy, number -> best_accuracy, number - stale
+        this is max_rounds: say how many rounds were run
+            best_accuracy, number -> best_accuracy, max_rounds
+    """,
     otherwise={
         "message type": 'a round is "train" and then "evaluate": no other messages are '
         "needed",

@@ -5,6 +5,11 @@ import re
 REFUSED = (
     # What an error says, and what to say instead. {0} is what stands in brackets.
     (
+        r"must be str, not int|expected str instance, int|str \(not \"int\"\)",
+        "a str takes nothing but str to it: an f-string or str(...) makes one of a "
+        "number",
+    ),
+    (
         "Message content is None",
         "an error reply has no content to read: ask reply.has_error() before you open "
         "it",
