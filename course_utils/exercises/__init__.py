@@ -12,8 +12,7 @@ Each lesson's exercises are in a module of their own, ``lesson_01.py`` and so on
 
 import inspect
 import random
-from collections.abc import Callable, Mapping
-from copy import deepcopy
+from collections.abc import Callable
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -155,66 +154,3 @@ def all_exercises() -> dict[str, Exercise]:
         for path in sorted(Path(__file__).parent.glob("lesson_*.py")):
             import_module(f"{__name__}.{path.stem}")
     return dict(sorted(EXERCISES.items()))
-
-
-# ------------------------------------- judges of lessons that are not yet converted
-
-
-class _Attempt(Attempt):
-    """The learner's function, as a judge written by hand calls it."""
-
-    def refused(self, *args: Any, sentence: str, given: Any) -> tuple[bool, Any]:
-        """Call the answer with what it should refuse by a ValueError."""
-        try:
-            return False, self(*args)
-        except Wrong as wrong:
-            if isinstance(wrong.raised, ValueError):
-                return True, None
-            if wrong.raised is None:
-                raise
-            name = type(wrong.raised).__name__
-            raise Wrong(sentence.format(name), given=given) from None
-
-    def compare(
-        self,
-        oracle: Callable,
-        *args: Any,
-        mistakes: Mapping[str, Callable] | None = None,
-        wanted: str = "",
-    ) -> None:
-        """Call the answer, and require what the oracle returns for the same input."""
-        got = self(*args)
-        expected = oracle(*deepcopy(args))
-        if close(got, expected):
-            return
-        for sentence, mistaken in (mistakes or {}).items():
-            made = mistaken(*deepcopy(args))
-            if not close(made, expected) and close(got, made):
-                raise Wrong(sentence, given=args, expected=expected, got=got)
-        require_kind(got, expected)
-        sentence = f"the result should be {wanted}" if wanted else "the result differs"
-        raise Wrong(sentence, given=args, expected=expected, got=got)
-
-
-def exercise(name: str, achieved: str) -> Callable:
-    """Register the function below as the judge of the exercise ``name``."""
-
-    def register(judge: Callable[[Attempt, random.Random], None]) -> Callable:
-        class ByHand(Exercise):
-            def judge(self, answer: Attempt, rng: random.Random) -> None:
-                try:
-                    with time_limit(engine.LIMIT):
-                        judge(_Attempt(answer.function), rng)
-                except (Wrong, NotAttempted):
-                    raise
-                except Exception as error:
-                    # It stumbled over what came back: that is the answer's fault, too.
-                    raise Wrong(
-                        "what your function returned cannot be used as asked "
-                        f"({type(error).__name__}: {text_of(error)})"
-                    ) from None
-
-        ByHand(name, achieved)
-        return judge
-
-    return register
