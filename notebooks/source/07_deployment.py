@@ -568,7 +568,7 @@ assert "[code: 2004] Failed to activate SuperNode." in stranger.log()
 import re
 
 errors = superlink.grep("ApiError:2004")
-print(re.sub(r"key: (?s:.)*?, exception", "key: …, exception", errors))
+print(re.sub(r"(?s)key:\s.*?, exception", "key: …, exception", errors))
 assert "No SuperNode found with the given public key." in superlink.log()
 
 # %% [markdown]
