@@ -65,12 +65,6 @@ TWO_RECORDS = REPLY | {
     "records": 'the reply should hold two records, "arrays" and "metrics", by the '
     "names that all clients use, and nothing else of what came with the message"
 }
-NUMBERED = (
-    "the arrays are numbered and have lost their names: pack a dictionary of tensors "
-    "with the names that they have, not a list"
-)
-NEED_NOT_BE_A_NET = "the network need not be a Net: use the one that you are given"
-COUNTS_BATCHES = "num-examples counts examples: len(loader) counts batches"
 
 # --------------------------------------------------------------------- 3.1 pack_reply
 
@@ -116,23 +110,27 @@ PACK = Exercise(
     draw=random_pack,
     play=play_pack,
     oracle=pack,
-    mistakes={
-        "these are the arrays of the message: pack those of state_dict, or the "
-        "training was for nothing": (
-            'state.items() -> message.content["arrays"].to_torch_state_dict().items()'
-        ),
-        NUMBERED: ", arrays) -> , [tensor.numpy() for tensor in state.values()])",
-        "int(loss) cuts off what stands after the point: use float(loss)": (
-            "loss.item() -> int(loss)"
-        ),
-        "the loss is rounded: float(loss) keeps all that stands after the point": [
-            f"loss.item() -> round(loss.item(), {n})" for n in range(1, 6)
-        ],
-        "train-loss is a mean: the server weights it by num-examples itself": (
-            "loss.item() -> loss.item() * size"
-        ),
-        "the two metrics are mixed up": "loss.item() -> size\nsize} -> loss.item()}",
-    },
+    mistakes="""
+        these are the arrays of the message: pack those of state_dict, or the
+        training was for nothing
+            state.items() -> message.content["arrays"].to_torch_state_dict().items()
+        the arrays are numbered and have lost their names: pack a dictionary of
+        tensors with the names that they have, not a list
+            , arrays) -> , [tensor.numpy() for tensor in state.values()])
+        int(loss) cuts off what stands after the point: use float(loss)
+            loss.item() -> int(loss)
+        the loss is rounded: float(loss) keeps all that stands after the point
+            loss.item() -> round(loss.item(), 1)
+            loss.item() -> round(loss.item(), 2)
+            loss.item() -> round(loss.item(), 3)
+            loss.item() -> round(loss.item(), 4)
+            loss.item() -> round(loss.item(), 5)
+        train-loss is a mean: the server weights it by num-examples itself
+            loss.item() -> loss.item() * size
+        the two metrics are mixed up
+            loss.item() -> size
+            & size} -> loss.item()}
+    """,
     otherwise=TWO_RECORDS
     | {
         "arrays": "the arrays should be those of state_dict",
@@ -222,48 +220,40 @@ REPORT = Exercise(
     draw=random_report,
     play=play_report,
     oracle=report,
-    mistakes={
-        "this is the result of net as it came: load the message's arrays into it "
-        "before the test": "net.load_state_dict( -> dict(",
-        "net was tested in train mode: call net.eval() before a loop of your own": (
-            "net.eval() -> net.train()"
-        ),
-        NEED_NOT_BE_A_NET: [
-            "net.load_state_dict( -> Net().load_state_dict(",
-            "= net(images) -> = Net()(images)",
-        ],
-        "loss and accuracy are mixed up: model.test returns the loss first": (
-            '"eval-loss": loss -> "eval-loss": accuracy\n'
-            '"eval-accuracy": accuracy -> "eval-accuracy": loss'
-        ),
-        "eval-loss is the mean over examples: this is the sum": (
-            "losses.mean() -> losses.sum()"
-        ),
-        "the last batch may be smaller: average over examples, not over batches": [
-            "losses.mean() -> (sum(a.mean() for a, b in batches) / len(batches))",
-            "right.mean() -> (sum(b.mean() for a, b in batches) / len(batches))",
-        ],
-        "this is the loss of the last batch: average over all examples": (
-            "losses.mean() -> batches[-1][0].mean()\n"
-            "right.mean() -> batches[-1][1].mean()"
-        ),
-        "this is the accuracy of the last batch: average over all examples": (
-            "right.mean() -> batches[-1][1].mean()"
-        ),
-        "eval-accuracy is a share from 0 to 1: this is in percent": (
-            "right.mean() -> (100 * right.mean())"
-        ),
-        "eval-accuracy is a share: divide the number of right ones by all": (
-            "right.mean() -> right.sum()"
-        ),
-        "this is the share of the wrong ones: accuracy counts the right ones": (
-            "right.mean() -> (1 - right.mean())"
-        ),
-        COUNTS_BATCHES: "len(losses) -> len(loader)",
-        "num-examples is about all batches: this is the size of one": [
-            f"len(losses) -> len(batches[{i}][0])" for i in (0, -1)
-        ],
-    },
+    mistakes="""
+        this is the result of net as it came: load the message's arrays into it
+        before the test
+            net.load_state_dict( -> dict(
+        net was tested in train mode: call net.eval() before a loop of your own
+            net.eval() -> net.train()
+        the network need not be a Net: use the one that you are given
+            net.load_state_dict( -> Net().load_state_dict(
+            = net(images) -> = Net()(images)
+        loss and accuracy are mixed up: model.test returns the loss first
+            "eval-loss": loss -> "eval-loss": accuracy
+            & "eval-accuracy": accuracy -> "eval-accuracy": loss
+        eval-loss is the mean over examples: this is the sum
+            losses.mean() -> losses.sum()
+        the last batch may be smaller: average over examples, not over batches
+            losses.mean() -> (sum(a.mean() for a, b in batches) / len(batches))
+            right.mean() -> (sum(b.mean() for a, b in batches) / len(batches))
+        this is the loss of the last batch: average over all examples
+            losses.mean() -> batches[-1][0].mean()
+            & right.mean() -> batches[-1][1].mean()
+        this is the accuracy of the last batch: average over all examples
+            right.mean() -> batches[-1][1].mean()
+        eval-accuracy is a share from 0 to 1: this is in percent
+            right.mean() -> (100 * right.mean())
+        eval-accuracy is a share: divide the number of right ones by all
+            right.mean() -> right.sum()
+        this is the share of the wrong ones: accuracy counts the right ones
+            right.mean() -> (1 - right.mean())
+        num-examples counts examples: len(loader) counts batches
+            len(losses) -> len(loader)
+        num-examples is about all batches: this is the size of one
+            len(losses) -> len(batches[0][0])
+            len(losses) -> len(batches[-1][0])
+    """,
     otherwise=REPLY
     | {
         "records": 'the reply should hold one record, a MetricRecord named "metrics": '
@@ -381,51 +371,6 @@ def model(weight: list[float], bias: float, **buffers: float) -> State:
 START, SEVEN = model([1.0, 2.0], 3.0), model([6.0, 2.0], 3.0)
 """A start, and an update of length 7."""
 
-CLIPPED_WRONGLY = {  # what else may be made of x, y, u = y - x, its norm, and max_norm
-    "there is NaN among the parameters: look where 0 is divided by 0": (
-        "x + u * (torch.tensor(min(norm, m)) / norm)"
-    ),
-    "a training that changes nothing makes an update of norm 0: do not divide by it": (
-        "x + u * min(1.0, m / norm)"
-    ),
-    "the trained parameters go back unclipped: if you did clip, look at what you "
-    "subtract, for net.state_dict() does not copy, and moves along with net": "y",
-    "these are the arrays of the message, as if nothing was trained: add the clipped "
-    "update to them": "x\nx if norm > m else y",
-    "each array was clipped on its own: take one norm over all arrays, and one factor "
-    "for all": "x + each(u, s, m)",
-    "the parameters were clipped: clip the update, which is after minus before, and "
-    "add it to before": "y * cut(y.norm().item(), m)\neach(y, s, m)",
-    "a short update was made longer: the factor is at most 1": (
-        "x + u * m / (norm or m)"
-    ),
-    "this is the update: add it to the parameters from before the training": (
-        "u * cut(norm, m)\nu\neach(u, s, m)\nu * m / (norm or m)"
-    ),
-    "the clipped update was added to the trained parameters: add it to those from "
-    "before the training": "y + u * cut(norm, m)",
-    "the update has the wrong sign: it is after minus before": (
-        "x - u * cut(norm, m)\ny - u * cut(norm, m)"
-    ),
-    "each number was clipped on its own: that turns the update into another direction, "
-    "so multiply all by one factor": "x + u.clamp(-m, m)\nx + u.clamp(max=m)",
-    "the norm lacks its square root": "x + u * cut(norm**2, m)",
-    "the norms of the arrays do not add up: sum the squares of all numbers, then take "
-    "the root": "x + u * cut(sum(p.norm().item() for p in parts(u, s)), m)",
-    "the norm is that of one array: sum the squares of all arrays": (
-        "x + u * cut(parts(u, s)[0].norm().item(), m)\n"
-        "x + u * cut(parts(u, s)[1].norm().item(), m)"
-    ),
-    "the norm is another one: take the square root of the sum of all squares": (
-        "x + u * cut(u.abs().sum().item(), m)\nx + u * cut(u.abs().max().item(), m)\n"
-        "x + u * cut(norm / len(u) ** 0.5, m)"
-    ),
-    "the update was brought to length 1: the length allowed is max_norm": (
-        "x + u * cut(norm, 1.0)\nx + u / (norm or 1.0)"
-    ),
-    "max_norm is a length, not a factor: divide it by the norm": "x + u * m",
-}
-
 CLIPPED = Exercise(
     "3.3",
     "whatever a client's data are, it moves the model by max_norm at most.",
@@ -447,25 +392,79 @@ CLIPPED = Exercise(
     draw=random_clip,
     play=play_clip,
     oracle=clip,
-    mistakes={
-        "train_fn was not called: nothing was trained": "train_fn(net, loader) -> ",
-        "train_fn was called 2 times: train once": (
-            "train_fn(net, loader) -> train_fn(net, loader); train_fn(net, loader)"
-        ),
-        "the training began from other parameters than the message's: load its arrays "
-        "into net first": "net.load_state_dict(s) -> ",
-        NEED_NOT_BE_A_NET: "net.load_state_dict(s) -> Net().load_state_dict(s)",
-        NUMBERED: ", arrays) -> , [v.numpy() for v in arrays.values()])",
-        "the state_dict holds more than the parameters: buffers, such as the running "
-        "means of a BatchNorm, go back, too": (
-            ', arrays) -> , {k: arrays[k] for k in ("weight", "bias")})'
-        ),
-        COUNTS_BATCHES: "len(loader.dataset) -> len(loader)",
-    }
-    | {
-        sentence: [f"x + u * cut(norm, m) -> {new}" for new in made.split("\n")]
-        for sentence, made in CLIPPED_WRONGLY.items()
-    },
+    mistakes="""
+        train_fn was not called: nothing was trained
+            train_fn(net, loader) ->
+        train_fn was called 2 times: train once
+            train_fn(net, loader) -> train_fn(net, loader); train_fn(net, loader)
+        the training began from other parameters than the message's: load its
+        arrays into net first
+            net.load_state_dict(s) ->
+        the network need not be a Net: use the one that you are given
+            net.load_state_dict(s) -> Net().load_state_dict(s)
+        the arrays are numbered and have lost their names: pack a dictionary of
+        tensors with the names that they have, not a list
+            , arrays) -> , [v.numpy() for v in arrays.values()])
+        the state_dict holds more than the parameters: buffers, such as the
+        running means of a BatchNorm, go back, too
+            , arrays) -> , {k: arrays[k] for k in ("weight", "bias")})
+        num-examples counts examples: len(loader) counts batches
+            len(loader.dataset) -> len(loader)
+        there is NaN among the parameters: look where 0 is divided by 0
+            x + u * cut(norm, m) -> x + u * (torch.tensor(min(norm, m)) / norm)
+        a training that changes nothing makes an update of norm 0: do not divide
+        by it
+            x + u * cut(norm, m) -> x + u * min(1.0, m / norm)
+        the trained parameters go back unclipped: if you did clip, look at what
+        you subtract, for net.state_dict() does not copy, and moves along with
+        net
+            x + u * cut(norm, m) -> y
+        these are the arrays of the message, as if nothing was trained: add the
+        clipped update to them
+            x + u * cut(norm, m) -> x
+            x + u * cut(norm, m) -> x if norm > m else y
+        each array was clipped on its own: take one norm over all arrays, and
+        one factor for all
+            x + u * cut(norm, m) -> x + each(u, s, m)
+        the parameters were clipped: clip the update, which is after minus
+        before, and add it to before
+            x + u * cut(norm, m) -> y * cut(y.norm().item(), m)
+            x + u * cut(norm, m) -> each(y, s, m)
+        a short update was made longer: the factor is at most 1
+            x + u * cut(norm, m) -> x + u * m / (norm or m)
+        this is the update: add it to the parameters from before the training
+            x + u * cut(norm, m) -> u * cut(norm, m)
+            x + u * cut(norm, m) -> u
+            x + u * cut(norm, m) -> each(u, s, m)
+            x + u * cut(norm, m) -> u * m / (norm or m)
+        the clipped update was added to the trained parameters: add it to those
+        from before the training
+            x + u * cut(norm, m) -> y + u * cut(norm, m)
+        the update has the wrong sign: it is after minus before
+            x + u * cut(norm, m) -> x - u * cut(norm, m)
+            x + u * cut(norm, m) -> y - u * cut(norm, m)
+        each number was clipped on its own: that turns the update into another
+        direction, so multiply all by one factor
+            x + u * cut(norm, m) -> x + u.clamp(-m, m)
+            x + u * cut(norm, m) -> x + u.clamp(max=m)
+        the norm lacks its square root
+            x + u * cut(norm, m) -> x + u * cut(norm**2, m)
+        the norms of the arrays do not add up: sum the squares of all numbers,
+        then take the root
+            float(np.linalg.norm(u)) -> sum(p.norm().item() for p in parts(u, s))
+        the norm is that of one array: sum the squares of all arrays
+            x + u * cut(norm, m) -> x + u * cut(parts(u, s)[0].norm().item(), m)
+            x + u * cut(norm, m) -> x + u * cut(parts(u, s)[1].norm().item(), m)
+        the norm is another one: take the square root of the sum of all squares
+            x + u * cut(norm, m) -> x + u * cut(u.abs().sum().item(), m)
+            x + u * cut(norm, m) -> x + u * cut(u.abs().max().item(), m)
+            x + u * cut(norm, m) -> x + u * cut(norm / len(u) ** 0.5, m)
+        the update was brought to length 1: the length allowed is max_norm
+            x + u * cut(norm, m) -> x + u * cut(norm, 1.0)
+            x + u * cut(norm, m) -> x + u / (norm or 1.0)
+        max_norm is a length, not a factor: divide it by the norm
+            x + u * cut(norm, m) -> x + u * m
+    """,
     otherwise=TWO_RECORDS
     | {
         "training begins": "the training began from other parameters than the "

@@ -1,6 +1,7 @@
 """Lesson 04's exercises."""
 
 import random
+from collections import ChainMap  # noqa: F401 (edits use it)
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -76,59 +77,53 @@ RATE = Exercise(
     ],
     draw=random_rates,
     oracle=rate,
-    mistakes={
-        "the server sent 0.0, and that is a learning rate, too: ask whether there is "
-        "an lr, not whether it is true": 'if "lr" in config -> if config.get("lr")',
-        'the server need not send an lr: ask whether "lr" is in the message\'s config, '
-        "before you read it": ' if "lr" in config else run -> ',
-        "this is the run config's lr, and the server has sent another with the "
-        "message: that one comes first": [
-            "return lr -> return run",
-            "return lr -> return max(lr, run)",
-        ],
-        "the message's lr is not a factor: it is to be used as it is": (
-            'config["lr"] if -> config["lr"] * run if'
-        ),
-        'a message need not have a config: ask whether "config" is in message.content, '
-        "before you read it": [
-            '.get("config", {}) -> ["config"]',
-            '.get("config", {}) -> .get("config")',
-            '"lr" in config -> config.get("lr")\n.get("config", {}) -> .get("config")',
-        ],
-        'this lr stands in another record than "config": it is not asked for': [
-            'message.content.get("config", {}) -> '
-            "{k: v for c in message.content.values() for k, v in c.items()}",
-            'get("config", {}) -> get("config", [*message.content.values(), {}][0])',
-        ],
-        "this is the node config's lr: it was not asked for, look into the message's "
-        "config and then into the run config": [
-            "own.run_config -> own.node_config",
-            'return lr -> return own.node_config["lr"]',
-        ],
-        "this number stands in your function: read it from the message's config, or "
-        "else from context.run_config": [
-            edit.format(lr)
-            for lr in (0.0, 0.001, 0.01, 0.1, 1.0)
-            for edit in ("else run -> else {}", "return lr -> return {}")
-        ],
-        "your function changed a config or the Context: only read them": [
-            "return lr -> own.run_config.update(lr=lr); return lr",
-            "return lr -> own.run_config.update(config); return lr",
-        ],
-    },
+    mistakes="""
+        the server sent 0.0, and that is a learning rate, too: ask whether there
+        is an lr, not whether it is true
+            if "lr" in config -> if config.get("lr")
+        the server need not send an lr: ask whether "lr" is in the message's
+        config, before you read it
+            if "lr" in config else run ->
+        this is the run config's lr, and the server has sent another with the
+        message: that one comes first
+            return lr -> return run
+            return lr -> return max(lr, run)
+        the message's lr is not a factor: it is to be used as it is
+            config["lr"] if -> config["lr"] * run if
+        a message need not have a config: ask whether "config" is in
+        message.content, before you read it
+            .get("config", {}) -> ["config"]
+            .get("config", {}) -> .get("config")
+            "lr" in config -> config.get("lr")
+            & .get("config", {}) -> .get("config")
+        this lr stands in another record than "config": it is not asked for
+            message.content.get("config", {}) -> ChainMap(*message.content.values())
+            get("config", {}) -> get("config", [*message.content.values(), {}][0])
+        this is the node config's lr: it was not asked for, look into the
+        message's config and then into the run config
+            own.run_config -> own.node_config
+            return lr -> return own.node_config["lr"]
+        this number stands in your function: read it from the message's config,
+        or else from context.run_config
+            else run -> else 0.0
+            return lr -> return 0.0
+            else run -> else 0.001
+            return lr -> return 0.001
+            else run -> else 0.01
+            return lr -> return 0.01
+            else run -> else 0.1
+            return lr -> return 0.1
+            else run -> else 1.0
+            return lr -> return 1.0
+        your function changed a config or the Context: only read them
+            return lr -> own.run_config.update(lr=lr); return lr
+            return lr -> own.run_config.update(config); return lr
+    """,
     otherwise="the result should be the message's lr, or else the run config's",
 )
 
 # ------------------------------------------------------ messages to nodes, one by one
 
-OUTSIDE = (
-    "this is kept outside context.state, in a global, an attribute or a default value: "
-    "on the next message it is gone, or holds what another node has left"
-)
-NOTHING_KEPT = (
-    "context.state is still empty when the calls are over: it is the only place where "
-    "a node finds again what it has put there"
-)
 ONE_RECORD = REPLY | {
     "records": 'the reply should hold one record, a MetricRecord named "metrics": what '
     "a node keeps for itself stays in context.state"
@@ -188,6 +183,7 @@ def play_count(
 
 def count(message: Message, own: Context) -> Message:
     """Keep the types of all messages, and no counts: the oracle."""
+    _n = message.content["config"]["server-round"]  # for edits
     key = message.metadata.message_type
     past = [*own.state.get("past", {"keys": []})["keys"], key]
     own.state["past"] = ConfigRecord({"keys": past})
@@ -219,9 +215,6 @@ CALLS = [  # which node, type, round, and how many of the type the node has had
     (0, "train.head", 6, 1),
     *((2, "train", 7 + n, n) for n in range(1, 13)),
 ]
-ROUND = 'message.content["config"]["server-round"]'
-AND_ROUND = f'message_type -> message_type + " " + str({ROUND})'
-TWO = "'train': 0, 'evaluate': 0"
 
 COUNT = Exercise(
     "4.2",
@@ -239,51 +232,55 @@ COUNT = Exercise(
     draw=random_calls,
     play=play_count,
     oracle=count,
-    mistakes={
-        OUTSIDE: (
-            '[*own.state.get("past", {"keys": []})["keys"] -> '
-            'count.past = [*vars(count).get("past", [])'
-        ),
-        NOTHING_KEPT: 'own.state["past"] = -> _ =',
-        "a type that this node has not had before counts from 0: ask whether there is "
-        "a number for it": [
-            f"past.count(key) -> past.count(key) + 0 * {{{types}}}[key]"
-            for types in ("past[0]: 0", TWO, f"{TWO}, 'query': 0")
-        ],
-        "a named action is of another type: train.head does not count as train": (
-            'message_type -> message_type.split(".")[0]'
-        ),
-        "this counts messages of all types together: keep a number for each type": (
-            "past.count(key) -> len(past)"
-        ),
-        "the message that has just come counts, too: the first is number 1": (
-            "past.count(key) -> past.count(key) - 1"
-        ),
-        "this is the round: a node does not take part in every round, so count the "
-        "messages that came": f"past.count(key) -> {ROUND}",
-        "this counts within a round, and begins anew with the next: count over the "
-        "whole run": AND_ROUND,
-        "this counts rounds: a node may be asked twice in a round": (
-            f"{AND_ROUND}\npast.count(key) -> "
-            "len({k for k in past if k.split()[0] == key.split()[0]})"
-        ),
-        "each message is counted twice": "past.count(key) -> 2 * past.count(key)",
-        "the count begins anew after a message of another type: keep the numbers of "
-        "the other types, too": (
-            "past.count(key) -> len([*takewhile(lambda k: k == key, past[::-1])])"
-        ),
-        "the count begins anew with each message: ask whether there is a number in "
-        "context.state, and add to it": "past.count(key) -> 1",
-        "this counts the last few messages only: count over the whole run": [
-            edit.format(n)
-            for n in (2, 3, 5, 10)
-            for edit in (
-                '"keys": past -> "keys": past[-{}:]',
-                "past.count(key) -> min(past.count(key), {})",
-            )
-        ],
-        "num-examples should be 1, whatever the count": ", 1 -> , past.count(key)",
-    },
+    mistakes="""
+        this is kept outside context.state, in a global, an attribute or a
+        default value: on the next message it is gone, or holds what another
+        node has left
+            own.state.get("past", {"keys": []})["keys"] -> vars(count).get("past", [])
+            & calls, size = -> count.past = past; calls, size =
+        context.state is still empty when the calls are over: it is the only
+        place where a node finds again what it has put there
+            own.state["past"] = -> _ =
+        a type that this node has not had before counts from 0: ask whether
+        there is a number for it
+            past.count(key) -> past.count(key) + {past[0]: 0}[key]
+            past.count(key) -> past.count(key) + {'train': 0, 'evaluate': 0}[key]
+            past.count(key) -> past.count(key) + dict(train=0, evaluate=0, query=0)[key]
+        a named action is of another type: train.head does not count as train
+            message_type -> message_type.split(".")[0]
+        this counts messages of all types together: keep a number for each type
+            past.count(key) -> len(past)
+        the message that has just come counts, too: the first is number 1
+            past.count(key) -> past.count(key) - 1
+        this is the round: a node does not take part in every round, so count
+        the messages that came
+            past.count(key) -> _n
+        this counts within a round, and begins anew with the next: count over
+        the whole run
+            message_type -> message_type + f" {_n}"
+        this counts rounds: a node may be asked twice in a round
+            message_type -> message_type + f" {_n}"
+            & past.count(key) -> len({k for k in past if k[:6] == key[:6]})
+        each message is counted twice
+            past.count(key) -> 2 * past.count(key)
+        the count begins anew after a message of another type: keep the numbers
+        of the other types, too
+            past.count(key) -> len([*takewhile(lambda k: k == key, past[::-1])])
+        the count begins anew with each message: ask whether there is a number
+        in context.state, and add to it
+            past.count(key) -> 1
+        this counts the last few messages only: count over the whole run
+            "keys": past -> "keys": past[-2:]
+            past.count(key) -> min(past.count(key), 2)
+            "keys": past -> "keys": past[-3:]
+            past.count(key) -> min(past.count(key), 3)
+            "keys": past -> "keys": past[-5:]
+            past.count(key) -> min(past.count(key), 5)
+            "keys": past -> "keys": past[-10:]
+            past.count(key) -> min(past.count(key), 10)
+        num-examples should be 1, whatever the count
+            , 1 -> , past.count(key)
+    """,
     otherwise=ONE_RECORD
     | {
         "calls in metrics": "calls should be how many messages of this type this node "
@@ -414,12 +411,6 @@ TESTS = [
     Test(1, 8, 0.125, 2.5, (0.25, 5)),
     Test(0, 9, 0.875, 2.0, (0.875, 9)),
 ]
-NUMBERED = (
-    'own.state, 0 -> own.state, int(own.state.get("n", {"n": -1})["n"] + 1); '
-    'own.state["n"] = MetricRecord({"n": n})'
-)
-"""An edit that numbers the messages of a node."""
-
 KEEP = Exercise(
     "4.3",
     "your client remembers the best model that it was ever sent.",
@@ -439,81 +430,83 @@ KEEP = Exercise(
     draw=random_tests,
     play=play_best,
     oracle=keep,
-    mistakes={
-        OUTSIDE: "own.state, 0 -> vars(keep).setdefault('states', RecordDict()), 0",
-        NOTHING_KEPT: "return reply( -> state.clear(); return reply(",
-        "test first, and change context.state afterwards: if test_fn raises, what is "
-        "kept must still be the best": (
-            'loss, acc -> old = state.get("best"); put(state, best=arrays); loss, acc\n'
-            "best, best_round = -> put(state, best=arrays if top is this else old); "
-            "best, best_round ="
-        ),
-        "a node's first accuracy is the best so far, even if it is 0.0: ask whether "
-        "there is a best yet, instead of beginning with 0": [
-            "top = past -> top = past or [0.0, 0]",
-            "top = past -> top = past or [0.0, this[1]]",
-            'top = past -> top = past if past or acc else state["best"]',
-        ],
-        "test_fn returns the loss first, then the accuracy": "loss, acc -> acc, loss",
-        "this is the accuracy and the round of the message that has just come: the "
-        "best stays the best when a later round is worse": [
-            "acc > top[0] -> True",
-            "= top[:2] -> = this[:2]",
-        ],
-        "this is the best by loss: the highest accuracy was asked for": (
-            "acc > top[0] -> loss < top[2]"
-        ),
-        "where a round only equals the best so far, the earlier one stays the best": (
-            "acc > top[0] -> acc >= top[0]"
-        ),
-        "this is the lowest accuracy so far: the highest was asked for": (
-            "acc > top[0] -> acc < top[0]"
-        ),
-        "this is the first round's accuracy, in every round: put what is better in its "
-        "place": "acc > top[0] -> False",
-        "this is the best of the rounds before: the message that has just come counts, "
-        "too": "= top[:2] -> = (past or this)[:2]",
-        "this compares with the first accuracy only: put what is better into "
-        "context.state": "in top] -> in past or top]",
-        "eval-accuracy is about the arrays that have just come: the best has a metric "
-        "of its own": '"eval-accuracy": acc -> "eval-accuracy": best',
-        "best-round is the round of the best accuracy, not always the present one": (
-            "= top[:2] -> = top[0], this[1]"
-        ),
-        "best-accuracy is the one that has just come, though best-round is right: keep "
-        "the best": "= top[:2] -> = this[0], top[1]",
-        "best-round is the server-round in the message's config: a node does not take "
-        "part in every round, so counting messages gives another number": (
-            f"{NUMBERED}\n= top[:2] -> = top[0], top[3] + 1"
-        ),
-        "best-round is the server-round in the message's config, not the place in a "
-        "list": f"{NUMBERED}\n= top[:2] -> = top[0], top[3]",
-        "these are the arrays that came last: replace them only by better ones": (
-            "return reply( -> put(state, best=arrays); return reply("
-        ),
-        "these are the first arrays, in every round: put better ones in their place": (
-            'put(state, best=arrays) -> put(state, best=state.get("best", arrays))'
-        ),
-        "the arrays kept are replaced where a round only equals the best: the earlier "
-        "one stays the best": (
-            "return reply( -> acc == top[0] and put(state, best=arrays); return reply("
-        ),
-        "context.state keeps more arrays than the best ones: each model that a node "
-        "keeps takes memory for the whole run": (
-            "best=arrays -> best=arrays, more=arrays"
-        ),
-        'the arrays are in context.state by another name: name them "best"': (
-            "best=arrays -> model=arrays"
-        ),
-        'there is no record "best" in context.state when the call is over: the best '
-        "arrays go there, and what is kept elsewhere is forgotten": (
-            "put(state, best=arrays) -> "
-        ),
-        'the record "best" in context.state should be an ArrayRecord': [
-            'best=arrays -> best=MetricRecord({"accuracy": acc})',
-            'best=arrays -> best=MetricRecord({"accuracy": acc}), more=arrays',
-        ],
-    },
+    mistakes="""
+        this is kept outside context.state, in a global, an attribute or a
+        default value: on the next message it is gone, or holds what another
+        node has left
+            own.state, 0 -> vars(keep).setdefault('states', RecordDict()), 0
+        context.state is still empty when the calls are over: it is the only
+        place where a node finds again what it has put there
+            return reply( -> state.clear(); return reply(
+        test first, and change context.state afterwards: if test_fn raises, what
+        is kept must still be the best
+            loss, acc -> old = state.get("best"); put(state, best=arrays); loss, acc
+            & top[:2] -> top[:2]; put(state, best=arrays if top is this else old)
+        a node's first accuracy is the best so far, even if it is 0.0: ask
+        whether there is a best yet, instead of beginning with 0
+            top = past -> top = past or [0.0, 0]
+            top = past -> top = past or [0.0, this[1]]
+            top = past -> top = past if past or acc else state["best"]
+        test_fn returns the loss first, then the accuracy
+            loss, acc -> acc, loss
+        this is the accuracy and the round of the message that has just come:
+        the best stays the best when a later round is worse
+            acc > top[0] -> True
+            = top[:2] -> = this[:2]
+        this is the best by loss: the highest accuracy was asked for
+            acc > top[0] -> loss < top[2]
+        where a round only equals the best so far, the earlier one stays the
+        best
+            acc > top[0] -> acc >= top[0]
+        this is the lowest accuracy so far: the highest was asked for
+            acc > top[0] -> acc < top[0]
+        this is the first round's accuracy, in every round: put what is better
+        in its place
+            acc > top[0] -> False
+        this is the best of the rounds before: the message that has just come
+        counts, too
+            = top[:2] -> = (past or this)[:2]
+        this compares with the first accuracy only: put what is better into
+        context.state
+            in top] -> in past or top]
+        eval-accuracy is about the arrays that have just come: the best has a
+        metric of its own
+            "eval-accuracy": acc -> "eval-accuracy": best
+        best-round is the round of the best accuracy, not always the present one
+            = top[:2] -> = top[0], this[1]
+        best-accuracy is the one that has just come, though best-round is right:
+        keep the best
+            = top[:2] -> = this[0], top[1]
+        best-round is the server-round in the message's config: a node does not
+        take part in every round, so counting messages gives another number
+            own.state, 0 -> own.state, int(own.state.get("n", {"n": -1})["n"] + 1)
+            & loss, acc -> state["n"] = MetricRecord({"n": n}); loss, acc
+            & = top[:2] -> = top[0], top[3] + 1
+        best-round is the server-round in the message's config, not the place in
+        a list
+            own.state, 0 -> own.state, int(own.state.get("n", {"n": -1})["n"] + 1)
+            & loss, acc -> state["n"] = MetricRecord({"n": n}); loss, acc
+            & = top[:2] -> = top[0], top[3]
+        these are the arrays that came last: replace them only by better ones
+            return reply( -> put(state, best=arrays); return reply(
+        these are the first arrays, in every round: put better ones in their
+        place
+            put(state, best=arrays) -> put(state, best=state.get("best", arrays))
+        the arrays kept are replaced where a round only equals the best: the
+        earlier one stays the best
+            return reply( -> acc == top[0] and put(state, best=arrays); return reply(
+        context.state keeps more arrays than the best ones: each model that a
+        node keeps takes memory for the whole run
+            best=arrays -> best=arrays, more=arrays
+        the arrays are in context.state by another name: name them "best"
+            best=arrays -> model=arrays
+        there is no record "best" in context.state when the call is over: the
+        best arrays go there, and what is kept elsewhere is forgotten
+            put(state, best=arrays) ->
+        the record "best" in context.state should be an ArrayRecord
+            best=arrays -> best=MetricRecord({"accuracy": acc})
+            best=arrays -> best=MetricRecord({"accuracy": acc}), more=arrays
+    """,
     otherwise=ONE_RECORD
     | {
         "eval-accuracy in metrics": "eval-accuracy should be that of the message's "

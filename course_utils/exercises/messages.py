@@ -62,21 +62,11 @@ def as_client() -> Iterator[None]:
         yield
 
 
-def ask(answer: Attempt, message: Message, *more: Any, given: Any = None) -> RecordDict:
+def ask(answer: Attempt, message: Message, *more: Any) -> RecordDict:
     """Hand a message to an answer, and return the content of the reply.
 
-    Like a client's function, the answer may change its copy of the message.
-
-    Parameters
-    ----------
-    answer : Attempt
-        The learner's function, which takes a message first.
-    message : Message
-        The message, as :func:`instruction` makes it.
-    *more : Any
-        What the function takes besides.
-    given : Any
-        What the learner should read as the input, if it raises or makes no reply.
+    Like a client's function, the answer may change its copy of the message. ``more`` is
+    what it takes besides.
 
     Raises
     ------
@@ -85,39 +75,30 @@ def ask(answer: Attempt, message: Message, *more: Any, given: Any = None) -> Rec
     """
     with as_client():
         got = answer(message, *more, may_change=True)
-    return require_reply(got, message, given=given)
-
-
-def require_reply(got: Any, message: Message, *, given: Any = None) -> RecordDict:
-    """Return a reply's content, or raise Wrong with what is amiss with the reply."""
     if isinstance(got, RecordDict):
         raise Wrong(
-            "this is the content alone: return Message(content, reply_to=message)",
-            given=given,
+            "this is the content alone: return Message(content, reply_to=message)"
         )
     if isinstance(got, ArrayRecord | ConfigRecord | MetricRecord):
         raise Wrong(
             "this is a record alone: put it into a RecordDict, and that into "
-            "Message(content, reply_to=message)",
-            given=given,
+            "Message(content, reply_to=message)"
         )
     require_kind(got, message)
     if got.metadata.message_id == message.metadata.message_id:
         raise Wrong(
             "this is the message that came in, not a reply to it: return "
-            "Message(content, reply_to=message)",
-            given=given,
+            "Message(content, reply_to=message)"
         )
     if got.metadata.reply_to_message_id != message.metadata.message_id:
         raise Wrong(
             "this message begins a conversation, it answers none: say what it answers "
-            "by reply_to=message, in place of an address and a type",
-            given=given,
+            "by reply_to=message, in place of an address and a type"
         )
     if got.has_error():
-        raise Wrong("this reply carries an error, not a content", given=given)
+        raise Wrong("this reply carries an error, not a content")
     if not got.has_content() or not isinstance(got.content, RecordDict):
-        raise Wrong("this reply has no RecordDict as its content", given=given)
+        raise Wrong("this reply has no RecordDict as its content")
     return got.content
 
 
