@@ -197,7 +197,7 @@ class Exercise:
     play: Callable[..., Iterable[tuple[str, Any]]] | None = None
     parts: Sequence[str] = ()
     exact: bool = False
-    known: dict[tuple[int, int], Facts] = field(default_factory=dict, repr=False)
+    known: dict[tuple[int, int], Facts] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         EXERCISES[self.name] = self
@@ -312,7 +312,7 @@ class Exercise:
         try:
             with time_limit(NAMING):
                 sentence = self._named(answer, passed, cases, right, seen, at, seed)
-        except TookTooLong:
+        except (TookTooLong, Exception):  # it is wrong, whatever its name
             sentence = None
         raise self._wrong(sentence, cases[0], right, seen, at)
 
@@ -404,7 +404,7 @@ def _read(mistakes: Mapping[str, Any] | str) -> Mapping[str, Any]:
     found: dict[str, list[str]] = {}
     sentence, edits = "", []
     for line in textwrap.dedent(mistakes).strip("\n").split("\n"):
-        if not line.startswith("    "):
+        if not line.startswith("    "):  # another sentence, or more of it
             sentence, edits = line if edits else f"{sentence} {line}".strip(), []
         elif line.startswith("    & "):
             edits[-1] += f"\n{line[6:]}"

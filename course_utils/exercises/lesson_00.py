@@ -154,13 +154,13 @@ UPDATES = Exercise(
             n / total -> n
         divide by the number of all examples, not by that of clients
             n / total -> n / len(sizes)
-        these are the clients' models, averaged and added to the start: subtract
-        the start from each first
+        these are the clients' models, averaged and added to the start: subtract the
+        start from each first
             state[name] - start[name] -> state[name]
         your function changed what it was given: work on a copy
             dict(start) -> start
-        this averages the models, which comes to the same. Here the updates are
-        to be computed: subtract the start, average, add
+        this averages the models, which comes to the same. Here the updates are to be
+        computed: subtract the start, average, add
             lambda start, states, sizes: model.weighted_average(states, sizes)
     """,
     otherwise="the result should be the new global model",
@@ -213,10 +213,6 @@ def lead(global_net: nn.Module, loaders: list, train_fn: Callable) -> State:
     return model.weighted_average(states, sizes)
 
 
-# Edits of the round: one network for all clients, and copies of what it becomes.
-ONE_NET = "net = copy -> net = net if states else copy"
-COPIES = "append(net.state_dict()) -> append(copy.deepcopy(net.state_dict()))"
-
 ROUND = Exercise(
     "0.3",
     "you have written a whole round of Federated Averaging.",
@@ -231,21 +227,21 @@ ROUND = Exercise(
     draw=lambda rng: clients(random_sizes(rng)),
     oracle=lead,
     mistakes="""
-        each client must start from the global model, not from the model that
-        the client before it has trained
+        each client must start from the global model, not from the model that the client
+        before it has trained
             net = copy -> net = net if states else copy
             & append(net.state_dict()) -> append(copy.deepcopy(net.state_dict()))
         your function changed what it was given: work on a copy
             copy.deepcopy(global_net) -> global_net
         every client counts equally: weight by number of examples
             len(loader.dataset) -> 1
-        this is the last client's model, trained on from that of the others:
-        average all. Does a list hold net.state_dict() of one net again and
-        again? These are the same tensors: copy them
+        this is the last client's model, trained on from that of the others: average
+        all. Does a list hold net.state_dict() of one net again and again? These are the
+        same tensors: copy them
             net = copy -> net = net if states else copy
         this is the last client's model: average all of them. Does a list hold
-        net.state_dict() of one net again and again? These are the same tensors:
-        copy them
+        net.state_dict() of one net again and again? These are the same tensors: copy
+        them
             model.weighted_average(states, sizes) -> states[-1]
             net = copy -> net = net if states else copy
             & train_fn( -> net.load_state_dict(global_net.state_dict()); train_fn(
@@ -255,8 +251,8 @@ ROUND = Exercise(
             train_fn(net, loader) -> pass
         weight by number of examples, not of batches
             len(loader.dataset) -> len(loader)
-        the state_dict holds more than the parameters: buffers, such as the
-        running means of a BatchNorm, are averaged, too
+        the state_dict holds more than the parameters: buffers, such as the running
+        means of a BatchNorm, are averaged, too
             net.state_dict() -> {k: v.detach() for k, v in net.named_parameters()}
             sizes) -> sizes) | dict(global_net.named_buffers())
         return the new state_dict, not a network

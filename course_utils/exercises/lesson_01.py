@@ -77,7 +77,10 @@ CLEAN_METRICS = Exercise(
         ),
         metrics({"losses": [0, 0.5, torch.tensor(2)]}, losses=[0, 0.5, 2]),
         metrics({"errors": 0, "loss": torch.tensor(0.0)}, errors=0, loss=0.0),
-        metrics({"loss": np.float32(2**-13), "f1": [2**-13]}, loss=2**-13, f1=[2**-13]),
+        metrics(
+            {"train-loss": np.float32(2**-13), "Größe": [-(2**-13)]},
+            **{"train-loss": 2**-13, "Größe": [-(2**-13)]},
+        ),
     ],
     draw=random_metrics,
     play=play_metrics,
@@ -86,8 +89,8 @@ CLEAN_METRICS = Exercise(
     mistakes="""
         the numbers inside a list are to be unwrapped, too
             [float(v) for v in value] -> value
-        only NumPy's and PyTorch's numbers have .item(): float(value) unwraps
-        these, and takes Python's own, too
+        only NumPy's and PyTorch's numbers have .item(): float(value) unwraps these, and
+        takes Python's own, too
             float(value) -> value.item()
         a list is not one number: unwrap each number inside it
             isinstance(value, list) -> False
@@ -174,15 +177,13 @@ RECORD_BYTES = Exercise(
     draw=random_shapes,
     oracle=record_bytes,
     mistakes="""
-        these are the numbers alone: each array has a header, and its name
-        counts
+        these are the numbers alone: each array has a header, and its name counts
             + headers + names ->
         the headers are missing: 128 bytes for each array
             + headers ->
         the names are missing: a byte for each letter
             + names ->
-        each array has a header of its own: there is not one for the whole
-        record
+        each array has a header of its own: there is not one for the whole record
             128 * len(shapes) -> 128
         a name counts a byte for each letter, not one in all
             len(name) for name -> 1 for name
@@ -274,12 +275,12 @@ COUNT_LABELS = Exercise(
     play=play_query,
     oracle=count_labels,
     mistakes="""
-        there is no number for some label: one that the client does not have
-        counts 0, so that number i of every client's list is about label i
+        there is no number for some label: one that the client does not have counts 0,
+        so that number i of every client's list is about label i
             range(n) -> sorted(set(labels))
             range(n) -> range(max(labels) + 1)
-        the list is too long: how many labels there are, the query says in its
-        config, under "num-classes"
+        the list is too long: how many labels there are, the query says in its config,
+        under "num-classes"
             range(n) -> range(10)
             range(n) -> range(n + 1)
         these are shares: send the counts, which a server can add up

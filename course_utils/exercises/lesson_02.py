@@ -48,11 +48,11 @@ COUNT_LABELS = Exercise(
     mistakes="""
         labels that the client does not hold are left out: each needs its 0
             range(num_classes) -> sorted(found)
-        labels that the client does not hold are left out, and the others stand
-        in the order in which they occur: position k is for label k
+        labels that the client does not hold are left out, and the others stand in the
+        order in which they occur: position k is for label k
             range(num_classes) -> found
-        the list ends at the largest label that the client holds: its length is
-        the number of classes
+        the list ends at the largest label that the client holds: its length is the
+        number of classes
             range(num_classes) -> range(max(labels) + 1)
         labels start at 0: the list's first number is for label 0
             range(num_classes) -> range(1, num_classes + 1)
@@ -60,8 +60,7 @@ COUNT_LABELS = Exercise(
             range(num_classes) -> range(-1, num_classes)
         the list is one too long: the last label is the number of classes less 1
             range(num_classes) -> range(num_classes + 1)
-        the list is one too short: the last label is the number of classes less
-        1
+        the list is one too short: the last label is the number of classes less 1
             range(num_classes) -> range(num_classes - 1)
         these are shares: return the counts themselves
             [found[label] -> [found[label] / len(labels)
@@ -131,34 +130,34 @@ DISTANCE = Exercise(
     draw=random_counts,
     oracle=measure,
     mistakes="""
-        this is the distance from the whole, of which the client is a part:
-        leave the client out of what you compare it with
+        this is the distance from the whole, of which the client is a part: leave the
+        client out of what you compare it with
             counts.sum(0) - counts -> counts.sum(0, keepdims=True)
-        the half is missing: every example that changes its label lowers one
-        share and raises another
+        the half is missing: every example that changes its label lowers one share and
+        raises another
             / 2 ->
-        add up the others' counts before you make shares: in a mean of their
-        shares, a small client weighs as much as a large one
+        add up the others' counts before you make shares: in a mean of their shares, a
+        small client weighs as much as a large one
             q = others -> others = p.sum(0) - p; q = others
             q = others -> others = p.sum(0) - p; q = others
             & / 2 ->
         this is the mean of the distances from each other client: put the others
         together first, then compare once
             mean_of_pairs
-        the client is compared with evenly spread labels: at distance 0 it is
-        like the others, not evenly spread
+        the client is compared with evenly spread labels: at distance 0 it is like the
+        others, not evenly spread
             counts.sum(0) - counts -> 0 * counts + 1
-        the others' counts are divided by another sum than theirs: their shares
-        sum to 1 for each client
+        the others' counts are divided by another sum than theirs: their shares sum to 1
+        for each client
             others.sum(1, keepdims=True) -> counts.sum()
             others.sum(1, keepdims=True) -> counts.sum(1, keepdims=True)
             others.sum(1, keepdims=True) -> others.sum()
             others.sum(1, keepdims=True) -> others.sum(0)
-        these are differences of counts: make shares of the client's counts and
-        of the others' before you compare
+        these are differences of counts: make shares of the client's counts and of the
+        others' before you compare
             p - q -> counts - others
-        these are differences of counts, and the half is missing: make shares of
-        the client's counts and of the others' first
+        these are differences of counts, and the half is missing: make shares of the
+        client's counts and of the others' first
             p - q -> 2 * (counts - others)
         the differences are squared: take them without their signs
             abs(p - q).sum(1) / 2 -> ((p - q) ** 2).sum(1)
@@ -171,8 +170,8 @@ DISTANCE = Exercise(
             abs(p -> (p
         this is the largest difference of a label: add up all of them, and halve
             abs(p - q).sum(1) / 2 -> abs(p - q).max(1)
-        this is a mean: the sum of the differences is halved, whatever the
-        number of labels
+        this is a mean: the sum of the differences is halved, whatever the number of
+        labels
             abs(p - q).sum(1) / 2 -> abs(p - q).mean(1)
         this is what they have in common: the distance is 1 less that
             abs(p - q).sum(1) / 2 -> np.minimum(p, q).sum(1)
@@ -180,8 +179,8 @@ DISTANCE = Exercise(
             abs(p - q).sum(1) / 2 -> abs(p - q).sum(1).mean() / 2
         this is one number, the largest: return one for each client
             abs(p - q).sum(1) / 2 -> abs(p - q).sum(1).max() / 2
-        these are sums over clients, one for each label: add up over labels, for
-        each client
+        these are sums over clients, one for each label: add up over labels, for each
+        client
             abs(p - q).sum(1) -> abs(p - q).sum(0)
         your function changed what it was given: work on a copy
             others = -> counts -= counts.sum(0); others =
@@ -356,34 +355,34 @@ SHARE_OUT = Exercise(
             (rows[a:b]) -> (labels[row] for row in rows[a:b])
         rows are numbered from 0: the first is row 0
             (rows[a:b]) -> (row + 1 for row in rows[a:b])
-        all clients share one list: [[]] * n is one list, n times, and [[] for _
-        in shares] makes n
+        all clients share one list: [[]] * n is one list, n times, and [[] for _ in
+        shares] makes n
             [[] for _ in shares] -> [[]] * len(shares)
-        each row goes to exactly one client, so a piece begins where the one
-        before it has ended
+        each row goes to exactly one client, so a piece begins where the one before it
+        has ended
             (rows[a:b]) -> (rows[a : b + 1])
             (rows[a:b]) -> (rows[:b])
             (rows[a:b]) -> (rng.choices(rows, k=b - a))
             (rows[a:b]) -> (rng.sample(rows, b - a))
-        these are places among the rows of one label: look up which rows of the
-        whole stand there
+        these are places among the rows of one label: look up which rows of the whole
+        stand there
             rng.shuffle(rows) -> rows = rng.sample(range(len(rows)), len(rows))
-        nobody gets a row of some label: go through all labels that occur, which
-        need not be 0, 1, 2 and so on
+        nobody gets a row of some label: go through all labels that occur, which need
+        not be 0, 1, 2 and so on
             by.values() -> [by.get(k, []) for k in range(len(by))]
-        what rounding down leaves over is lost, so let the last piece of each
-        label end with its last row
+        what rounding down leaves over is lost, so let the last piece of each label end
+        with its last row
             round(cut) -> int(cut)
             n * end for end in accumulate(shares) -> int(n * share) for share in shares
             & round(cut) for cut in cuts -> end for end in accumulate(cuts)
         the last pieces are missing: what follows the last cut is a piece
             for cut in cuts -> for cut in cuts[:-1]
-        all that rounding down leaves over goes to the last client: round where
-        to cut, not how many rows each client gets
+        all that rounding down leaves over goes to the last client: round where to cut,
+        not how many rows each client gets
             cuts = [ -> sizes = [int(n * s) for s in shares[:-1]]; cuts = [
             & [round(cut) for cut in cuts] -> [*accumulate(sizes), n]
-        each client's number of rows is rounded by itself, and the last clients
-        go short: round where to cut, not how many rows each gets
+        each client's number of rows is rounded by itself, and the last clients go
+        short: round where to cut, not how many rows each gets
             cuts = [ -> sizes = [round(n * s) for s in shares[:-1]]; cuts = [
             & [round(cut) for cut in cuts] -> [*accumulate(sizes), n]
             cuts = [ -> sizes = [int(np.ceil(n * s)) for s in shares[:-1]]; cuts = [
@@ -392,27 +391,27 @@ SHARE_OUT = Exercise(
             accumulate(shares) -> accumulate([1 / len(shares)] * len(shares))
         the shares are in reverse: the first is client 0's
             accumulate(shares) -> accumulate(shares[::-1])
-        each client gets the next rows, whatever their label: cut the rows of
-        each label by themselves
+        each client gets the next rows, whatever their label: cut the rows of each label
+        by themselves
             by.values() -> [range(len(labels))]
             & rng.shuffle(rows) -> pass
-        the clients' numbers of rows are right, but not their shares of each
-        label: cut the rows of each label by themselves
+        the clients' numbers of rows are right, but not their shares of each label: cut
+        the rows of each label by themselves
             by.values() -> [list(range(len(labels)))]
-        another seed gives a client another number of rows: draw which rows it
-        gets, not how many
+        another seed gives a client another number of rows: draw which rows it gets, not
+        how many
             client_by_client
         each label goes to one client as a whole: cut its rows by the shares
             for rows in groups -> for i, rows in enumerate(groups)
             & accumulate(shares) -> [k >= i % len(shares) for k in range(len(shares))]
-        each client gets the next rows of a label, whatever the seed: shuffle
-        them before you cut
+        each client gets the next rows of a label, whatever the seed: shuffle them
+        before you cut
             rng.shuffle(rows) -> pass
-        all seeds give the same rows of a label: make the generator that
-        shuffles from the seed
+        all seeds give the same rows of a label: make the generator that shuffles from
+        the seed
             random.Random(seed) -> random.Random(42)
-        the same seed gives other lists when it is called again: make a new
-        generator from the seed, inside the function
+        the same seed gives other lists when it is called again: make a new generator
+        from the seed, inside the function
             random.Random(seed) -> random.Random()
         your function changed what it was given: work on a copy
             random.Random(seed) -> random.Random(seed); rng.shuffle(labels)

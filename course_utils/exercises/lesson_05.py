@@ -111,26 +111,26 @@ NODES = Exercise(
             max(int(part), minimum) -> int(part)
             max(int(part), minimum) -> int(part) and max(int(part), minimum)
             max(int(part), minimum) -> max(int(part), 1)
-        the larger of the two numbers counts, fraction of the nodes or minimum:
-        here it is the smaller
+        the larger of the two numbers counts, fraction of the nodes or minimum: here it
+        is the smaller
             max( -> min(
             max(int(part), minimum) -> minimum
         draw the larger of the two numbers, not their sum
             max(int(part), minimum) -> min(int(part) + minimum, n)
         these are all nodes: draw some of them
             max(int(part), minimum) -> n
-        a node was drawn more than once: random.sample draws without putting
-        back, random.choices does not
+        a node was drawn more than once: random.sample draws without putting back,
+        random.choices does not
             random.sample(range(n), count) -> random.choices(range(n), k=count)
-        every call draws the same nodes: let chance decide, and do not seed it
-        in the function
+        every call draws the same nodes: let chance decide, and do not seed it in the
+        function
             random.sample -> random.Random(3).sample
         these are always the first of the list: let chance decide
             random.sample(range(n), count) -> range(count)
         these are always the last of the list: let chance decide
             random.sample(range(n), count) -> range(n - count, n)
-        some nodes are never drawn together: draw each by chance, not neighbours
-        in the list
+        some nodes are never drawn together: draw each by chance, not neighbours in the
+        list
             random.sample(range(n), count) -> random.randrange(n)
             & i in chosen -> i in [(chosen + k) % n for k in range(count)]
         some nodes are never drawn: all should have the same chance
@@ -230,8 +230,7 @@ REPLIES = Exercise(
     mistakes="""
         every client counts equally: weight by num-examples
             , weights=n ->
-        an error reply has no content to read: ask reply.has_error() before you
-        open it
+        an error reply has no content to read: ask reply.has_error() before you open it
             if not r.has_error() ->
         an error reply is no metric of 0: leave it out of the mean
             np.average(v, weights=n) -> sum(v) / len(replies)
@@ -545,11 +544,11 @@ TRAIN_UNTIL = Exercise(
             lambda grid, arrays, max_rounds, patience: (arrays, 0.0, 0)
         the run begins with an evaluation: begin each round with training
             trained = -> ask(grid, "evaluate", arrays, number); trained =
-        a node is asked to train twice in a row: after each training, ask all
-        nodes to evaluate the new model
+        a node is asked to train twice in a row: after each training, ask all nodes to
+        evaluate the new model
             "evaluate", -> "train",
-        a node is asked to evaluate twice in a row: one evaluation of the new
-        model ends the round
+        a node is asked to evaluate twice in a row: one evaluation of the new model ends
+        the round
             tested = -> ask(grid, "evaluate", arrays, number); tested =
         2 of 3 nodes are asked to train: ask all of them
             "train", arrays, number -> "train", arrays, number, clients=slice(2)
@@ -565,11 +564,11 @@ TRAIN_UNTIL = Exercise(
             "train", arrays, number -> "train", arrays, number - 1
         server-round says the round before: it rises by 1 in each round
             "train", arrays, number -> "train", arrays, 1
-        this round begins with the initial model again: begin with the one that
-        the round before has made
+        this round begins with the initial model again: begin with the one that the
+        round before has made
             "train", arrays -> "train", initial
-        this round begins with the best model: begin with the one that the round
-        before has made, better or not
+        this round begins with the best model: begin with the one that the round before
+        has made, better or not
             "train", arrays -> "train", best
         this is the model from before the round: evaluate the new one
             arrays = merge( -> before = arrays; arrays = merge(
@@ -583,23 +582,22 @@ TRAIN_UNTIL = Exercise(
             sum(sizes)) -> 1)
         divide by the num-examples of the clients that did not fail
             sum(sizes)) -> sum(TRAIN_SIZES))
-        a round more than max_rounds was begun: it ends the run, whatever the
-        accuracy
+        a round more than max_rounds was begun: it ends the run, whatever the accuracy
             max_rounds + 1 -> max_rounds + 2
             max_rounds + 1 -> 99
             & >= patience -> >= 99
         the run ends a round before max_rounds, though patience is left
             max_rounds + 1 -> max_rounds
-        the first round is always a new best, even with an accuracy of 0: begin
-        below any accuracy
+        the first round is always a new best, even with an accuracy of 0: begin below
+        any accuracy
             = initial, -math.inf -> = initial, 0.0
-        the run ends a round too late: stop with the last of patience rounds
-        without a new best
+        the run ends a round too late: stop with the last of patience rounds without a
+        new best
             >= patience -> > patience
         the run ends too early: patience rounds in a row may bring no new best
             >= patience -> >= patience - 1
-        the rounds without a new best are not in a row: a new best sets their
-        count back to 0
+        the rounds without a new best are not in a row: a new best sets their count back
+        to 0
             arrays, accuracy, 0 -> arrays, accuracy, stale - 1
         an accuracy that only equals the best is no new best
             accuracy > best_accuracy -> accuracy >= best_accuracy
@@ -607,8 +605,7 @@ TRAIN_UNTIL = Exercise(
         compare with the best accuracy so far, not with that of the round before
             accuracy = np.average -> last = accuracy; accuracy = np.average
             & stale += 1 -> stale = 0 if accuracy > last else stale + 1
-        the run goes on to max_rounds: stop after patience rounds with no new
-        best
+        the run goes on to max_rounds: stop after patience rounds with no new best
             >= patience -> >= 99
         the first of the three should be an ArrayRecord: the best arrays
             return best, best_accuracy -> return best_accuracy, best
@@ -617,15 +614,14 @@ TRAIN_UNTIL = Exercise(
             return best, -> return arrays,
         this is the accuracy of the last round: return that of the best
             return best, best_accuracy -> return best, accuracy
-        arrays and accuracy are those of the last round: return those of the
-        best
+        arrays and accuracy are those of the last round: return those of the best
             return best, best_accuracy -> return arrays, accuracy
         these are the initial arrays: keep those of the best round
             return best, -> return initial,
         every client counts equally in the accuracy: weight by num-examples
             , weights=sizes_of(tested) ->
-        weight an accuracy by the num-examples of the evaluate replies: these
-        are those of the train replies
+        weight an accuracy by the num-examples of the evaluate replies: these are those
+        of the train replies
             sizes_of(tested) -> sizes
         this is the number of the best round: say how many were run
             best_accuracy, number -> best_accuracy, number - stale
