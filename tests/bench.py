@@ -38,6 +38,7 @@ from nbclient import NotebookClient
 
 from course_utils import model
 from course_utils.deployment import Deployment
+from course_utils.exercises import all_exercises
 from course_utils.isolation import AppImage
 from course_utils.partitions import load_partition
 from course_utils.runtime import FLOWER_LOGGER, run_in_process
@@ -330,6 +331,21 @@ def bench_lesson(path: Path) -> None:
     )
 
 
+# ---------------------------------------------------------------------- the exercises
+
+
+def bench_sizes() -> None:
+    """Count the lines of what judges exercises, and of what proves that it does."""
+    files = [*(ROOT / "course_utils" / "exercises").glob("*.py")]
+    files += (ROOT / "tests" / "answers").glob("*.*")
+    lines = {p: len(p.read_text(encoding="utf-8").splitlines()) for p in files}
+    total, exercises = sum(lines.values()), len(all_exercises())
+    engine = sum(n for p, n in lines.items() if p.name == "engine.py")
+    report("engine of the exercises", f"{engine} lines", "≤ 500", "engine.py")
+    said = f"{total} lines, {total / exercises:.0f} each"
+    report(f"{exercises} exercises", said, "≤ 4500", "judges, mistakes and answers")
+
+
 # -------------------------------------------------------------------------- the tests
 
 
@@ -359,6 +375,7 @@ def main() -> None:
         "runtimes": bench_three_runtimes,
         "many": bench_many_clients,
         "copies": bench_copies,
+        "sizes": bench_sizes,
     }
     parser.add_argument("rows", nargs="*", help=f"{', '.join(benches)}, lessons, tests")
     chosen = parser.parse_args().rows or [*benches, "lessons"]
