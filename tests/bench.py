@@ -351,7 +351,7 @@ def bench_sizes() -> None:
 
 def bench_tests() -> None:
     """Run all tests as `make test` does, keep their durations, and sum them up."""
-    command = [sys.executable, "-m", "pytest", "-n", "2", "--nbval", "--keep-durations"]
+    command = [sys.executable, "-m", "pytest", "-n", "3", "--nbval", "--keep-durations"]
     start = time.perf_counter()
     done = subprocess.run(
         [*command, "tests", "notebooks"], cwd=ROOT, capture_output=True, text=True

@@ -240,7 +240,7 @@ def execute(notebook: NotebookNode) -> None:
     os.environ["TQDM_DISABLE"] = os.environ["HF_DATASETS_DISABLE_PROGRESS_BARS"] = "1"
     NotebookClient(
         notebook,
-        timeout=300,
+        timeout=1500,
         record_timing=False,
         resources={"metadata": {"path": str(NOTEBOOKS)}},
     ).execute()
