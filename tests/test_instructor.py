@@ -422,12 +422,13 @@ def said_by_judges(number: str) -> str:
     folder = ROOT / "course_utils" / "exercises"
     names = (f"lesson_{number}.py", "__init__.py", "messages.py")
     trees = [ast.parse((folder / name).read_text(encoding="utf-8")) for name in names]
-    return "\n".join(
+    constants = (
         node.value
         for tree in trees
         for node in ast.walk(tree)
         if isinstance(node, ast.Constant) and isinstance(node.value, str)
     )
+    return words("\n".join(constants))
 
 
 def shown_by_lesson(number: str) -> str:

@@ -41,8 +41,8 @@ from course_utils.plots import draw_loop, plot_curves
 draw_loop()
 
 # %% [markdown] tags=["slide-more"]
-# - Parameters cross the network, and so does one number: how many examples the client
-#   trained on. Images and labels never do.
+# - Parameters cross the network, and with them a few numbers: how many examples the
+#   client trained on, and on Flower its mean loss. Images and labels never do.
 # - Parameters are not harmless: they can say something about the data that they were
 #   trained on. The last question of this lesson comes back to that.
 
@@ -313,9 +313,11 @@ print("steps of a pass over all data: ", len(all_trainloader))
 
 # %% [markdown]
 # One pass over all data is 250 steps, each from where the last one ended. In a round, ten
-# clients take 25 steps each, all from the same start. Their average gets about as far as
-# one client gets, not ten times as far. [Lesson 05](05_server_app.ipynb) runs more rounds,
-# and draws the same line beside them.
+# clients take 25 steps each, all from the same start. Their average moves about as far as
+# one client does, not ten times as far. So it is behind everyone's data. But it moves in a
+# better direction: what a client learns by accident of its own 400 images largely cancels
+# in the average. So it is ahead of one client alone. [Lesson 05](05_server_app.ipynb) runs
+# more rounds, and draws the same line beside them.
 
 # %% [markdown] tags=["slide"]
 # ## Why so many rounds?
@@ -344,7 +346,7 @@ def federate(clients: list, rounds: int, epochs: int) -> float:
 
 # %% [markdown] tags=["slide"]
 # Try it on two groups of clients. Those above are much alike. In the other group, most
-# clients hold mainly two or three digits. (Lesson 02 explains how their data were shared
+# clients hold mainly one to three digits. (Lesson 02 explains how their data were shared
 # out, by *Dirichlet(0.1)*.)
 #
 # **Predict:** for which clients is one average worse than five: for those alike, for
@@ -364,7 +366,8 @@ for name, group in {"much alike": clients, "unlike": unlike}.items():
 assert abs(lost["much alike"]) < 0.05 and lost["unlike"] > 0.1
 
 # %% [markdown] tags=["slide-more"]
-# - Much alike: one average at the end is as good as five.
+# - Much alike: one average at the end is no worse than five. (A point or two is chance:
+#   another order of the batches changes as much.)
 # - Unlike: one average is much worse. Each client learns its own digits and nothing of the
 #   others. The longer they train alone, the further their models drift apart, and the
 #   average of models that are far apart is a poor model.
@@ -423,7 +426,8 @@ def send_gradients(start: Net, steps: int) -> dict[str, torch.Tensor]:
 
 # %% [markdown] tags=["slide"]
 # **Predict:** compare both after one step, after two and after three. In which of these
-# cases do they give the same model: all, some or none?
+# cases do they give the same model: all, some or none? (*moved* is how far the parameter
+# that moved most is from the start, *apart* is the largest difference between the two.)
 
 
 # %% tags=["slide-then", "nbval-ignore-output"]
@@ -585,7 +589,7 @@ assert len(run.messages) == EPOCHS * NUM_CLIENTS * 2
 
 # %% [markdown] tags=["slide-more"]
 # - The result is the same, but for chance: both began with the same model, and only the
-#   order of the clients' batches differs.
+#   order of the clients' batches differs. (The first rounds are further apart.)
 # - In each round, ten messages go out and ten come back. Each carries a model.
 # - Nothing of this was made for one notebook. In [lesson 06](06_flower_app.ipynb) and
 #   [lesson 07](07_deployment.ipynb), such apps run unchanged as processes of their own,
@@ -594,8 +598,8 @@ assert len(run.messages) == EPOCHS * NUM_CLIENTS * 2
 # %% [markdown] tags=["slide"]
 # ## Takeaways
 #
-# - **What leaves a client** is its parameters and how many examples they rest on. Its
-#   data do not.
+# - **What leaves a client** is its parameters and a few numbers, such as how many examples
+#   they rest on. Its data do not.
 # - **FedAvg** is a loop: send, train locally, send back, average by number of examples.
 #   On Flower it is two apps and the messages between them.
 # - **Compared** with one client alone it is better. Everyone's data in one place get
@@ -611,8 +615,8 @@ assert len(run.messages) == EPOCHS * NUM_CLIENTS * 2
 # <details><summary>1. A client has 400 images. How many numbers does it send in a round?
 # </summary>
 #
-# One for each parameter of the model, and one more: 400, its number of examples. Neither
-# grows with the data.
+# One for each parameter of the model, and one more, 400: its number of examples. (On
+# Flower also its mean loss.) None of this grows with the data.
 # </details>
 #
 # <details><summary>2. One client holds twice as many examples as each of nine others.

@@ -374,7 +374,7 @@ print("distance, shuffled first:", distance.round(2))
 assert distance.max() < label_distance(sorted_counts).min() / 2
 
 # %% [markdown]
-# Flower's `FederatedDataset` needs a network. It downloads a dataset, shuffles every split
+# Flower's `FederatedDataset` needs the internet. It downloads a dataset, shuffles every split
 # (unless told not to) and assigns it to your partitioner:
 #
 # ```python
@@ -554,8 +554,8 @@ assert distance[0] > distance[-1]
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# Do not round how many rows each client gets: what is rounded away adds up. Round *where
-# to cut*: the shares added up, times the number of rows.
+# Do not make whole numbers of how many rows each client gets: what is cut off adds up.
+# Make whole numbers of *where to cut*: the shares added up, times the number of rows.
 # </details>
 # <details><summary>Hint 3</summary>
 #
@@ -679,14 +679,13 @@ assert own_test["label"][:] == own_train["label"][:]
 # %% [markdown] tags=["slide-more"]
 # It gets as many as it trains on, because they *are* those that it trains on: the second
 # call ignored `test_split`. There is no error, and the accuracies will be splendid. So
-# make one partitioner for each split. `partition` and `FederatedDataset` both refuse to
-# use one for two.
+# never use one partitioner for two splits. `partition` and `FederatedDataset` refuse to.
 
 # %% [markdown]
 # ## Train and test for each client
 #
-# A second partitioner may cut the test split quite unlike the train split. But a client
-# that holds 2s and 3s should test on 2s and 3s.
+# Two partitioners are no way out: the second may cut the test split quite unlike the train
+# split. But a client that holds 2s and 3s should test on 2s and 3s.
 #
 # So `load_partition`, which you know from lesson 00, cuts only the train split with a
 # partitioner. The test split follows: a client with a third of the 7s to train on gets a
@@ -793,9 +792,9 @@ assert late["at random"] > late["Dirichlet(0.1)"] + 0.01
 assert late["Dirichlet(0.1)"] > late["two labels each"] + 0.05
 
 # %% [markdown] tags=["slide-more"]
-# - Nothing but the partitioning differs: the examples, the initial model and the number
-#   of clients are the same.
-# - Skew costs rounds, and rounds cost bytes. More skew costs more.
+# - Only the partitioning differs: the examples, the initial model and the number of
+#   clients are the same. (It is one seed: other seeds give other curves.)
+# - Skew costs rounds, and rounds cost bytes. Look where each curve reaches 0.8, if it does.
 # - The label distances of the last two are close, but their curves are far apart. So put
 #   a number on the skew, and then run the federation, too.
 
@@ -810,7 +809,7 @@ assert late["Dirichlet(0.1)"] > late["two labels each"] + 0.05
 #   are not IID: shuffle first.
 # - **Label distance** is the share of a client's examples that would have to change
 #   their label to match the whole; the **effective number of labels** is exp(entropy).
-# - **Train and test** belong together: one partitioner for each split, and test
+# - **Train and test** belong together: never one partitioner for two splits, and test
 #   examples shared out as the train examples are.
 # - **Skew costs** rounds: the same federation learns more slowly on clients that are less
 #   alike.

@@ -296,8 +296,8 @@ print("through the ClientApp: the same reply")
 
 # %% [markdown]
 # The third way is through a grid. It makes the Context, copies the message, and calls
-# the ClientApp as if on another machine. (This grid has no `seed`. A grid with one gives
-# each client random numbers of its own. Here we want those of `manual_seed`.)
+# the ClientApp as if on another machine. (It gets no `seed` here: a grid with a seed
+# gives each client random numbers of its own, and this reply would be another one.)
 
 # %%
 grid = InProcessGrid(client_app, NUM_CLIENTS)
@@ -345,8 +345,11 @@ print("what travels is on:", {tensor.device.type for tensor in tensors})
 # copies it to wherever the model is. So the client moves two things: the model once, and
 # each batch.
 #
+# Without a GPU this output is no proof, since everything is on the CPU anyway. Flower
+# calls `.detach().cpu()` on each tensor that it puts into an ArrayRecord.
+#
 # The Simulation Runtime gives its clients no GPU unless you ask for a share of one
-# (`client-resources-num-gpus` in the federation config, 0.0 by default).
+# (`client-resources-num-gpus`, a setting of the simulation, 0.0 by default).
 
 # %% [markdown] tags=["slide"]
 # ## Evaluation
@@ -706,8 +709,9 @@ print(outcome(ask, returns_a_dictionary))
 
 # %% [markdown]
 # The course is kind here. Flower's own runtimes have no reply to deliver then, so they
-# deliver none (as Flower's source has it), and the server waits. `FedAvg` gives up
-# after an hour. Its `timeout`, in seconds:
+# deliver none (as Flower's source has it), and the server waits. After an hour, `FedAvg`
+# goes on with the replies that it has, and does not count this one as a failure. Its
+# `timeout`, in seconds:
 
 # %%
 from inspect import signature
@@ -790,8 +794,8 @@ print("loaded as", norm.num_batches_tracked.item())
 #
 # Here it is one batch. In a table of positions it would be nonsense. So send what is
 # *learned*: the parameters, and what batch normalization measures. Leave whole numbers on
-# the client (`if value.is_floating_point()`), and let the server load with
-# `strict=False`.
+# the client (`if value.is_floating_point()`). Whoever loads the average, server or
+# client, then loads with `strict=False`.
 
 # %% [markdown]
 # **Another shape than the other clients.** A client whose data lack a class may send a
@@ -806,8 +810,10 @@ states = [r.to_torch_state_dict() for r in (three_rows, one_row)]
 print(outcome(weighted_average, states, [1, 1]))
 
 # %% [markdown]
-# *Nobody notices.* NumPy stretches the one row over all three. Our `weighted_average`
-# refuses it. With Flower, let each client compare the shapes that it sends with those
+# *Nobody notices, in this order.* NumPy stretches the one row over all three. If the
+# smaller array comes first, or if neither fits the other, NumPy raises an error on the
+# server, and the run ends. Which reply comes first is chance. Our `weighted_average`
+# refuses both. With Flower, let each client compare the shapes that it sends with those
 # that it got.
 #
 # ### How the server sees an error

@@ -288,7 +288,7 @@ assert used[2]["message's lr"] == run_config["lr"] / 4
 # Another design: the server may send an `"lr"` with a message, and if it does not, the
 # client falls back to the run's. Complete `lr_to_use`: return the `"lr"` of the message's
 # config. If it has none, or if the message has no `"config"` at all, return the run
-# config's. Leave both as they are. A node's `lr`, if it has one, is not asked for.
+# config's. Leave both as they are. Ignore an `lr` in the node config.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -857,9 +857,10 @@ if dataset_name() == DEFAULT_DATASET:
 #
 # - A local head helps nearly every client. The global head has to be right about all ten
 #   labels. The local one has to be right about the labels of its client only.
-# - But most clients that train **alone** also do better than with the global head. They
-#   come close to the local head, within five points. So most of the gain is this: a client need
-#   not care about labels that it never sees. The shared body adds little.
+# - But most clients that train **alone** also do better than with the global head. On
+#   average they come close to the local head, within five points. (Single clients differ
+#   more.) So most of the gain is this: a client need not care about labels that it never
+#   sees. The shared body adds little.
 # - Mind client 7: it has 11 test images, so one answer is 9 points.
 
 # %% [markdown]

@@ -70,6 +70,8 @@ print(len(node_ids), "nodes, the first is", node_ids[0])
 print("sampled clients:", [node_ids.index(node_id) for node_id in sampled])
 
 # %% [markdown] tags=["slide"]
+# (In this grid the i-th node is client i. On Flower's runtimes the order says nothing.)
+#
 # **2. Send.** Each node that was drawn gets a message. All messages carry the same
 # content: the global model, and the settings for its training.
 
@@ -615,7 +617,7 @@ print("the clients' average and the server's accuracy are the same")
 # %% [markdown]
 # Because here the clients' test data together *are* the server's. Half of the clients
 # would have measured on half of the images. So if all clients evaluate, a server without
-# data needs no `evaluate_fn`.
+# data still learns the accuracy on all their test data, though not before round 1.
 #
 # **Keep what you want to keep.** `main` put the final model into the state:
 
@@ -745,14 +747,16 @@ print("the same model and the same metrics, to the last bit")
 # All. The seed fixes the initial model, the draws of nodes, and each client's batches.
 # So the IID run and the Dirichlet run began with one model, and asked the same clients.
 #
-# On Flower's runtimes node ids are new in each run, and replies arrive in any order. You
-# can seed what `main` and a client draw, but do not expect equal bits.
+# On Flower's runtimes replies arrive in any order, and in the Simulation Runtime node ids
+# are new in each run. (A SuperNode keeps its id while it is connected.) You can seed what
+# `main` and a client draw, but do not expect equal bits.
 #
 # ## Client by client
 #
 # `Result` holds averages. What does the model do for *each* client? The clients have
 # the test data, so the server has to ask them. It does so by hand, as at the beginning,
-# with one `evaluate` message to every node.
+# with one `evaluate` message to every node. (Here a second grid serves for that. On
+# Flower's runtimes these lines stand in `main`, after `start`.)
 
 
 # %%
@@ -891,7 +895,8 @@ except RuntimeError as error:
     print(error)
 
 # %% [markdown]
-# At the end of `main`, such a check turns a silent failure into a failed run.
+# Called right after `start`, before the model is saved, such a check turns a silent
+# failure into a failed run.
 
 # %% [markdown] tags=["slide"]
 # ### Exercise 5.2: an average, and what it leaves out
@@ -900,10 +905,10 @@ except RuntimeError as error:
 # |---|---|---|
 # | 2 of 3, apply | 8 | the average of one reply looks just like that of ten |
 #
-# Complete `read_replies`: return the mean of the metric `key`, weighted by
-# `num-examples`, over the replies that are no errors, *and* how many are. A client's
-# metrics are in the record `"metrics"`, as in this lesson, and `key` is in all of them.
-# If nobody reports any, the mean is `None`.
+# Complete `read_replies`: return two things. The first is the mean of the metric `key`,
+# weighted by `num-examples`, over the replies that are no errors. The second is how many
+# replies *are* errors. A client's metrics are in the record `"metrics"`, as in this
+# lesson, and `key` is in all of them. If all replies are errors, the mean is `None`.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -991,8 +996,8 @@ except RuntimeError as error:
 #
 # Stop after `patience` rounds in a row without a new best accuracy, and after
 # `max_rounds` in any case. The first round is always a new best; later, an accuracy
-# that only equals the best is none. In a round some clients may fail: then the others
-# count. Return the arrays of the best round, its accuracy, and how many rounds were
+# that only equals the best is none. In a round some clients may fail, but never all: then
+# the others count. Return the arrays of the best round, its accuracy, and how many rounds were
 # run.
 #
 # (A `"config"` may hold more. To try your function on this lesson's clients, send
