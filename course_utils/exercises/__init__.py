@@ -140,7 +140,10 @@ def progress(lesson: str) -> None:
     found = len(names) - len(missing)
     line = f"Lesson {lesson}: {found} of {len(names)} exercises solved"
     print(f"{line}; to do: {', '.join(missing)}." if missing else f"{line}. All done.")
-    print(f"Of the whole course: {len(done.intersection(course))} of {len(course)}.")
+    if solved.file() is not None:  # else nobody knows of other days
+        print(
+            f"Of the whole course: {len(done.intersection(course))} of {len(course)}."
+        )
 
 
 def reset_progress() -> None:
