@@ -385,6 +385,9 @@ class Exercise:
         kind = "" if self.play else wrong_kind(value, expected)
         sentence = sentence or kind or self._otherwise(name)
         shown = {"given": case.shown, "expected": expected, name: value}
+        if name.startswith(("names in ", "records", "keys")):
+            shown["missing"] = sorted(set(expected) - set(value)) or None
+            shown["not asked for"] = sorted(set(value) - set(expected)) or None
         return Wrong(sentence, **shown)
 
     def _otherwise(self, name: str, missing: bool = False) -> str:
