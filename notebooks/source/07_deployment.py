@@ -923,10 +923,10 @@ assert ending(run)[0] == "finished:completed"
 # freezes SuperNode 2 with its ClientApp in the middle of training. The round has a
 # deadline. In this app it is `round-timeout`, which becomes the `timeout` of
 # `strategy.start`: 600 s in this app, an hour in Flower. In this run it is 20 seconds.
-# On a machine that needs more for a round it is twice what a round takes:
+# On a slow machine it is one and a half times what a round has taken:
 
 # %% tags=["nbval-ignore-output"]
-deadline = max(20.0, 2 * round_seconds)
+deadline = max(20.0, 1.5 * round_seconds)
 print(f"{deadline:.0f} seconds")
 
 # %% [markdown]
