@@ -95,6 +95,13 @@ class CommandFailed(RuntimeError):
     """A process ended with an error, or before it did what was waited for."""
 
 
+def fold(line: str) -> str:
+    """Return a line as several where it is longer than a page is wide."""
+    if len(line) <= PAGE:
+        return line
+    return textwrap.fill(line, PAGE, subsequent_indent="    ", break_on_hyphens=False)
+
+
 class Process:
     """A process of a deployment and its log. Made by :meth:`Deployment.start`.
 
@@ -154,23 +161,21 @@ class Process:
 
     def tail(self, lines: int = 10) -> str:
         """Return the last lines that it has printed, blank ones left out."""
-        return "\n".join([s for s in self.log().splitlines() if s.strip()][-lines:])
+        last = [line for line in self.log().splitlines() if line.strip()][-lines:]
+        return "\n".join(map(fold, last))
 
     def grep(self, *words: str) -> str:
         """Return those lines that contain one of the words, made to fit a page.
 
         Of lines that are repeated one after another, one is returned. The mark of a
-        line that informs (``INFO :``) is left out, the deployment's folder is ``…``,
-        and long lines are folded.
+        line that informs (``INFO :``) is left out, the deployment's folder and public
+        keys are ``…``, and long lines are folded.
         """
         log = self.log().replace(str(self.log_path.parent), "…")
+        log = re.sub(r"b'-----BEGIN PUBLIC KEY-----.*?'", "…", log)
         lines = [re.sub(r"^INFO\s*:\s*", "", line) for line in log.splitlines()]
         found = (line for line in lines if any(word in line for word in words))
-        folded = (
-            textwrap.fill(line, PAGE, subsequent_indent="    ", break_on_hyphens=False)
-            for line, _ in itertools.groupby(found)
-        )
-        return "\n".join(folded)
+        return "\n".join(fold(line) for line, _ in itertools.groupby(found))
 
     def wait_for(self, text: str, *, times: int = 1, timeout: float = PATIENCE) -> None:
         """Wait until it has printed a text.

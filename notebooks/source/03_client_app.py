@@ -296,8 +296,8 @@ print("through the ClientApp: the same reply")
 
 # %% [markdown]
 # The third way is through a grid. It makes the Context, copies the message, and calls
-# the ClientApp as if on another machine. (It gets no `seed` here: a grid with a seed
-# gives each client random numbers of its own, and this reply would be another one.)
+# the ClientApp as if on another machine. (It gets no `seed` here, so that the replies can
+# be compared.)
 
 # %%
 grid = InProcessGrid(client_app, NUM_CLIENTS)
@@ -345,8 +345,7 @@ print("what travels is on:", {tensor.device.type for tensor in tensors})
 # copies it to wherever the model is. So the client moves two things: the model once, and
 # each batch.
 #
-# Without a GPU this output is no proof, since everything is on the CPU anyway. Flower
-# calls `.detach().cpu()` on each tensor that it puts into an ArrayRecord.
+# (Without a GPU this proves nothing. Flower calls `.detach().cpu()` on each tensor.)
 #
 # The Simulation Runtime gives its clients no GPU unless you ask for a share of one
 # (`client-resources-num-gpus`, a setting of the simulation, 0.0 by default).
