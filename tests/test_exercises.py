@@ -481,10 +481,12 @@ def test_a_solved_exercise_stays_solved(record, capsys, monkeypatch) -> None:
     wrong = lambda sizes: sizes  # noqa: E731
     assert "stays solved" not in verdict("0.1", wrong)
     exercises.check("0.1", EXERCISES[0].solution())
+    assert "0.1" in exercises.right_now
     new_process(monkeypatch)  # tomorrow
     assert verdict("0.1", wrong).endswith(
         "You have solved 0.1 before, so it stays solved."
     )
+    assert "0.1" not in exercises.right_now  # a graded copy goes by this
     exercises.progress("00")
     assert "1 of 3 exercises solved; to do: 0.2, 0.3" in capsys.readouterr().out
     assert solved.by_lesson({"0.1", "0.2", "11.1"}) == "lesson 00: 2, lesson 11: 1"

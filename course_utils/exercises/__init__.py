@@ -52,6 +52,10 @@ __all__ = [
 ]
 
 
+right_now: set[str] = set()
+"""Exercises whose last answer in this process was right: by these a copy is graded."""
+
+
 def check(name: str, answer: Callable) -> None:
     """Check an answer and print one sentence on it.
 
@@ -70,6 +74,7 @@ def verdict(name: str, answer: Any) -> str:
     exercises = all_exercises()
     if name not in exercises:
         return f"There is no exercise {name!r}. There are: {', '.join(exercises)}."
+    right_now.discard(name)
     said = _judged(name, exercises[name], answer)
     if "not right yet" in said and name in solved.recall():
         said += f"\n   You have solved {name} before, so it stays solved."
@@ -99,6 +104,7 @@ def _judged(name: str, exercise: Exercise, answer: Any) -> str:
             f"{type(error).__name__} ({text_of(error)}). Restart the kernel, run the "
             "lesson up to here, and check again."
         )
+    right_now.add(name)
     solved.remember(name)
     return f"{name} correct: {exercise.achieved}"
 

@@ -49,7 +49,7 @@ TEST = """\
 ### BEGIN HIDDEN TESTS
 from course_utils import exercises
 
-assert "{name}" in exercises._solved, "{name} is not solved."
+assert "{name}" in exercises.right_now, "{name} is not solved."
 ### END HIDDEN TESTS"""
 CHECK = re.compile(r'^check\("([\d.]+)", (\w+)\)$', re.MULTILINE)
 
