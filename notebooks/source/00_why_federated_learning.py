@@ -584,7 +584,7 @@ megabytes = sum(message.bytes for message in run.messages) / 1e6
 print(f"{len(run.messages)} messages, {megabytes:.1f} MB")
 
 assert on_flower[0] == federated[0]  # the same model to start with
-assert abs(on_flower[-1] - federated[-1]) < 0.03
+assert abs(on_flower[-1] - federated[-1]) < 0.15
 assert len(run.messages) == EPOCHS * NUM_CLIENTS * 2
 
 # %% [markdown] tags=["slide-more"]
