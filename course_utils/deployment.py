@@ -160,9 +160,11 @@ class Process:
         return COLOURS.sub("", text)
 
     def tail(self, lines: int = 10) -> str:
-        """Return the last lines that it has printed, blank ones left out."""
-        last = [line for line in self.log().splitlines() if line.strip()][-lines:]
-        return "\n".join(map(fold, last))
+        """Return the last lines that it has printed, folded, blank ones left out."""
+        return "\n".join(map(fold, self._last(lines)))
+
+    def _last(self, lines: int) -> list[str]:
+        return [line for line in self.log().splitlines() if line.strip()][-lines:]
 
     def grep(self, *words: str) -> str:
         """Return those lines that contain one of the words, made to fit a page.
@@ -531,7 +533,8 @@ class Deployment:
         printed = process.log()
         # With --format json a command that fails ends with 0 all the same.
         if re.search(r'"success":\s*false', printed):
-            raise CommandFailed(f"flwr {words[0]} failed:\n{process.tail(20)}")
+            said = "\n".join(process._last(20))  # as flwr has said it, not folded
+            raise CommandFailed(f"flwr {words[0]} failed:\n{said}")
         process.log_path.unlink()
         return printed
 

