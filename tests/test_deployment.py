@@ -409,30 +409,6 @@ def test_each_process_is_asked_to_end_once_and_ends_its_own_child(deployment) ->
         assert process.log().count("asked") == 1 and process.exit_code == 0
 
 
-def test_stop_lets_supernodes_say_goodbye_and_ends_all_that_they_started(
-    tmp_path,
-) -> None:
-    with Federation(tmp_path).start_all() as federation:
-        port = int(federation.address.split(":")[1])
-        mark = federation._id
-        assert len(find_marked(mark)) >= 2 * (1 + NODES)  # each with a SuperExec
-        superlink, first, *others = federation.processes.values()
-        first.stop()
-        assert first.exit_code == 0
-        assert superlink.log().count(GOODBYE) == 1
-        assert not find_marked(f"{mark}/{first.name}")
-        for supernode in others:
-            supernode.ask_to_end()
-        for supernode in others:
-            supernode.stop()
-        assert [node.exit_code for node in others] == [0, 0]
-        assert superlink.log().count(GOODBYE) == NODES
-    assert not find_marked(mark) and not is_open(port)
-
-
-GOODBYE = "[Fleet.DeactivateNode] Deactivated node_id="
-
-
 # ------------------------------------------- what no lesson shows of a real federation
 
 # Lesson 07 asserts in its cells, which nbval runs: who else is refused and what they
@@ -451,14 +427,14 @@ def test_a_supernode_without_a_key_is_refused_and_reads_why(tmp_path) -> None:
         assert "Exit Code: 305" in process.log()  # Flower's: no connection
 
 
-def test_broken_clients_alone_end_a_run_and_a_node_without_a_key_comes_back_as_another(
+def test_broken_clients_fail_a_run_a_dead_node_comes_back_as_another_all_say_goodbye(
     tmp_path,
 ) -> None:
     with Federation(tmp_path) as federation:
         federation.start_superlink()
-        for number in (0, 1):
+        for number in range(NODES):
             federation.start_supernode(number, partition_id=7)
-        run = federation.submit(num_server_rounds=1, min_available_nodes=2)
+        run = federation.submit(num_server_rounds=1)
         run.wait()
         assert "No client sent a model back: read the SuperNodes' logs." in run.log()
         assert not federation.results.exists()
@@ -469,6 +445,26 @@ def test_broken_clients_alone_end_a_run_and_a_node_without_a_key_comes_back_as_a
         supernode.kill()
         before = node_id(supernode.log())
         assert node_id(federation.start_supernode(0).log()) != before
+
+        # Stop lets a SuperNode say goodbye, and ends all that it has started.
+        nodes = [federation.processes[f"supernode-{i}"] for i in range(NODES)]
+        superlink, (first, *others) = federation.processes["superlink"], nodes
+        port, mark = int(federation.address.split(":")[1]), federation._id
+        assert len(find_marked(mark)) >= 2 * (1 + NODES)  # each with a SuperExec
+        first.stop()
+        assert first.exit_code == 0
+        assert superlink.log().count(GOODBYE) == 1
+        assert not find_marked(f"{mark}/{first.name}")
+        for supernode in others:
+            supernode.ask_to_end()
+        for supernode in others:
+            supernode.stop()
+        assert [node.exit_code for node in others] == [0, 0]
+        assert superlink.log().count(GOODBYE) == NODES
+    assert not find_marked(mark) and not is_open(port)
+
+
+GOODBYE = "[Fleet.DeactivateNode] Deactivated node_id="
 
 
 def node_id(log: str) -> str:
