@@ -8,23 +8,23 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 from datasets import ClassLabel, Features, Image
 from run_offline import NO_NETWORK, offline
+from whole_run import PROCESSES, ROOT, unit_of
 
 from course_utils.data import load_dataset
 
-NOTEBOOKS = sorted((Path(__file__).parents[1] / "notebooks").glob("[0-9]*.ipynb"))
-# From lesson 06 on, they start real processes and have the data of the Flower App.
-FIRST_ON_RUNTIMES = 6
+# Those that start real processes have the data of the Flower App.
+NOTEBOOKS = [
+    path
+    for path in sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+    if unit_of(path.relative_to(ROOT).as_posix()) != PROCESSES
+]
 # A few hundred: these are questions about code, not about minutes of training. (With
 # 400, what lesson 00 says about learning no longer holds.)
 IMAGES = {"train": 800, "test": 400}
-in_process = pytest.mark.parametrize(
-    "notebook", NOTEBOOKS[:FIRST_ON_RUNTIMES], ids=lambda p: p.stem
-)
 
 
 @pytest.fixture(scope="session")
@@ -42,7 +42,7 @@ def colour_dataset(tmp_path_factory) -> str:
     return str(folder)
 
 
-@in_process
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_each_cell_runs_twice_offline_and_on_another_dataset(
     notebook, colour_dataset
 ) -> None:
