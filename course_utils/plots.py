@@ -586,7 +586,7 @@ def _arrow(
     end: tuple[float, float],
     **style: str | float,
 ) -> None:
-    style = {"arrowstyle": "-|>", "lw": 1.5, "color": "black", **style}
+    style = {"arrowstyle": "-|>", "lw": 1.5, "ls": "-", "color": "black", **style}
     axes.annotate("", xy=end, xytext=start, arrowprops=style)
 
 
