@@ -51,6 +51,9 @@ LABEL_COLOURS = (
 WHITE_INK = ("#832DB6", "#BD1F01")
 """The label colours on which a white number is readable, and a black one is not."""
 
+YOURS = "#BBD7EE"
+"""A learner's own programs: in grey, too, darker than those of Flower."""
+
 MOST_CLIENTS = 50
 """Of more clients, label bars show a sample: thousands would take minutes to draw."""
 
@@ -64,18 +67,7 @@ def draw_loop() -> None:
     axes.set(xlim=(0, 16), ylim=(0, 8))
     axes.axis("off")
 
-    def box(x: float, y: float, width: float, height: float, colour: str) -> None:
-        axes.add_patch(
-            FancyBboxPatch(
-                (x, y), width, height, boxstyle="round,pad=0.1", fc=colour, ec="black"
-            )
-        )
-
-    def arrow(start: tuple[float, float], end: tuple[float, float], dash: str) -> None:
-        style = {"arrowstyle": "-|>", "lw": 1.5, "ls": dash, "color": "black"}
-        axes.annotate("", xy=end, xytext=start, arrowprops=style)
-
-    box(4.4, 6.2, 7.2, 1.5, "#DDEEFF")
+    _box(axes, 4.4, 6.2, 7.2, 1.5, fc="#DDEEFF")
     axes.text(
         8, 7.2, "Server: the global model", ha="center", va="center", weight="bold"
     )
@@ -83,14 +75,14 @@ def draw_loop() -> None:
         8, 6.6, "④ averages, weighted by number of examples", ha="center", va="center"
     )
     for x, name in ((0.4, "Client 0"), (6, "Client 1"), (11.6, "Client 2")):
-        box(x, 0.5, 4, 2.2, "#F4F4F4")
+        _box(axes, x, 0.5, 4, 2.2, fc="#F4F4F4")
         axes.text(x + 2, 2.3, name, ha="center", va="center", weight="bold")
         axes.text(x + 2, 1.65, "② trains on its own data", ha="center", va="center")
-        box(x + 0.9, 0.65, 2.2, 0.5, "white")
+        _box(axes, x + 0.9, 0.65, 2.2, 0.5)
         axes.text(x + 2, 0.9, "data stays", ha="center", va="center", style="italic")
         middle = 8 + (x - 6) * 0.42
-        arrow((middle - 0.25, 6.0), (x + 1.75, 2.95), "-")
-        arrow((x + 2.25, 2.95), (middle + 0.25, 6.0), "--")
+        _arrow(axes, (middle - 0.25, 6.0), (x + 1.75, 2.95))
+        _arrow(axes, (x + 2.25, 2.95), (middle + 0.25, 6.0), ls="--")
     axes.text(0.2, 5.2, "① sends parameters\n(solid arrows)", ha="left", va="center")
     axes.text(
         15.9, 5.2, "③ send parameters back\n(dashed arrows)", ha="right", va="center"
@@ -366,38 +358,25 @@ def plot_client_bars(
 
 def draw_apps() -> None:
     """Draw where a ServerApp and ClientApps run, and what carries their messages."""
-    figure, axes = plt.subplots(figsize=(8.4, 4.4))
-    axes.set(xlim=(0, 16.8), ylim=(0, 8.8))
-    axes.axis("off")
-    app = "#BBD7EE"  # in grey, too, darker than what is Flower's
-
-    def box(x: float, y: float, width: float, height: float, **style: str) -> None:
-        style = {"boxstyle": "round,pad=0.1", "fc": "white", "ec": "black", **style}
-        axes.add_patch(FancyBboxPatch((x, y), width, height, **style))
-
-    def program(x: float, y: float, width: float, name: str, does: str) -> None:
-        box(x, y, width, 1.2, fc=app if name.endswith("App") else "white")
-        middle = x + width / 2
-        axes.text(middle, y + 0.9, name, ha="center", va="center", weight="bold")
-        axes.text(middle, y + 0.3, does, ha="center", va="center", fontsize=9)
+    figure, axes = _diagram(16.8, 8.8)
 
     def machine(x: float, y: float, width: float, height: float, name: str) -> None:
-        box(x, y, width, height, ls="--")
+        _box(axes, x, y, width, height, ls="--")
         axes.text(x, y + height - 0.2, name, va="center", style="italic", fontsize=9)
 
     def arrow(start: tuple[float, float], end: tuple[float, float], tip: str) -> None:
-        style = {"arrowstyle": tip, "lw": 1.5, "color": "black", "shrinkA": 0}
-        axes.annotate("", xy=end, xytext=start, arrowprops={**style, "shrinkB": 0})
+        _arrow(axes, start, end, arrowstyle=tip, shrinkA=0, shrinkB=0)
 
     machine(0.3, 6.4, 10.7, 2.1, "server")
-    program(0.5, 6.6, 4.2, "ServerApp", "leads one run")
-    program(6.0, 6.6, 4.8, "SuperLink", "passes messages on")
+    _program(axes, (0.5, 6.6, 4.2, 1.2), "ServerApp", "leads one run", YOURS)
+    _program(axes, (6.0, 6.6, 4.8, 1.2), "SuperLink", "passes messages on")
     arrow((4.85, 7.2), (5.85, 7.2), "<|-|>")
     for client, x in enumerate((0.3, 6.0, 11.7)):
         machine(x, 0.3, 4.8, 4.2, f"client {client}")
-        program(x + 0.2, 2.7, 4.4, "SuperNode", "fetches messages, replies")
-        program(x + 0.2, 0.5, 2.6, "ClientApp", "one message")
-        box(x + 3.5, 0.6, 1.1, 1.0, ls=":")
+        place = x + 0.2, 2.7, 4.4, 1.2
+        _program(axes, place, "SuperNode", "fetches messages, replies")
+        _program(axes, (x + 0.2, 0.5, 2.6, 1.2), "ClientApp", "one message", YOURS)
+        _box(axes, x + 3.5, 0.6, 1.1, 1.0, ls=":")
         axes.text(x + 4.05, 1.1, "data", ha="center", va="center", style="italic")
         arrow((x + 1.5, 1.85), (x + 1.5, 2.55), "<|-|>")
         arrow((x + 3.35, 1.1), (x + 2.95, 1.1), "-|>")
@@ -406,12 +385,12 @@ def draw_apps() -> None:
     axes.text(0.1, 5.8, "network", va="center", fontsize=9)
     axes.text(8.6, 5.1, "calls for messages", va="center", fontsize=9)
     legend = (
-        ("your code", app, "-"),
+        ("your code", YOURS, "-"),
         ("Flower's program", "white", "-"),
         ("one machine", "white", "--"),
     )
     for row, (meaning, colour, dash) in enumerate(legend):
-        box(12.4, 7.95 - 0.8 * row, 0.7, 0.3, fc=colour, ls=dash)
+        _box(axes, 12.4, 7.95 - 0.8 * row, 0.7, 0.3, fc=colour, ls=dash)
         axes.text(13.4, 8.1 - 0.8 * row, meaning, va="center", fontsize=9)
     _show(
         figure,
@@ -427,24 +406,17 @@ def draw_apps() -> None:
 
 def draw_simulation() -> None:
     """Draw the processes of one simulated run, and who starts whom."""
-    figure, axes = plt.subplots(figsize=(8.4, 2.9))
-    axes.set(xlim=(0, 16.8), ylim=(0, 5.8))
-    axes.axis("off")
-    app = "#BBD7EE"
-    boxes = {
-        "flwr run": (0.2, 3.6, 2.4, "packs the app", "white"),
-        "SuperLink": (4.4, 3.6, 3.0, "keeps runs, logs", "white"),
-        "SuperExec": (4.4, 0.6, 3.0, "asks for work", "white"),
-        "flwr-simulation": (9.2, 0.6, 3.5, "your ServerApp", app),
-        "Ray worker": (14.0, 0.6, 2.6, "your ClientApp", app),
-        "Ray worker ": (14.0, 3.6, 2.6, "your ClientApp", app),
+    figure, axes = _diagram(16.8, 5.8)
+    programs = {
+        "flwr run": ((0.2, 3.6, 2.4, 1.4), "packs the app"),
+        "SuperLink": ((4.4, 3.6, 3.0, 1.4), "keeps runs, logs"),
+        "SuperExec": ((4.4, 0.6, 3.0, 1.4), "asks for work"),
+        "flwr-simulation": ((9.2, 0.6, 3.5, 1.4), "your ServerApp", YOURS),
+        "Ray worker": ((14.0, 0.6, 2.6, 1.4), "your ClientApp", YOURS),
+        "Ray worker ": ((14.0, 3.6, 2.6, 1.4), "your ClientApp", YOURS),
     }
-    for name, (x, y, width, does, colour) in boxes.items():
-        style = {"boxstyle": "round,pad=0.1", "fc": colour, "ec": "black"}
-        axes.add_patch(FancyBboxPatch((x, y), width, 1.4, **style))
-        middle = x + width / 2
-        axes.text(middle, y + 1.0, name, ha="center", va="center", weight="bold")
-        axes.text(middle, y + 0.4, does, ha="center", va="center", fontsize=9)
+    for name, (place, *rest) in programs.items():
+        _program(axes, place, name, *rest)
     arrows = (
         ((2.75, 4.3), (4.25, 4.3), "-", "sends\nthe app", (3.5, 5.2)),
         ((5.3, 3.45), (5.3, 2.15), "-", "starts", (4.7, 2.8)),
@@ -454,8 +426,7 @@ def draw_simulation() -> None:
         ((12.2, 2.15), (13.85, 4.0), "-", "starts", (12.6, 3.4)),
     )
     for start, end, dash, what, place in arrows:
-        style = {"arrowstyle": "-|>", "lw": 1.5, "ls": dash, "color": "black"}
-        axes.annotate("", xy=end, xytext=start, arrowprops=style)
+        _arrow(axes, start, end, ls=dash)
         axes.text(*place, what, ha="center", va="center", fontsize=9)
     _show(
         figure,
@@ -577,6 +548,46 @@ def plot_label_panels(
         f"{clients} clients; {'; '.join(lines)}.",
         f"mean label distance{''.join(means)}",
     )
+
+
+def _diagram(width: float, height: float) -> tuple[plt.Figure, plt.Axes]:
+    """Return an empty figure whose unit is half an inch."""
+    figure, axes = plt.subplots(figsize=(width / 2, height / 2))
+    axes.set(xlim=(0, width), ylim=(0, height))
+    axes.axis("off")
+    return figure, axes
+
+
+def _box(
+    axes: plt.Axes, x: float, y: float, width: float, height: float, **style: str
+) -> None:
+    style = {"boxstyle": "round,pad=0.1", "fc": "white", "ec": "black", **style}
+    axes.add_patch(FancyBboxPatch((x, y), width, height, **style))
+
+
+def _program(
+    axes: plt.Axes,
+    place: tuple[float, float, float, float],
+    name: str,
+    does: str,
+    colour: str = "white",
+) -> None:
+    """Draw a box with a program's name and what it does."""
+    _box(axes, *place, fc=colour)
+    x, y, width, height = place
+    middle, words = x + width / 2, {"ha": "center", "va": "center"}
+    axes.text(middle, y + height / 2 + 0.3, name, weight="bold", **words)
+    axes.text(middle, y + height / 2 - 0.3, does, fontsize=9, **words)
+
+
+def _arrow(
+    axes: plt.Axes,
+    start: tuple[float, float],
+    end: tuple[float, float],
+    **style: str | float,
+) -> None:
+    style = {"arrowstyle": "-|>", "lw": 1.5, "ls": "-", "color": "black", **style}
+    axes.annotate("", xy=end, xytext=start, arrowprops=style)
 
 
 def _number(value: float, digits: int = 2) -> str:

@@ -15,6 +15,7 @@ import sys
 import tempfile
 import time
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -339,11 +340,20 @@ def bench_sizes() -> None:
     files = [*(ROOT / "course_utils" / "exercises").glob("*.py")]
     files += (ROOT / "tests" / "answers").glob("*.*")
     lines = {p: len(p.read_text(encoding="utf-8").splitlines()) for p in files}
-    total, exercises = sum(lines.values()), len(all_exercises())
-    engine = sum(n for p, n in lines.items() if p.name == "engine.py")
-    report("engine of the exercises", f"{engine} lines", "≤ 500", "engine.py")
-    said = f"{total} lines, {total / exercises:.0f} each"
-    report(f"{exercises} exercises", said, "≤ 4500", "judges, mistakes and answers")
+    total, names = sum(lines.values()), list(all_exercises())
+    shared = {p.name: n for p, n in lines.items() if not p.stem[-2:].isdecimal()}
+    report(
+        "engine of the exercises", f"{shared['engine.py']} lines", "≤ 500", "engine.py"
+    )
+    report("all that lessons share", f"{sum(shared.values())} lines", "–", "*.py")
+    said = f"{total} lines, {total / len(names):.0f} each"
+    report(f"{len(names)} exercises", said, "≤ 4500", "judges, mistakes and answers")
+    by_lesson = Counter(int(name.split(".")[0]) for name in names)
+    for lesson, count in by_lesson.items():
+        own = sum(n for p, n in lines.items() if p.stem[-2:] == f"{lesson:02}")
+        held_to = f"≤ {350 * count / 3:.0f}" if lesson > 7 else "–"
+        what = f"{count} exercises of lesson {lesson:02}"
+        report(what, f"{own} lines", held_to, "judges, mistakes and answers")
 
 
 # -------------------------------------------------------------------------- the tests

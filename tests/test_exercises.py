@@ -23,6 +23,7 @@ from hypothesis import strategies as st
 
 from course_utils import exercises, isolation, solved
 from course_utils.exercises import all_exercises, engine, verdict
+from course_utils.exercises.values import close
 
 EXERCISES = find_exercises()
 every_exercise = pytest.mark.parametrize("exercise", EXERCISES, ids=lambda e: e.name)
@@ -64,7 +65,7 @@ def printed(folder: str) -> dict[str, str]:
 
 def test_lessons_and_judges_have_the_same_exercises() -> None:
     names = [exercise.name for exercise in EXERCISES]
-    assert sorted(names) == list(all_exercises())
+    assert names == list(all_exercises())
     for source in sorted(build.SOURCES.glob("[0-9]*.py")):
         lesson = int(source.stem[:2])
         own = [name for name in names if name.startswith(f"{lesson}.")]
@@ -134,7 +135,7 @@ def test_every_mistake_is_told_its_own_sentence(exercise) -> None:
         expected = f"{exercise.name} not right yet: {sentence}"
         assert said.removesuffix(".") == expected.removesuffix("."), program
         for case in all_exercises()[exercise.name].all_cases(random.Random(0)):
-            for _, seen in all_exercises()[exercise.name].observe(program, case, 0):
+            for _, seen in all_exercises()[exercise.name].observe(program, case):
                 # An edit may use a name that the module lacks.
                 assert not isinstance(getattr(seen, "raised", None), NameError), seen
     judged_by_hand = exercise.name in getattr(answers_to(exercise), "WRONG", {})
@@ -147,14 +148,14 @@ def test_what_was_worked_out_by_hand_is_what_the_oracle_gives(exercise) -> None:
     for case in judged.cases:
         if judged.oracle is None or case.gives is engine.NOTHING:
             continue
-        seen = judged.observe(judged.oracle, case, seed=0)
+        seen = judged.observe(judged.oracle, case)
         if judged.play and isinstance(case.gives, dict):
             seen, by_hand = dict(seen), case.gives
             assert by_hand.keys() <= seen.keys()
             for name, value in by_hand.items():
-                assert exercises.close(seen[name], value), name
+                assert close(seen[name], value), name
         else:
-            assert judged.difference(judged.right(case, 0), seen) is None, case.args
+            assert judged.difference(judged.right(case), seen) is None, case.args
 
 
 @every_exercise
@@ -528,13 +529,13 @@ def test_where_nothing_can_be_kept_this_process_remembers(
     ],
 )
 def test_close_compares_values_not_containers(a, b, same) -> None:
-    assert exercises.close(a, b) is same
+    assert close(a, b) is same
 
 
 def test_an_answer_gets_copies_and_may_not_change_them() -> None:
     original = [1, 2]
-    attempt = exercises.Attempt(lambda values: values.append(3))
-    with pytest.raises(exercises.Wrong, match="changed what it was given"):
+    attempt = engine.Attempt(lambda values: values.append(3))
+    with pytest.raises(engine.Wrong, match="changed what it was given"):
         attempt(original)
     assert original == [1, 2]
     attempt(original, may_change=True)

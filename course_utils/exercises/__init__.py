@@ -18,54 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from course_utils import solved
-from course_utils.exercises import engine
-from course_utils.exercises.bounds import (
-    TookTooLong,
-    as_in_a_fresh_process,
-    prints_cut,
-    time_limit,
-)
-from course_utils.exercises.engine import (
-    EXERCISES,
-    Attempt,
-    Case,
-    Exercise,
-    NotAttempted,
-    Wrong,
-    require_kind,
-)
-from course_utils.exercises.values import close, show, text_of
-
-__all__ = [
-    "Attempt",
-    "Case",
-    "Exercise",
-    "Wrong",
-    "all_exercises",
-    "check",
-    "close",
-    "progress",
-    "require_kind",
-    "reset_progress",
-    "show",
-    "verdict",
-]
-
+from course_utils.exercises.bounds import fresh_process, prints_cut
+from course_utils.exercises.engine import EXERCISES, Exercise, NotAttempted, Wrong
+from course_utils.exercises.values import show, text_of
 
 right_now: set[str] = set()
 """Exercises whose last answer in this process was right: by these a copy is graded."""
 
 
 def check(name: str, answer: Callable) -> None:
-    """Check an answer and print one sentence on it.
-
-    Parameters
-    ----------
-    name : str
-        Lesson and number of the exercise, such as ``"1.2"``.
-    answer : Callable
-        The function that you completed.
-    """
+    """Check your function, the answer to exercise ``name``, in one sentence."""
     print(verdict(name, answer))
 
 
@@ -85,19 +47,14 @@ def _judged(name: str, exercise: Exercise, answer: Any) -> str:
     rng = random.Random()
     try:
         _require_function(answer)
-        with prints_cut(), as_in_a_fresh_process(rng.getrandbits(62)):
-            exercise.judge(Attempt(answer), rng)
+        with prints_cut(), fresh_process(rng.getrandbits(62)):
+            exercise.judge(answer, rng)
     except NotAttempted:
         return f"{name} not attempted yet: complete the function and run both cells."
-    except TookTooLong:
-        return (
-            f"{name} not right yet: your function has not returned after "
-            f"{engine.LIMIT:.0f} s. Does every loop in it come to an end?"
-        )
     except Wrong as wrong:
-        sentence = f"{wrong}".removesuffix(".")
-        end = "" if sentence.endswith("?") else "."
-        return "\n   ".join([f"{name} not right yet: {sentence}{end}", *_shown(wrong)])
+        said = f"{name} not right yet: {wrong}".removesuffix(".")
+        end = "" if said.endswith("?") else "."
+        return "\n   ".join([said + end, *wrong.details()])
     except Exception as error:
         return (
             f"{name} not right yet, or the check itself is at fault: it has met "
@@ -123,23 +80,8 @@ def _require_function(answer: Any) -> None:
         )
 
 
-def _shown(wrong: Wrong) -> list[str]:
-    """Return what a mistake was seen on, if that can be shown in a second."""
-    try:
-        with time_limit(1):
-            return wrong.details
-    except TookTooLong:
-        return []
-
-
 def progress(lesson: str) -> None:
-    """Print which of a lesson's exercises are solved, and how many of all.
-
-    Parameters
-    ----------
-    lesson : str
-        Number of the lesson, such as ``"01"``.
-    """
+    """Print which exercises of a lesson, such as "01", are solved; how many of all."""
     course, done = list(all_exercises()), solved.recall()
     names = [name for name in course if name.split(".")[0] == str(int(lesson))]
     missing = [name for name in names if name not in done]
@@ -159,7 +101,8 @@ def reset_progress() -> None:
 
 def all_exercises() -> dict[str, Exercise]:
     """Return every exercise of the course by name, in order."""
-    with as_in_a_fresh_process(seed=0):  # some cases hold tensors
+    with fresh_process(seed=0):  # some cases hold tensors
         for path in sorted(Path(__file__).parent.glob("lesson_*.py")):
             import_module(f"{__name__}.{path.stem}")
-    return dict(sorted(EXERCISES.items()))
+    in_order = sorted(EXERCISES, key=lambda name: [*map(int, name.split("."))])
+    return {name: EXERCISES[name] for name in in_order}

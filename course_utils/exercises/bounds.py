@@ -9,7 +9,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
 from itertools import count
 from pathlib import Path
 from types import FrameType
@@ -73,15 +73,16 @@ def time_limit(seconds: float) -> Iterator[None]:
     in_main = threading.current_thread() is threading.main_thread()
     by_signal = in_main and hasattr(signal, "setitimer")
     tracer = sys.gettrace()
+    end = _by_signal(seconds) if by_signal else _by_thread(seconds)
     try:
-        with _by_signal(seconds) if by_signal else _by_thread(seconds):
-            yield
+        yield
     finally:
+        end()
         sys.settrace(tracer)
 
 
-@contextmanager
-def _by_signal(seconds: float) -> Iterator[None]:
+def _by_signal(seconds: float) -> Callable[[], None]:
+    """Begin a time limit, and return what ends it."""
     ticks = count()
 
     def stop(number: int, frame: FrameType | None) -> None:
@@ -93,18 +94,18 @@ def _by_signal(seconds: float) -> Iterator[None]:
 
     before, start = signal.signal(signal.SIGALRM, stop), time.monotonic()
     others, again = signal.setitimer(signal.ITIMER_REAL, seconds)
-    try:
-        yield
-    finally:
+
+    def end() -> None:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
         if others:  # such as that of pytest-timeout
             left = max(others - (time.monotonic() - start), TICK)
             signal.setitimer(signal.ITIMER_REAL, left, again)
 
+    return end
 
-@contextmanager
-def _by_thread(seconds: float) -> Iterator[None]:
+
+def _by_thread(seconds: float) -> Callable[[], None]:
     ident, done = threading.get_ident(), threading.Event()
     throw = ctypes.pythonapi.PyThreadState_SetAsyncExc
 
@@ -117,11 +118,12 @@ def _by_thread(seconds: float) -> Iterator[None]:
 
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
-    try:
-        yield
-    finally:
+
+    def end() -> None:
         done.set()
         watcher.join()
+
+    return end
 
 
 class _Cut(io.TextIOBase):
@@ -151,23 +153,22 @@ def prints_cut(lines: int = 20) -> Iterator[None]:
 
 
 @contextmanager
-def as_in_a_fresh_process(seed: int) -> Iterator[None]:
+def fresh_process(seed: int) -> Iterator[None]:
     """Put aside what a notebook, or an answer, may have set for the whole process.
 
     These are the random generators, PyTorch's default type and device and its gradient
     mode, NumPy's handling of errors, and filters of warnings.
     """
-    dtype = torch.get_default_dtype()
+    dtype, device = torch.get_default_dtype(), torch.get_default_device()
     torch.set_default_dtype(torch.float32)
     try:
-        with ExitStack() as stack:
-            if torch.get_default_device().type != "cpu":
-                stack.enter_context(torch.device("cpu"))
-            stack.enter_context(torch.enable_grad())
-            stack.enter_context(np.errstate(all="ignore"))
-            stack.enter_context(warnings.catch_warnings())
-            warnings.simplefilter("ignore")
-            stack.enter_context(isolation.seeded(seed))
+        with (
+            nullcontext() if device.type == "cpu" else torch.device("cpu"),
+            torch.enable_grad(),
+            np.errstate(all="ignore"),
+            warnings.catch_warnings(action="ignore"),
+            isolation.seeded(seed),
+        ):
             yield
     finally:
         torch.set_default_dtype(dtype)

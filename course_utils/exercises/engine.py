@@ -12,11 +12,14 @@ import random
 import re
 import sysconfig
 import textwrap
+import traceback
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cache, partial
-from itertools import zip_longest
+from itertools import chain, zip_longest
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -24,13 +27,9 @@ import torch
 from flwr.app import Message
 from torch import nn
 
-from course_utils.exercises.bounds import (
-    TookTooLong,
-    as_in_a_fresh_process,
-    time_limit,
-)
+from course_utils.exercises.bounds import TookTooLong, fresh_process, time_limit
 from course_utils.exercises.values import close, is_numeric, show, snapshot, text_of
-from course_utils.exercises.words import explain
+from course_utils.exercises.words import explain, read_sentences
 
 Facts = list[tuple[str, Any]]
 """What was observed, in the order of time: what it is, and its value."""
@@ -49,25 +48,21 @@ EXERCISES: dict[str, "Exercise"] = {}
 class Wrong(Exception):
     """What is wrong with an answer: one sentence, and what it was seen on.
 
-    Attributes
-    ----------
-    shown : dict[str, Any]
-        What it was seen on.
-    raised : BaseException or None
-        What the answer raised, if that is what is wrong.
+    If it is wrong because of what it raised, that is ``raised``.
     """
 
-    raised: BaseException | None = None
-
-    def __init__(self, sentence: str, **shown: Any) -> None:
+    def __init__(
+        self, sentence: str, raised: BaseException | None = None, **shown: Any
+    ) -> None:
         super().__init__(sentence)
-        self.shown = shown
+        self.raised, self.shown = raised, shown
 
-    @property
     def details(self) -> list[str]:
-        """What it was seen on, a line each."""
-        pairs = {{"got": "returned"}.get(k, k): v for k, v in self.shown.items()}
-        return [f"{key}: {show(v)}" for key, v in pairs.items() if v is not None]
+        """Return what it was seen on, a line each, if a second is enough for that."""
+        with suppress(TookTooLong), time_limit(1):
+            seen = [(k, show(v)) for k, v in self.shown.items() if v is not None]
+            return [f"{'returned' if k == 'got' else k}: {text}" for k, text in seen]
+        return []
 
 
 class Unusable(Wrong):
@@ -87,34 +82,20 @@ class Attempt:
     def __call__(self, *args: Any, may_change: bool = False) -> Any:
         """Call the function and return what it returns.
 
-        Parameters
-        ----------
-        *args : Any
-            What to call it with. It gets a copy.
-        may_change : bool
-            Whether it is meant to change what it is given.
-
-        Raises
-        ------
-        Wrong
-            If it raises, or changes what it should leave alone.
+        Raises Wrong if it raises, or changes what it is given though it may not.
         """
         copies = deepcopy(args)
-        before = None if may_change else snapshot(copies)
+        before = snapshot(copies)
         try:
             returned = self.function(*copies)
         except TookTooLong:
             raise
-        except BaseException as error:
-            # Whatever an answer raises, SystemExit too, is said in a sentence.
+        except BaseException as error:  # whatever it is, SystemExit too
             if _is_a_stub(error):
                 raise NotAttempted from None
-            said = explain(text_of(error, limit=5000))
-            if said == text_of(error, limit=5000):
-                said = f"your function raised {type(error).__name__}: {text_of(error)}"
-            wrong = Wrong(said, given=args)
-            wrong.raised = error
-            raise wrong from None
+            said = f"your function raised {type(error).__name__}: {text_of(error)}"
+            said = explain(text_of(error, limit=5000)) or said
+            raise Wrong(said, raised=error, given=args) from None
         if not may_change and snapshot(copies) != before:
             raise Wrong(
                 "your function changed what it was given: work on a copy", given=args
@@ -124,12 +105,15 @@ class Attempt:
 
 def _is_a_stub(error: BaseException) -> bool:
     """Whether this is a lesson's own NotImplementedError, and not a library's."""
-    if not isinstance(error, NotImplementedError) or error.args:
-        return False
-    frame = error.__traceback__
-    while frame and frame.tb_next:
-        frame = frame.tb_next
-    return not (frame and frame.tb_frame.f_code.co_filename.startswith(LIBRARIES))
+    file = last_frame(error).f_code.co_filename
+    bare = isinstance(error, NotImplementedError) and not error.args
+    return bare and not file.startswith(LIBRARIES)
+
+
+def last_frame(error: BaseException) -> FrameType:
+    """Return where an error was raised."""
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    return frame
 
 
 class Case:
@@ -148,11 +132,14 @@ class Case:
         What the exercise's ``play`` takes besides.
     """
 
+    seed = 0  # of the random generators; a drawn case gets another one
+
     def __init__(
         self, *args: Any, gives: Any = NOTHING, shown: Any = None, **options: Any
     ) -> None:
         self.args, self.gives, self.options = args, gives, options
         self.shown = args if shown is None else shown
+        self.made: dict[Callable, Facts] = {}  # of mistakes
 
 
 @dataclass(frozen=True)
@@ -197,77 +184,71 @@ class Exercise:
     play: Callable[..., Iterable[tuple[str, Any]]] | None = None
     parts: Sequence[str] = ()
     exact: bool = False
-    known: dict[tuple[int, int], Facts] = field(default_factory=dict, init=False)
 
     def __post_init__(self) -> None:
         EXERCISES[self.name] = self
 
     def programs(self) -> list[tuple[str, Callable]]:
         """Return all mistakes as pairs of a sentence and a wrong answer."""
+        by_sentence = self.mistakes
+        if isinstance(by_sentence, str):
+            by_sentence = read_sentences(by_sentence)
         return [
             (sentence, each if callable(each) else edited(self.oracle, each))
-            for sentence, made in _read(self.mistakes).items()
+            for sentence, made in by_sentence.items()
             for each in (made if isinstance(made, list | tuple) else [made])
         ]
 
     def all_cases(self, rng: random.Random) -> list[Case]:
         """Return the cases by hand, and three that are drawn."""
-        return [*self.cases, *(self.draw(rng) for _ in range(3) if self.draw)]
+        drawn = [self.draw(rng) for _ in range(3) if self.draw]
+        for case in drawn:
+            case.seed = rng.getrandbits(62)
+        return [*self.cases, *drawn]
 
     # ------------------------------------------------------------------- observing
 
-    def observe(self, program: Callable, case: Case, seed: int) -> Facts:
+    def observe(self, program: Callable, case: Case) -> Facts:
         """Return all that can be seen of a program on a case."""
         facts: Facts = []
         play = self.play or partial(_play_plainly, self.parts)
-        with as_in_a_fresh_process(seed):
+        with fresh_process(case.seed):
             try:
                 for fact in play(Attempt(program), *case.args, **case.options):
                     facts.append(fact)
-            except Wrong as wrong:
-                facts.append(("what was raised", wrong))
             except NotAttempted:
                 raise
-            except Exception as error:  # in what looks at the result
-                wrong = Unusable(
-                    "what your function returned cannot be used as asked "
-                    f"({type(error).__name__}: {text_of(error)})"
-                )
-                facts.append(("what was raised", wrong))
+            except Exception as error:
+                if not isinstance(error, Wrong):  # but in what looks at the result
+                    error = Unusable(
+                        "what your function returned cannot be used as asked "
+                        f"({type(error).__name__}: {text_of(error)})"
+                    )
+                facts.append(("what was raised", error))
         return facts
 
-    def _made(self, program: Callable, case: Case, seed: int) -> Facts:
-        """Return what a mistake does; of cases by hand, what it did before."""
-        if case not in self.cases:
-            return self.observe(program, case, seed)
-        key = id(program), id(case)
-        if key not in self.known:
-            self.known[key] = self.observe(program, case, seed=0)
-        return self.known[key]
+    def _made(self, program: Callable, case: Case) -> Facts:
+        """Return what a mistake does on a case, or did there before."""
+        if program not in case.made:
+            case.made[program] = self.observe(program, case)
+        return case.made[program]
 
-    def right(self, case: Case, seed: int) -> Facts:
-        """Return what should be seen on a case.
-
-        Raises
-        ------
-        RuntimeError
-            If the check itself is in trouble.
-        """
+    def right(self, case: Case) -> Facts:
+        """Return what should be seen on a case."""
         if isinstance(case.gives, type) and issubclass(case.gives, Exception):
-            refusal = Wrong(f"this should raise {case.gives.__name__}")
-            refusal.raised = case.gives()
-            return [("what was raised", refusal)]
+            said = f"this should raise {case.gives.__name__}"
+            return [("what was raised", Wrong(said, raised=case.gives()))]
         if case.gives is not NOTHING and not self.play:
             return list(_play_plainly(self.parts, lambda *args: case.gives))
-        facts = self.observe(self.oracle, case, seed)
+        facts = self.observe(self.oracle, case)
         if isinstance(facts[-1][1], Unusable):
-            raise RuntimeError(f"of the oracle, {facts[-1][1]}")
+            raise RuntimeError(f"of the oracle, {facts[-1][1]}")  # the check's fault
         return facts
 
     def difference(self, right: Facts, seen: Facts) -> int | None:
         """Return the place of the first fact that is not as it should be."""
-        for i, (a, b) in enumerate(zip_longest(right, seen)):
-            if a is None or b is None or a[0] != b[0] or not self._agree(a[1], b[1]):
+        for i, (a, b) in enumerate(zip_longest(right, seen, fillvalue=("", NOTHING))):
+            if a[0] != b[0] or not self._agree(a[1], b[1]):
                 return i
         return None
 
@@ -277,7 +258,7 @@ class Exercise:
             return isinstance(seen.raised, type(right.raised))
         return close(right, seen, self.exact)
 
-    def _alike(self, one: Facts, other: Facts) -> bool:
+    def _is_alike(self, one: Facts, other: Facts) -> bool:
         """Whether two programs did the same, down to the words of what they raised."""
         asked_for = [case.gives for case in self.cases if isinstance(case.gives, type)]
         return len(one) == len(other) and all(
@@ -294,73 +275,53 @@ class Exercise:
 
     # --------------------------------------------------------------------- judging
 
-    def judge(self, answer: Attempt, rng: random.Random) -> None:
+    def judge(self, answer: Callable, rng: random.Random) -> None:
         """Raise Wrong unless an answer does on all cases what is right."""
-        with time_limit(LIMIT):
-            cases, passed = self.all_cases(rng), []
-            while cases:
-                seed = 0 if cases[0] in self.cases else rng.getrandbits(62)
-                right = self.right(cases[0], seed)
-                seen = self.observe(answer.function, cases[0], seed)
-                at = self.difference(right, seen)
-                if at is not None:
-                    break
-                passed.append((cases[0], seed, right))
-                cases = cases[1:]
-            else:
-                return
+        passed: list[tuple[Case, Facts]] = []
+        try:
+            with time_limit(LIMIT):
+                cases = self.all_cases(rng)
+                for case in cases:
+                    right, seen = self.right(case), self.observe(answer, case)
+                    at = self.difference(right, seen)
+                    if at is not None:
+                        break
+                    passed.append((case, seen))
+                else:
+                    return
+        except TookTooLong:
+            raise Wrong(
+                f"your function has not returned after {LIMIT:.0f} s. Does every loop "
+                "in it come to an end?"
+            ) from None
+        later = ((c, self.observe(answer, c)) for c in cases[len(passed) + 1 :])
+        others = chain([(case, seen)], passed, later)
         try:
             with time_limit(NAMING):
-                sentence = self._named(answer, passed, cases, right, seen, at, seed)
+                sentence = self._named(case, right, seen, at + 1, others)
         except (TookTooLong, Exception):  # it is wrong, whatever its name
             sentence = None
-        raise self._wrong(sentence, cases[0], right, seen, at)
+        raise self._wrong(sentence, case, right, seen, at)
 
     def _named(
-        self,
-        answer: Attempt,
-        passed: list[tuple[Case, int, Facts]],
-        cases: list[Case],
-        right: Facts,
-        seen: Facts,
-        at: int,
-        seed: int,
+        self, case: Case, right: Facts, seen: Facts, end: int, others: Iterable
     ) -> str | None:
         """Return the sentence of the mistake that behaves as the answer does.
 
-        It does so to the end, or else up to the first difference. Where several do,
-        the cases that the answer has passed tell which is meant, and then later ones.
+        It does so up to the first difference. Where several mistakes do, the rest of
+        what was seen tells which is meant, then what the answer does on other cases.
         """
-        alike: list[tuple[str, Callable]] = []
-        as_far: list[tuple[str, Callable]] = []
-        for sentence, program in self.programs():
-            made = self._made(program, cases[0], seed)
-            if self.difference(right, made) is None:
-                continue
-            if self._alike(made, seen):
-                alike.append((sentence, program))
-            elif self._alike(made[: at + 1], seen[: at + 1]):
-                as_far.append((sentence, program))
-        found = alike or as_far
-        for case, its_seed, its_right in passed:
+        found = [
+            (sentence, program)
+            for sentence, program in self.programs()
+            if self.difference(right, self._made(program, case)) is not None
+            and self._is_alike(self._made(program, case)[:end], seen[:end])
+        ]
+        for case, seen in others:
+            alike = [p for p in found if self._is_alike(self._made(p[1], case), seen)]
+            found = alike or found
             if len({sentence for sentence, _ in found}) < 2:
                 break
-            found = [
-                (sentence, program)
-                for sentence, program in found
-                if self.difference(its_right, self._made(program, case, its_seed))
-                is None
-            ] or found
-        for case in cases[1:]:
-            if len({sentence for sentence, _ in found}) < 2:
-                break
-            seed = 0 if case in self.cases else seed
-            seen = self.observe(answer.function, case, seed)
-            found = [
-                (sentence, program)
-                for sentence, program in found
-                if self._alike(self._made(program, case, seed), seen)
-            ] or found
         return found[0][0] if found else None
 
     def _wrong(
@@ -373,21 +334,21 @@ class Exercise:
             sentence = f"refuse this: raise {type(expected.raised).__name__}"
             if isinstance(value, Wrong) and value.raised:
                 sentence += f", not {type(value.raised).__name__}"
+        shown = {"given": case.shown}
         if isinstance(value, Wrong):  # with words of its own
-            shown = value.shown | {"given": case.shown}
-            return Wrong(sentence or str(value), **shown)
-        if isinstance(expected, Wrong):
-            return Wrong(sentence, given=case.shown, got=value)
-        if name != wanted or expected is NOTHING or value is NOTHING:
+            sentence, shown = sentence or str(value), value.shown | shown
+        elif isinstance(expected, Wrong):
+            shown["got"] = value
+        elif name != wanted or expected is NOTHING or value is NOTHING:
             sentence = sentence or self._otherwise(wanted, missing=True)
-            there = None if value is NOTHING else name
-            return Wrong(sentence, given=case.shown, expected=wanted, instead=there)
-        kind = "" if self.play else wrong_kind(value, expected)
-        sentence = sentence or kind or self._otherwise(name)
-        shown = {"given": case.shown, "expected": expected, name: value}
-        if name.startswith(("names in ", "records", "keys")):
-            shown["missing"] = sorted(set(expected) - set(value)) or None
-            shown["not asked for"] = sorted(set(value) - set(expected)) or None
+            shown |= {"expected": wanted, "instead": name or None}
+        else:
+            kind = "" if self.play else wrong_kind(value, expected)
+            sentence = sentence or kind or self._otherwise(name)
+            shown |= {"expected": expected, name: value}
+            if name.startswith(("names in ", "records", "keys")):
+                shown["missing"] = sorted(set(expected) - set(value)) or None
+                shown["not asked for"] = sorted(set(value) - set(expected)) or None
         return Wrong(sentence, **shown)
 
     def _otherwise(self, name: str, missing: bool = False) -> str:
@@ -400,33 +361,12 @@ class Exercise:
         return next(ends, f"{name}: this differs")
 
 
-def _read(mistakes: Mapping[str, Any] | str) -> Mapping[str, Any]:
-    """Return a text's sentences, each with the edits that stand below it."""
-    if not isinstance(mistakes, str):
-        return mistakes
-    found: dict[str, list[str]] = {}
-    sentence, edits = "", []
-    for line in textwrap.dedent(mistakes).strip("\n").split("\n"):
-        if not line.startswith("    "):  # another sentence, or more of it
-            sentence, edits = line if edits else f"{sentence} {line}".strip(), []
-        elif line.startswith("    & "):
-            edits[-1] += f"\n{line[6:]}"
-        else:
-            edits.append(line[4:])
-            found[sentence] = edits
-    return found
-
-
 @cache
 def edited(function: Callable, edits: str) -> Callable:
     """Return a function with other text in it: a line for each edit, "old -> new".
 
-    What is no edit is an expression: that of another function.
-
-    Raises
-    ------
-    ValueError
-        If what is to be replaced is not there, or more than once.
+    What is no edit is an expression: that of another function. What is to be replaced
+    has to be there, and only once: else this raises ValueError.
     """
     if "->" not in edits:
         return eval(edits, dict(function.__globals__))
@@ -486,13 +426,11 @@ def wrong_kind(got: Any, expected: Any) -> str:
         return "this is a coroutine, and nobody waits for it: write def, not async def"
     if isinstance(got, nn.Module) and isinstance(expected, Mapping):
         return "return the new state_dict, not a network"
-    for kind, name in KINDS:
-        if isinstance(expected, kind):
-            number_like = name in ("a number", "a list", "a tensor or an array")
-            if isinstance(got, kind) or (number_like and is_numeric(got)):
-                return ""  # the right kind, with other values
-            return f"your function should return {name}"
-    return ""
+    wanted = (each for each in KINDS if isinstance(expected, each[0]))
+    kind, name = next(wanted, (object, ""))
+    number_like = name in ("a number", "a list", "a tensor or an array")
+    right = isinstance(got, kind) or (number_like and is_numeric(got))
+    return "" if right else f"your function should return {name}"
 
 
 def require_kind(got: Any, expected: Any) -> None:

@@ -1,7 +1,8 @@
 """Messages and Contexts made by hand, for judges whose answers handle messages."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
+from copy import deepcopy
 from typing import Any
 
 import cloudpickle
@@ -16,13 +17,14 @@ from flwr.app import (
     UserConfig,
 )
 
-from course_utils.exercises.engine import Attempt, Wrong, require_kind
+from course_utils.exercises.engine import Attempt, Wrong, last_frame, require_kind
 from course_utils.grid import NUM_PARTITIONS_KEY, PARTITION_ID_KEY, SUPERLINK_NODE_ID
 from course_utils.isolation import copy_records, identity, stamp
 
 RUN_ID = 7
 NODE_ID = 3_141_592_653
 MESSAGE_ID = "00000000-0000-4000-8000-000000000001"
+A_REPLY = "Message(content, reply_to=message)"
 
 
 def instruction(
@@ -39,52 +41,33 @@ def context(
     partition_id: int = 0, num_partitions: int = 1, run_config: UserConfig | None = None
 ) -> Context:
     """Make a client's Context, with an empty state."""
-    return Context(
-        run_id=RUN_ID,
-        node_id=NODE_ID,
-        node_config={
-            PARTITION_ID_KEY: partition_id,
-            NUM_PARTITIONS_KEY: num_partitions,
-        },
-        state=RecordDict(),
-        run_config=dict(run_config or {}),
-    )
+    ids = {PARTITION_ID_KEY: partition_id, NUM_PARTITIONS_KEY: num_partitions}
+    return Context(RUN_ID, NODE_ID, ids, RecordDict(), dict(run_config or {}))
 
 
-@contextmanager
-def as_client() -> Iterator[None]:
+def as_client() -> AbstractContextManager[None]:
     """Run what is inside in the client's name, as Flower's runtimes do."""
-    with identity(RUN_ID, NODE_ID):
-        yield
+    return identity(RUN_ID, NODE_ID)
 
 
 def ask(answer: Attempt, message: Message, *more: Any) -> RecordDict:
     """Hand a message to an answer, and return the content of the reply.
 
     Like a client's function, the answer may change its copy of the message. ``more`` is
-    what it takes besides.
-
-    Raises
-    ------
-    Wrong
-        If the function raises, or if what it returns is no reply with a content.
+    what it takes besides. Raises Wrong if what it returns is no reply with a content.
     """
     with as_client():
         got = answer(message, *more, may_change=True)
     if isinstance(got, RecordDict):
-        raise Wrong(
-            "this is the content alone: return Message(content, reply_to=message)"
-        )
+        raise Wrong(f"this is the content alone: return {A_REPLY}")
     if isinstance(got, ArrayRecord | ConfigRecord | MetricRecord):
         raise Wrong(
-            "this is a record alone: put it into a RecordDict, and that into "
-            "Message(content, reply_to=message)"
+            f"this is a record alone: put it into a RecordDict, and that into {A_REPLY}"
         )
     require_kind(got, message)
     if got.metadata.message_id == message.metadata.message_id:
         raise Wrong(
-            "this is the message that came in, not a reply to it: return "
-            "Message(content, reply_to=message)"
+            f"this is the message that came in, not a reply to it: return {A_REPLY}"
         )
     if got.metadata.reply_to_message_id != message.metadata.message_id:
         raise Wrong(
@@ -151,26 +134,15 @@ class Node:
         """Hand a message to a function, keep the state, return the reply's content.
 
         Where the function raises, the state stays as it has left it, as on a SuperNode.
-
-        Raises
-        ------
-        Wrong
-            As :func:`ask` does, and if something is amiss with the Context afterwards.
+        Raises Wrong also if something is amiss with the Context afterwards.
         """
-        handed: list[Context] = []
-
-        def call(message: Message, own: Context, *more: Any) -> Any:
-            handed.append(own)
-            return function(message, own, *more)
-
-        message = instruction(content, kind, self.context.node_id)
+        own = deepcopy(self.context)
+        call = Attempt(lambda message, *more: function(message, own, *more))
         try:
-            return ask(Attempt(call), message, self.context, *more)
+            return ask(call, instruction(content, kind, own.node_id), *more)
         except Wrong as wrong:
-            at = wrong.raised and wrong.raised.__traceback__
-            while at and at.tb_next:
-                at = at.tb_next
-            if at and at.tb_frame.f_locals.get("self") is handed[0].state:
+            at = wrong.raised and last_frame(wrong.raised)
+            if at and at.f_locals.get("self") is own.state:
                 raise Wrong(
                     "context.state does not hold what is looked up in it, and on a "
                     'node\'s first message it is empty: ask by "in" first',
@@ -178,8 +150,7 @@ class Node:
                 ) from None
             raise
         finally:
-            if handed:
-                self._keep(handed[0])
+            self._keep(own)
 
     def _keep(self, after: Context) -> None:
         """Keep the state that a call has left, if it is fit to be kept."""

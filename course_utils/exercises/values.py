@@ -3,6 +3,7 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
+from operator import length_hint
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,8 @@ def close(a: Any, b: Any, exact: bool = False, nan: bool = False) -> bool:
         return set(a) == set(b) and all(close(a[key], b[key], exact, nan) for key in a)
     if isinstance(a, str | bytes | bool | None) or isinstance(b, str | bytes | bool):
         return type(a) is type(b) and a == b
-    if _is_row(a) and _is_row(b) and len(a) != len(b):
-        return False  # before all of them are looked at
+    if length_hint(a) != length_hint(b):
+        return False  # before all that is in them is looked at
     left, right = _numbers(a), _numbers(b)
     if left is not None and right is not None:
         if left.shape != right.shape:
@@ -42,13 +43,6 @@ def close(a: Any, b: Any, exact: bool = False, nan: bool = False) -> bool:
     if isinstance(a, list | tuple) and isinstance(b, list | tuple):
         return all(close(x, y, exact, nan) for x, y in zip(a, b, strict=True))
     return type(a) is type(b) and bool(a == b)
-
-
-def _is_row(value: Any) -> bool:
-    """Whether a value is a list of something, or an array that has rows."""
-    if isinstance(value, torch.Tensor | np.ndarray):
-        return value.ndim > 0
-    return isinstance(value, list | tuple)
 
 
 def _numbers(value: Any) -> np.ndarray | None:
@@ -111,22 +105,21 @@ def text_of(value: Any, convert: Callable[[Any], str] = str, limit: int = SHOWN)
 
 def snapshot(value: Any) -> Any:
     """Return something comparable that changes when the value does."""
-    if isinstance(value, torch.Tensor):
-        return value.detach().cpu().numpy().tobytes()
-    if isinstance(value, np.ndarray):
-        return value.tobytes()
-    if isinstance(value, nn.Module):
-        return snapshot(value.state_dict())
-    if isinstance(value, Array):
-        return value.data
-    if isinstance(value, Message):
-        return snapshot(value.content) if value.has_content() else None
-    if isinstance(value, Context):
-        return snapshot([value.node_config, value.run_config, value.state])
-    if isinstance(value, Mapping):
-        return [(key, snapshot(v)) for key, v in value.items()]
-    if isinstance(value, Sequence) and not isinstance(value, str | bytes):
-        return [snapshot(part) for part in value]
-    if isinstance(value, str | bytes | int | float | None):
-        return value
+    for kind, inside in INSIDE.items():
+        if isinstance(value, kind):
+            return inside(value)
     return id(value)
+
+
+INSIDE: dict[Any, Callable[[Any], Any]] = {
+    str | bytes | int | float | None: lambda value: value,
+    torch.Tensor: lambda tensor: tensor.detach().cpu().numpy().tobytes(),
+    np.ndarray: np.ndarray.tobytes,
+    nn.Module: lambda module: snapshot(module.state_dict()),
+    Array: lambda array: array.data,
+    Message: lambda m: snapshot(m.content) if m.has_content() else None,
+    Context: lambda c: snapshot([c.node_config, c.run_config, c.state]),
+    Mapping: lambda mapping: [(key, snapshot(v)) for key, v in mapping.items()],
+    Sequence: lambda parts: [snapshot(part) for part in parts],
+}
+"""What is compared of a value, by its kind."""
