@@ -110,7 +110,7 @@ show(load_data, train, task.set_seed)
 # | `client_app = ClientApp()` | `app = ClientApp()` | the file's name says which app it is |
 # | `local-epochs` from the run config | from the message | the server may change it from round to round (`batch-size` stays in the run config) |
 # | no seed | `task.set_seed(...)` | see below |
-# | a missing `partition-id` is a `KeyError` | an error that says what to do | the traceback will stand in a log on somebody else's machine |
+# | a missing `partition-id` is a `KeyError` | an error that says what to do | its log is on somebody else's machine |
 
 # %% [markdown] tags=["slide"]
 # **The seed.** In the notebook, `run_in_process(..., seed=0)` gave each client random
@@ -145,13 +145,13 @@ show(server_module.main)
 # - **A run without a single model fails**, instead of saving an empty one (lesson 05).
 # - **`save`.** Nobody is there to be handed a result, so it is written to files. We
 #   read them below, and the appendix shows the code.
-#
+
+# %% [markdown]
 # > With the same seed, FedAvg draws the same *places* in the list of node ids, such as
 # > the third and the fifth. But in a simulation the ids are random, and so is their
 # > order. So other clients stand at these places in the next run. Compare runs only
 # > with `fraction-train=1.0`, where all are drawn.
-
-# %% [markdown]
+#
 # ### pyproject.toml
 
 # %%
@@ -167,13 +167,11 @@ print(text)
 #   default.
 # - `[build-system]` and `[tool.hatch...]` are for `pip`. Flower does not read them.
 
-# %% [markdown]
-# By hand, this is what Flower does with it:
-
 # %%
 import tomllib
 from importlib import import_module
 
+# By hand, this is what Flower does with it.
 settings = tomllib.loads(text)["tool"]["flwr"]["app"]
 
 
@@ -285,14 +283,14 @@ def run_arguments(overrides: dict, *options: str) -> list[str]:
 # %% tags=["nbval-ignore-output"]
 print(deployment.flwr("list").replace(str(deployment.folder), "…"))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # It has started one, in the background, and that one has had no runs yet. (We shall
 # look at it below.) Now the run.
-
-# %% [markdown] tags=["slide"]
+#
 # **Predict:** under the table of the run in this process stands how long its two rounds
 # took. How long will the same two take now?
-#
+
+# %% [markdown]
 # To see where the seconds go, note when each step shows up in the log. `follow` runs
 # the command to its end, waits for one line after the other, and gives up when time is
 # up. Where other programs keep this machine busy, Ray may not start in time. `follow`
@@ -447,7 +445,8 @@ print(reason.split(": ")[-1])
 # - **A string needs quotes within the quotes**: `--run-config "results-dir='/tmp/a'"`.
 #   Without them: "The provided configuration string is in an invalid format."
 # - Many overrides fit better into a file: `--run-config overrides.toml`.
-#
+
+# %% [markdown]
 # **Predict:** two and a half rounds. Refused, too?
 #
 # ```bash

@@ -16,7 +16,7 @@
 # - move the same commands to many machines.
 #
 # **You need:** lessons 00 to 06. **Time:** 100 minutes, 30 of them for the exercises.
-# The appendix is not among them.
+# What a first reading does not need is in the appendix, which they leave out.
 
 # %% [markdown] tags=["slide"]
 # ## The parts
@@ -780,7 +780,7 @@ assert "No partition 7" in typo.log()
 start_supernode(2)
 
 # %% [markdown]
-# And what has become of the run whose SuperLink died? Its minute is over, or will be:
+# And what has become of the run whose SuperLink died? Its minute is over, or nearly:
 
 # %% tags=["nbval-ignore-output"]
 for _ in range(30):  # a minute and a half at most
@@ -815,10 +815,11 @@ assert set(nodes()) == set(known)  # the same key, the same node id
 results = deployment.folder / "results"
 assert (results / "raises-and-dies" / "final_model.pt").exists()
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # Both are **failures**, and the run ends with a model, if only of the third client's.
 # But they are not alike. The error reply of who raised says which node, and why.
-#
+
+# %% [markdown] tags=["slide"]
 # - **Who dies** says nothing. 60 seconds after its last heartbeat, and so 30 to 60 after
 #   its death, it is **offline**, and the SuperLink writes an error reply in its place.
 #   Hence `from node 1`: that is no client, but the SuperLink's own number. Which client it
