@@ -258,8 +258,8 @@ SAVING = Exercise(
         "written": f"write {MODEL} and {METRICS} into folder, and nothing else",
         "run": "something was written before the error, if only a folder: look at "
         "result.arrays first, so that nothing of a failed run is taken for a result",
-        "types": f"torch.load should find tensors by name in {MODEL}: save "
-        "result.arrays.to_torch_state_dict(), by torch.save",
+        "types": f"torch.load should find tensors in {MODEL}, named and typed as in "
+        "result.arrays: torch.save(result.arrays.to_torch_state_dict(), ...) does it",
         "values": "these are not the values in result.arrays: is it this run's model?",
         "JSON": f"{METRICS} should hold a dictionary: write json.dumps(metrics), since "
         "str(metrics) is no JSON, and json.dumps of a text is a text",
@@ -396,7 +396,8 @@ PYPROJECT = Exercise(
         "name": "this is another name than the app's: it is the first argument",
         "texts": 'version and publisher should be texts, such as "1.0.0"',
         "app": "this does not lead to app in the package's module",
-        "config]": "these should be the keys of config, all of them and no others",
+        "config]": "the keys of config should stand in [tool.flwr.app.config], all of "
+        "them and no others",
         "value": "each default should arrive as what it is: a text has quotes, nothing "
         "else has, and a float keeps its point. json.dumps writes them so",
     },

@@ -123,7 +123,7 @@ COMMAND = Exercise(
             key and not ca -> ca and not key
     """,
     otherwise={
-        "a list": "return a list of words, and no str: no shell will take that apart",
+        "a list": "return a list of words, not one str: no shell takes it apart",
         "kinds of words": "each word is a str: str(...) makes one of a number, * "
         "unpacks a list, and options that are not used are left out",
         "program": "the first word is the program's name, flower-supernode",
