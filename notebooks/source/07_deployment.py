@@ -507,7 +507,8 @@ print(superlink.grep("ApiError:2004"))
 assert "No SuperNode found with the given public key." in superlink.log()
 
 # %% [markdown]
-# To the stranger the SuperLink does not say why. Its own log does: the last lines.
+# To the stranger the SuperLink does not say why. Its own log does: those are the last
+# lines.
 #
 # **2. The wrong CA.** The key is fine this time, but the SuperNode trusts another CA.
 # So it is the *SuperNode* that refuses: for all it knows, somebody pretends to be the
@@ -542,8 +543,8 @@ old_superlink.stop()
 
 # %% [markdown]
 # The SuperNode. The SuperLink started without a word. But then its own SuperExec called
-# it, and died of the same error, as the
-# last lines say. So no ServerApp would ever start there.
+# it, and died of the same error: those are the last lines. So no ServerApp would ever
+# start there.
 #
 # **4. Plain HTTP to a SuperLink with TLS.** Somebody forgot the certificates and typed
 # `--insecure`. This time without `--max-retries`, as one usually types it. **Predict:**
