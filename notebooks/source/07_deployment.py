@@ -66,7 +66,8 @@ deployment = Deployment()
 # The variable is that of lesson 06: it keeps apps in this environment. (`Deployment`
 # sets it.) `--database` is where the SuperLink writes down all that it has to know
 # tomorrow: nodes, runs, messages. Without it, they are in its memory only.
-#
+
+# %% [markdown]
 # The cell below does the same, on a port that is free. Of each log in this lesson we
 # read the lines that matter: `grep` returns those that contain one of its words.
 
