@@ -39,7 +39,7 @@ HELD_BY_ONE = Exercise(
     "you know which labels a federation loses with a single client.",
     cases=[
         # Label 0 has two holders, label 3 none.
-        Case(np.array([[5, 0, 2, 0, 0], [3, 4, 0, 0, 9]]), gives=[1, 2, 4]),
+        Case(np.array([[5, 0, 1, 0, 0], [3, 4, 0, 0, 9]]), gives=[1, 2, 4]),
         # One example is enough.
         Case(np.array([[9, 1], [1, 0], [8, 0]]), gives=[1]),
         Case(np.array([[4, 4], [6, 2], [8, 0]]), gives=[]),
@@ -56,14 +56,14 @@ HELD_BY_ONE = Exercise(
             (counts > 0).sum(0) -> counts.sum(0)
         one example is enough to hold a label
             counts > 0 -> counts > 1
-            counts > 0 -> counts == 1
         these are the labels that several clients hold
             == 1 -> > 1
-        this says of each label whether one client holds it: return the labels that are
-        so
+        these are True and False: return the labels for which it is True
             found.tolist() -> (holders == 1)
         these are the numbers of clients that hold each label: return the labels with 1
             found.tolist() -> holders.tolist()
+        np.where returns a tuple: the labels are the first thing in it
+            found.tolist() -> np.where(holders == 1)
         this is how many such labels there are: return the labels
             found.tolist() -> len(found)
         these are the clients that hold the labels: return the labels
