@@ -235,7 +235,8 @@ REPORT = Exercise(
     | {
         "records": 'the reply should hold one record, a MetricRecord named "metrics": '
         "the server has arrays and config already, and evaluating has not changed them",
-        "in metrics": "this should be of the message's model, on all of testloader",
+        "in metrics": "loss and accuracy should be those of the message's model, on "
+        "all of testloader",
     },
 )
 
@@ -345,7 +346,7 @@ CLIPPED = Exercise(
             x + u * min(1.0, m / norm) -> y * min(1.0, m / y.norm())
             x + u * -> y *
             & m / norm) -> m / math.hypot(*[v.norm() for v in after.values()]))
-        the factor is another one: it is max_norm / norm, and at most 1
+        the factor is not right: it is max_norm / norm, and at most 1
             min(1.0, m / norm) -> m / norm
             min(1.0, m / norm) -> m
             m / norm) -> 1.0 / norm)
@@ -353,12 +354,12 @@ CLIPPED = Exercise(
             x + u * -> u *
             x + u * min(1.0, m / norm) -> u
             x + u * min(1.0, m / norm) -> u * min(1.0, m / (u.norm() or 1.0))
-        add the clipped update to the parameters from before the training, and
-        make it of after minus before
+        add the clipped update to the parameters from before the training: the
+        update is after minus before
             x + u * -> y + u *
             x + u * -> x - u *
             x + u * -> y - u *
-        the norm is another one: add up the squares of all numbers, in all arrays,
+        the norm is not right: add up the squares of all numbers, in all arrays,
         and take the root of the sum
             math.hypot(*norms) -> math.hypot(*norms) ** 2
             math.hypot(*norms) -> sum(norms)

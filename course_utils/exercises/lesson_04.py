@@ -92,14 +92,12 @@ RATE = Exercise(
 
 # ------------------------------------------------------ messages to nodes, one by one
 
-OUTSIDE = "something is kept outside context.state"
-EMPTY = "context.state is empty in the end"
 ONE_RECORD = messages.REPLY | {
-    OUTSIDE: "this is kept outside context.state, in a global, an attribute or a "
-    "default value: on the next message it is gone, or holds what another node has "
-    "left",
-    EMPTY: "context.state is still empty when the calls are over: it is the only place "
-    "where a node finds again what it has put there",
+    "outside context.state": "this is kept outside context.state, in a global, an "
+    "attribute or a default value: on the next message it is gone, or holds what "
+    "another node has left",
+    "empty in the end": "context.state is still empty when the calls are over: it is "
+    "the only place where a node finds again what it has put there",
     "records": 'the reply should hold one record, a MetricRecord named "metrics": what '
     "a node keeps for itself stays in context.state",
 }
@@ -125,9 +123,10 @@ def in_turn(trace: Callable[..., Facts]) -> Callable[..., Facts]:
                 facts.append(("what was raised", wrong))
             runs.append((facts, any(node.context.state for node in nodes)))
         (facts, kept), (others, _) = runs
+        same = repr(facts[: len(others)]) == repr(others)
         raised = isinstance(facts[-1][1], Wrong)
-        yield OUTSIDE, repr(facts[: len(others)]) != repr(others)
-        yield EMPTY, not (kept or raised)
+        yield "something is kept outside context.state", not same
+        yield "context.state is empty in the end", not (kept or raised)
         yield from facts
 
     return play
@@ -362,7 +361,8 @@ KEEP = Exercise(
             = past["acc"][i], past["n"][i] -> = acc, this["n"]
             , past["n"][i] -> , this["n"]
             = past["acc"][i], -> = acc,
-        the best is the highest accuracy: not the lowest one, and not the lowest loss
+        the best is the highest accuracy, neither the lowest nor that of the lowest
+        loss
             key=of -> key=lambda i: -past["loss"][i]
             max(every -> min(every
         where a round only equals the best so far, the earlier one stays the best,
@@ -381,7 +381,7 @@ KEEP = Exercise(
         metric of its own
             "eval-accuracy": acc -> "eval-accuracy": best
         best-round is the server-round in the message's config: a node does not take
-        part in every round, so a count of messages or a place in a list is another
+        part in every round, so do not count messages, nor places in a list
             , past["n"][i] -> , i
             , past["n"][i] -> , i + 1
         these are the arrays that came last: replace them only by better ones
@@ -395,7 +395,7 @@ KEEP = Exercise(
         "best-round in metrics": "best-round should be that of the best accuracy",
         "num-examples in metrics": "num-examples should be what was handed over",
         "records of arrays": "context.state should keep one ArrayRecord, the best "
-        'arrays by the name "best": each model more takes memory for the whole run',
+        'arrays by the name "best": each further model takes memory until the run ends',
         "the arrays kept": "the arrays in context.state should be those of the best "
         "round, all of them, by the names with which they came",
     },

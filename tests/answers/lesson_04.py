@@ -85,6 +85,10 @@ WRONG = {
     "4.1": [
         (edited(rate, "return lr -> return config"), "should return a number"),
         (edited(rate, "return lr -> return str(lr)"), "should return a number"),
+        (
+            edited(rate, "return lr -> own.run_config.update(lr=lr); return lr"),
+            "changed what it was given",
+        ),
     ],
     "4.2": [
         (a_global, "in a global, an attribute or a default value"),
