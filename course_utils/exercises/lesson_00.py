@@ -1,6 +1,7 @@
 """Lesson 00's exercises."""
 
 import copy
+import math
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -46,61 +47,29 @@ SHARES = Exercise(
             n / n.sum() -> np.ones(len(n)) / len(n)
         these are percent: shares sum to 1
             n / n.sum() -> 100 * n / n.sum()
-        divide by the sum of all examples, not by the largest number
+        divide by the sum of all examples, not by the largest number or the number of
+        clients
             n.sum() -> n.max()
-        divide by the sum of all examples, not by the number of clients
             n.sum() -> len(n)
         these are the numbers of examples: divide each by their sum
             n / n.sum() -> n
         // cuts off everything after the point: divide by /
             n / n.sum() -> n // n.sum()
-        these are rounded: keep all that stands after the point
-            n / n.sum() -> np.round(n / n.sum(), 0)
-            n / n.sum() -> np.round(n / n.sum(), 1)
-            n / n.sum() -> np.round(n / n.sum(), 2)
-            n / n.sum() -> np.round(n / n.sum(), 3)
     """,
-    otherwise="the result should be one share for each client",
+    otherwise="the result should be one share for each client, and not rounded",
 )
 
 # -------------------------------------------------------------- 0.2 average_of_updates
 
 
-class Watched(dict):
-    """A dictionary that knows whether any of its values was ever read."""
-
-    read = False
-
-    def _noted(name: str) -> Callable:
-        def method(self: "Watched", *args: Any) -> Any:
-            self.read = True
-            return getattr(dict, name)(self, *args)
-
-        return method
-
-    __getitem__, get, items, values, copy = map(
-        _noted, ("__getitem__", "get", "items", "values", "copy")
-    )
-
-    def __iter__(self) -> Iterator[str]:
-        """Make ``dict(...)`` of it ask for each value."""
-        return super().__iter__()
-
-
-def play_updates(answer: Attempt, *args: Any) -> Iterator[tuple[str, Any]]:
+def play_updates(
+    answer: Attempt, start: State, states: list[State], sizes: list[int]
+) -> Iterator[tuple[str, Any]]:
     """Yield the model that comes back, and whether the start was made use of."""
-    read = []
-
-    def call(start: State, states: list[State], sizes: list[int]) -> State:
-        watched = Watched(start)
-        got = answer.function(watched, states, sizes)
-        read.append(watched.read)
-        start.clear()
-        start |= dict.items(watched)  # so that a change of it is seen
-        return got
-
-    yield "the new model", Attempt(call)(*args)
-    yield "whether the start is used", read[0]
+    yield "the new model", answer(start, states, sizes)
+    # NaN stays NaN, whatever is computed with it.
+    new = answer({k: math.nan * v for k, v in start.items()}, states, sizes)
+    yield "computed from the start", all(math.isnan(v.sum()) for v in new.values())
 
 
 def average_of_updates(start: State, states: list[State], sizes: list[int]) -> State:
@@ -115,16 +84,10 @@ def average_of_updates(start: State, states: list[State], sizes: list[int]) -> S
 
 def random_models(rng: random.Random) -> Case:
     """Draw a start, clients' models, and how many examples these have."""
-    values = torch.Generator().manual_seed(rng.getrandbits(32))
     sizes = random_sizes(rng)
-    models = [
-        {
-            "weight": torch.randn(3, 2, generator=values),
-            "bias": torch.randn(3, generator=values),
-        }
-        for _ in range(len(sizes) + 1)
-    ]
-    return Case(models[0], models[1:], sizes)
+    torch.manual_seed(rng.getrandbits(32))
+    start, *states = [dict(nn.Linear(2, 3).state_dict()) for _ in [0, *sizes]]
+    return Case(start, states, sizes)
 
 
 UPDATES = Exercise(
@@ -135,7 +98,7 @@ UPDATES = Exercise(
             {"w": torch.tensor([2.0])},
             [{"w": torch.tensor([1.0])}, {"w": torch.tensor([8.0])}],
             [1, 3],
-            gives={"the new model": {"w": [6.25]}, "whether the start is used": True},
+            gives={"the new model": {"w": [6.25]}},
         )
     ],
     draw=random_models,
@@ -148,17 +111,14 @@ UPDATES = Exercise(
             n / total -> 1 / len(sizes)
         the update has the wrong sign: it is the client's model minus the start
             state[name] - start[name] -> start[name] - state[name]
-        this adds up the updates: average them
+        this adds up too much: weight each update by its client's share of all examples,
+        so that the weights sum to 1
             n / total * ->
-        divide by the number of all examples: the updates are only summed
             n / total -> n
-        divide by the number of all examples, not by that of clients
             n / total -> n / len(sizes)
         these are the clients' models, averaged and added to the start: subtract the
         start from each first
             state[name] - start[name] -> state[name]
-        your function changed what it was given: work on a copy
-            dict(start) -> start
         this averages the models, which comes to the same. Here the updates are to be
         computed: subtract the start, average, add
             lambda start, states, sizes: model.weighted_average(states, sizes)
@@ -169,36 +129,22 @@ UPDATES = Exercise(
 # -------------------------------------------------------------------- 0.3 fedavg_round
 
 
-class Small(nn.Linear):
-    """A network with a buffer, as BatchNorm has some: state that is no parameter."""
-
-    def __init__(self) -> None:
-        super().__init__(2, 2)
-        self.register_buffer("seen", torch.ones(2))
-
-
 def shift(net: nn.Module, loader: DataLoader) -> None:
     """Stand in for training: halve the model, and add the mean of the client's data."""
     mean = loader.dataset.tensors[0].mean()
-    with torch.no_grad():
-        for value in net.state_dict().values():
-            # Not linear, so that training twice differs from averaging.
-            value.mul_(0.5).add_(mean)
+    for value in net.state_dict().values():
+        # Not linear, so that training twice differs from averaging.
+        value.mul_(0.5).add_(mean)
 
 
 def clients(sizes: list[int], start: float | None = None, **gives: Any) -> Case:
     """Make a case of clients with so many examples, whose data are 1, 3, 5, ..."""
-    net = Small()
-    if start is not None:
-        net.load_state_dict(
-            {k: torch.full_like(v, start) for k, v in net.state_dict().items()}
-        )
-    loaders = [
-        make_loader(
-            TensorDataset(torch.full((n, 1), 2.0 * i + 1), torch.zeros(n).long())
-        )
-        for i, n in enumerate(sizes)
-    ]
+    net = nn.Linear(2, 2)
+    net.register_buffer("seen", torch.rand(2))  # state that is no parameter
+    for value in net.state_dict().values():
+        value.copy_(value if start is None else torch.tensor(start))
+    data = [torch.full((n, 1), 2.0 * i + 1) for i, n in enumerate(sizes)]
+    loaders = [make_loader(TensorDataset(x, torch.zeros(len(x)))) for x in data]
     return Case(net, loaders, shift, shown=f"clients with {sizes} examples", **gives)
 
 
@@ -231,17 +177,11 @@ ROUND = Exercise(
         before it has trained
             net = copy -> net = net if states else copy
             & append(net.state_dict()) -> append(copy.deepcopy(net.state_dict()))
-        your function changed what it was given: work on a copy
-            copy.deepcopy(global_net) -> global_net
         every client counts equally: weight by number of examples
             len(loader.dataset) -> 1
-        this is the last client's model, trained on from that of the others: average
-        all. Does a list hold net.state_dict() of one net again and again? These are the
-        same tensors: copy them
+        this is the last client's model: average all. Does a list hold net.state_dict()
+        of one net again and again? These are the same tensors: copy them
             net = copy -> net = net if states else copy
-        this is the last client's model: average all of them. Does a list hold
-        net.state_dict() of one net again and again? These are the same tensors: copy
-        them
             model.weighted_average(states, sizes) -> states[-1]
             net = copy -> net = net if states else copy
             & train_fn( -> net.load_state_dict(global_net.state_dict()); train_fn(
@@ -255,8 +195,6 @@ ROUND = Exercise(
         means of a BatchNorm, are averaged, too
             net.state_dict() -> {k: v.detach() for k, v in net.named_parameters()}
             sizes) -> sizes) | dict(global_net.named_buffers())
-        return the new state_dict, not a network
-            model.weighted_average(states, sizes) -> net
         the global model need not be a Net: copy the one you are given by
         copy.deepcopy(global_net)
             copy.deepcopy(global_net) -> model.Net()

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from numpy import float32
+from torch import tensor
 from torch.utils.data import DataLoader, TensorDataset
 
 from course_utils.exercises.engine import Attempt, Case, Exercise, require_kind
@@ -36,16 +38,13 @@ def metrics(values: dict[str, Any], **gives: Any) -> Case:
         k: [type(x).__name__ for x in v] if isinstance(v, list) else type(v).__name__
         for k, v in values.items()
     }
-    known = {"gives": {"what comes back": "MetricRecord"} | gives} if gives else {}
-    return Case(values, shown=f"{values}, of types {kinds}"[:190], **known)
+    return Case(values, shown=f"{values}, of types {kinds}"[:190], gives=gives)
 
 
 def random_metrics(rng: random.Random) -> Case:
     """Draw metrics of all libraries."""
-    values: dict[str, Any] = {
-        "perplexity": rng.choice(WRAPPERS)(rng.randint(9, 99) / 8)
-    }
-    for name in rng.sample(["loss", "accuracy", "f1", "error", "norm"], 3):
+    values: dict[str, Any] = {"train-loss": rng.choice(WRAPPERS)(rng.random())}
+    for name in rng.sample(["loss", "accuracy", "f1", "Größe", "norm"], 3):
         numbers = [rng.randint(1, 99) / 8 for _ in range(rng.randint(1, 4))]
         values[name] = [rng.choice(WRAPPERS)(number) for number in numbers]
     return metrics(values)
@@ -66,21 +65,14 @@ CLEAN_METRICS = Exercise(
     "1.1",
     "your metrics get into a MetricRecord, whichever library made them.",
     cases=[
-        metrics({"loss": np.float32(0.5), "n": np.int64(400)}, loss=0.5, n=400),
-        metrics({"loss": torch.tensor(0.25)}, loss=0.25),
+        metrics({"loss": float32(0.5), "n": np.int64(400)}, loss=0.5, n=400),
+        metrics({"loss": tensor(0.25)}, loss=0.25),
         metrics({"loss": 1.75, "n": 3}, loss=1.75, n=3),
-        metrics(
-            {"losses": [torch.tensor(0.5), torch.tensor(0.25)]}, losses=[0.5, 0.25]
-        ),
-        metrics(
-            {"f1": [np.float32(1.5)], "loss": np.float32(0.75)}, f1=[1.5], loss=0.75
-        ),
-        metrics({"losses": [0, 0.5, torch.tensor(2)]}, losses=[0, 0.5, 2]),
-        metrics({"errors": 0, "loss": torch.tensor(0.0)}, errors=0, loss=0.0),
-        metrics(
-            {"train-loss": np.float32(2**-13), "Größe": [-(2**-13)]},
-            **{"train-loss": 2**-13, "Größe": [-(2**-13)]},
-        ),
+        metrics({"losses": [tensor(0.5), tensor(0.25)]}, losses=[0.5, 0.25]),
+        metrics({"f1": [float32(1.5)], "loss": float32(0.75)}, f1=[1.5], loss=0.75),
+        metrics({"losses": [0, 0.5, tensor(2)]}, losses=[0, 0.5, 2]),
+        metrics({"errors": 0, "loss": tensor(0.0)}, errors=0, loss=0.0),
+        metrics({"tiny": float32(2**-13), "f1": [2**-13]}, tiny=2**-13, f1=[2**-13]),
     ],
     draw=random_metrics,
     play=play_metrics,
@@ -96,45 +88,20 @@ CLEAN_METRICS = Exercise(
             isinstance(value, list) -> False
         a list takes one type only: make every number in it a float
             [float(v) for -> [v.item() if hasattr(v, 'item') else v for
-        return a MetricRecord, not a plain dictionary
-            return MetricRecord(record) -> return record
-        return a MetricRecord: in a ConfigRecord, no server averages them
-            return MetricRecord(record) -> return ConfigRecord(record)
-        return the MetricRecord itself, without a RecordDict around it
-            MetricRecord(record) -> RecordDict({'metrics': MetricRecord(record)})
-        int(value) cuts off what stands after the point: use float(value)
+        int and round cut off what stands after the point: float(value) keeps it
             float(v) -> int(v)
             & float(value) -> int(value)
-        these are rounded: keep all that stands after the point
-            float(v) -> round(float(v), 1)
-            & float(value) -> round(float(value), 1)
-            float(v) -> round(float(v), 2)
-            & float(value) -> round(float(value), 2)
             float(v) -> round(float(v), 3)
             & float(value) -> round(float(value), 3)
-            float(v) -> round(float(v), 4)
-            & float(value) -> round(float(value), 4)
-            float(v) -> round(float(v), 5)
-            & float(value) -> round(float(value), 5)
-            float(v) -> round(float(v), 6)
-            & float(value) -> round(float(value), 6)
         a 0 is left out: it is a number, too
             values.items() -> [(k, v) for k, v in values.items() if v]
             for v in value -> for v in value if v
-        this came as a list: keep all its numbers, as a list
-            [float(v) for v in value] -> float(np.mean([*map(float, value)]))
-            [float(v) for v in value] -> float(value[0])
-        the record lacks lists: keep every key
-            values.items() -> [i for i in values.items() if type(i[1]) is not list]
-        this came as one number: do not make a list of it
-            = float(value) -> = [float(value)]
-        your function changed what it was given: work on a copy
-            record = {} -> record = values
     """,
     otherwise={
-        "what comes back": "your function should return a MetricRecord",
+        "what comes back": "return the MetricRecord itself: a server averages the "
+        "numbers of no other record, and of no dictionary",
         "keys": "the record should have the keys that came in, all of them",
-        "": "the numbers should be those that came in",
+        "": "a number should stay one number, a list a list, and nothing is rounded",
     },
 )
 
@@ -146,14 +113,10 @@ Shapes = dict[str, tuple[int, ...]]
 def random_shapes(rng: random.Random) -> Case:
     """Draw names and shapes of a few small arrays, and let Flower count."""
     names = rng.sample(["w", "bias", "body.0.weight", "head.bias", "scale_"], 3)
-    shapes = {
-        name: tuple(rng.randint(1, 9) for _ in range(rng.randint(1, 4)))
-        for name in names
-    }
-    size = rng.choice((4, 8))
-    arrays = [np.zeros(shape, f"f{size}") for shape in shapes.values()]
-    record = dict(zip(names, ArrayRecord(arrays).values(), strict=True))
-    return Case(shapes, size, gives=ArrayRecord(record).count_bytes())
+    shapes = {n: tuple(rng.choices(range(1, 9), k=rng.randint(1, 4))) for n in names}
+    kind = rng.choice((torch.float32, torch.float64))
+    record = ArrayRecord({n: torch.zeros(s, dtype=kind) for n, s in shapes.items()})
+    return Case(shapes, kind.itemsize, gives=record.count_bytes())
 
 
 def record_bytes(shapes: Shapes, number_size: int) -> int:
@@ -181,33 +144,26 @@ RECORD_BYTES = Exercise(
             + headers + names ->
         the headers are missing: 128 bytes for each array
             + headers ->
-        the names are missing: a byte for each letter
+        a name counts a byte for each letter
             + names ->
+            len(name) for name -> 1 for name
         each array has a header of its own: there is not one for the whole record
             128 * len(shapes) -> 128
-        a name counts a byte for each letter, not one in all
-            len(name) for name -> 1 for name
-        the numbers of an array are the product of its shape, not the sum
+        the numbers of an array are the product of its shape: multiply all its entries
             math.prod(shape) -> sum(shape)
-        only the first entry of each shape was counted: multiply them all
             math.prod(shape) -> (*shape, 1)[0]
-        only the last entry of each shape was counted: multiply them all
             math.prod(shape) -> (1, *shape)[-1]
         the shape () is one number, not none: an empty product is 1
             math.prod(shape) -> bool(shape) * math.prod(shape)
         two arrays of the same shape are two arrays: count the numbers of each
             shapes.values() -> set(shapes.values())
-        a number takes number_size bytes, not one
+        a number takes number_size bytes: not always 1 or 4, and not that many bits
             number_size * numbers -> numbers
-        a number takes number_size bytes, not always 4
             number_size * numbers -> 4 * numbers
-        these are bits: number_size is in bytes already
             number_size * numbers -> 8 * number_size * numbers
-        headers and names do not grow with number_size: only numbers do
+        number_size multiplies the numbers alone, not the headers and names
             numbers + headers + names -> (numbers + headers + names)
-        number_size multiplies the numbers alone: add the 128 after it
             numbers + headers -> (numbers + headers)
-        number_size multiplies the numbers alone: add len(name) after it
             headers + names -> headers + number_size * names
     """,
     otherwise="the result should be bytes of numbers, headers and names, as Flower "
@@ -223,25 +179,25 @@ def play_query(
     """Ask a client whose labels are known, and yield what it replies."""
     config = ConfigRecord({"num-classes": num_classes})
     message = instruction(RecordDict({"config": config}), "query")
-    images = torch.zeros(len(labels), 1, 2, 2)
-    examples = TensorDataset(images, torch.tensor(labels))
+    examples = TensorDataset(torch.zeros(len(labels), 1, 2, 2), torch.tensor(labels))
     yield from reply_facts(
         answer, message, make_loader(examples, batch_size=batch_size)
     )
 
 
-def client(labels: list[int], batch_size: int, num_classes: int, **gives: Any) -> Case:
-    """Make the case of a client with these labels."""
-    said = f"labels {labels} in batches of {batch_size}, num-classes {num_classes}"
-    return Case(labels, batch_size, num_classes, shown=said, **gives)
+def client(labels: list[int], batch_size: int, counts: list[int]) -> Case:
+    """Make the case of a client with these labels, so many of each."""
+    said = f"labels {labels} in batches of {batch_size}, num-classes {len(counts)}"
+    gives = {"label-counts in metrics": counts, "num-examples in metrics": len(labels)}
+    return Case(labels, batch_size, len(counts), shown=said, gives=gives)
 
 
 def random_client(rng: random.Random) -> Case:
     """Draw a client."""
     num_classes = rng.randint(2, 12)
-    size = rng.randint(num_classes + 1, 40)
-    labels = [rng.randrange(num_classes) for _ in range(size)]
-    return client(labels, rng.randint(2, 8), num_classes)
+    labels = rng.choices(range(num_classes), k=rng.randint(num_classes + 1, 40))
+    counts = [labels.count(label) for label in range(num_classes)]
+    return client(labels, rng.randint(2, 8), counts)
 
 
 def count_labels(message: Message, trainloader: DataLoader) -> Message:
@@ -260,16 +216,8 @@ COUNT_LABELS = Exercise(
     cases=[
         # Labels are missing in the middle and at the end, and batches (4), their size
         # (2), labels (6), labels there are (3) and examples (7) are all different.
-        client(
-            [4, 2, 0, 2, 4, 2, 0],
-            2,
-            6,
-            gives={
-                "label-counts in metrics": [2, 0, 3, 0, 2, 0],
-                "num-examples in metrics": 7,
-            },
-        ),
-        client([1] * 7, 3, 3, gives={"label-counts in metrics": [0, 7, 0]}),
+        client([4, 2, 0, 2, 4, 2, 0], 2, [2, 0, 3, 0, 2, 0]),
+        client([1] * 7, 3, [0, 7, 0]),
     ],
     draw=random_client,
     play=play_query,
@@ -290,38 +238,25 @@ COUNT_LABELS = Exercise(
             in trainloader -> in [*trainloader][-1:]
         num-examples counts examples: len(trainloader) counts batches
             len(labels)} -> len(trainloader)}
-        num-examples is about all batches: this is the size of one
-            len(labels)} -> trainloader.sampler.batch_size}
-            len(labels)} -> len([*trainloader][-1][1])}
-        num-examples counts examples: this is the number of labels
-            len(labels)} -> n}
-        num-examples counts examples: this is how many labels the client has
-            len(labels)} -> len(set(labels))}
         these are the labels themselves: the data would leave the client
             "label-counts": counts -> "label-counts": labels
         the counts are in another order: number i of the list is about label i
             "label-counts": counts -> "label-counts": sorted(counts)[::-1]
-            "label-counts": counts -> "label-counts": sorted(counts)
         this says which labels there are: count how many examples of each
             labels.count(i) -> int(i in labels)
         counts are numbers that a server adds up or averages: they belong in a
-        MetricRecord, not in a ConfigRecord
+        MetricRecord, not in a record of another kind
             MetricRecord(found) -> ConfigRecord(found)
-        counts are numbers that a server adds up or averages: they belong in a
-        MetricRecord, not in an ArrayRecord
             MetricRecord(found) -> ArrayRecord([np.array(counts)])
             "metrics": MetricRecord(found) -> "arrays": ArrayRecord([np.array(counts)])
-        the reply carries more than was asked for: only "metrics" is to go back
-            MetricRecord(found)} -> MetricRecord(found)} | {**message.content}
     """,
     otherwise={
-        "records": "the reply should carry one MetricRecord: the server looks for a "
-        'record named "metrics"',
+        "records": 'the reply should carry one MetricRecord, "metrics", and no more',
         "names in metrics": "the metrics should be label-counts and num-examples: keys "
         "must be the same at every client, whatever labels it has",
         "label-counts in metrics": "label-counts should say how many examples of each "
         "label there are, in a list with one number for each",
-        "num-examples in metrics": "num-examples should be the number of the client's "
-        "examples",
+        "num-examples in metrics": "num-examples should say how many examples the "
+        "client has in all: neither a batch's, nor how many labels there are",
     },
 )

@@ -9,74 +9,67 @@ from typing import Any
 import numpy as np
 import torch
 
-from course_utils.exercises.engine import (
-    Attempt,
-    Case,
-    Exercise,
-    as_row,
-    require_kind,
-)
-
-# ------------------------------------------------------------------- 2.1 count_labels
+from course_utils.exercises.engine import Attempt, Case, Exercise, as_row, require_kind
 
 
-def count_labels(labels: list[int], num_classes: int) -> list[int]:
-    """Look every label up: the oracle."""
-    found = Counter(labels)
-    held = range(num_classes)
-    return [found[label] for label in held]
+def random_counts(rng: random.Random) -> Case:
+    """Draw label counts of clients that differ in size; none is without examples."""
+    clients, labels = rng.sample(range(3, 8), 2)
+    draw = np.random.default_rng(rng.getrandbits(32))
+    held = draw.integers(0, 2, (clients, labels))
+    counts = held * draw.integers(
+        1, 10 ** draw.integers(1, 4, (clients, 1)), held.shape
+    )
+    counts[range(clients), draw.integers(labels, size=clients)] += 1
+    return Case(counts)
 
 
-def random_labels(rng: random.Random) -> Case:
-    """Draw labels, of which most do not occur."""
-    num_classes = rng.randint(5, 12)
-    held = rng.sample(range(num_classes), rng.randint(2, 4))
-    return Case(rng.choices(held, k=rng.randint(5, 40)), num_classes)
+# -------------------------------------------------------------------- 2.1 held_by_one
 
 
-COUNT_LABELS = Exercise(
+def held_by_one(counts: np.ndarray) -> list[int]:
+    """Count each label's holders: the oracle."""
+    holders = (counts > 0).sum(0)
+    found = np.flatnonzero(holders == 1)
+    return found.tolist()
+
+
+HELD_BY_ONE = Exercise(
     "2.1",
-    "you can count what a client holds, and what it lacks.",
+    "you know which labels a federation loses with a single client.",
     cases=[
-        Case([3, 1, 3, 5, 5, 5], 7, gives=[0, 1, 0, 2, 0, 3, 0]),
-        Case([2, 0, 0], 3, gives=[2, 0, 1]),
-        Case([0], 4, gives=[1, 0, 0, 0]),
-        Case([], 3, gives=[0, 0, 0], shown="([], 3): a client without examples"),
+        # Label 0 has two holders, label 3 none.
+        Case(np.array([[5, 0, 1, 0, 0], [3, 4, 0, 0, 9]]), gives=[1, 2, 4]),
+        # One example is enough.
+        Case(np.array([[9, 1], [1, 0], [8, 0]]), gives=[1]),
+        Case(np.array([[4, 4], [6, 2], [8, 0]]), gives=[]),
     ],
-    draw=random_labels,
-    oracle=count_labels,
+    draw=random_counts,
+    oracle=held_by_one,
     mistakes="""
-        labels that the client does not hold are left out: each needs its 0
-            range(num_classes) -> sorted(found)
-        labels that the client does not hold are left out, and the others stand in the
-        order in which they occur: position k is for label k
-            range(num_classes) -> found
-        the list ends at the largest label that the client holds: its length is the
-        number of classes
-            range(num_classes) -> range(max(labels) + 1)
-        labels start at 0: the list's first number is for label 0
-            range(num_classes) -> range(1, num_classes + 1)
-        label 0 has position 0: the list is one too long at the start
-            range(num_classes) -> range(-1, num_classes)
-        the list is one too long: the last label is the number of classes less 1
-            range(num_classes) -> range(num_classes + 1)
-        the list is one too short: the last label is the number of classes less 1
-            range(num_classes) -> range(num_classes - 1)
-        these are shares: return the counts themselves
-            [found[label] -> [found[label] / len(labels)
-        this says which labels occur, not how often
-            [found[label] -> [float(label in found)
-        these are the labels that occur: count how often each does
-            [found[label] for label in held] -> sorted(found)
-        this is one number for all labels: return one for each
-            [found[label] for label in held] -> len(labels)
-        this is the number of different labels: count the examples of each
-            [found[label] for label in held] -> len(found)
-        the counts are sorted by size: position k is for label k
-            [found[label] for label in held] -> sorted((found[n] for n in held))[::-1]
+        nobody holds some of these labels: return those that exactly one client holds
+            == 1 -> <= 1
+        a column is a label, and a row is a client: these are the clients that hold a
+        single label
+            .sum(0) -> .sum(1)
+        count the clients that hold a label, not its examples
+            (counts > 0).sum(0) -> counts.sum(0)
+        one example is enough to hold a label
+            counts > 0 -> counts > 1
+        these are the labels that several clients hold
+            == 1 -> > 1
+        these are True and False: return the labels for which it is True
+            found.tolist() -> (holders == 1)
+        these are the numbers of clients that hold each label: return the labels with 1
+            found.tolist() -> holders.tolist()
+        np.where returns a tuple: the labels are the first thing in it
+            found.tolist() -> np.where(holders == 1)
+        this is how many such labels there are: return the labels
+            found.tolist() -> len(found)
+        these are the clients that hold the labels: return the labels
+            found.tolist() -> [int(counts[:, k].argmax()) for k in found]
     """,
-    otherwise="the result should be one count for each label, in the order of the "
-    "labels",
+    otherwise="the result should be the labels that exactly one client holds, in order",
 )
 
 # ----------------------------------------------------------- 2.2 distance_from_others
@@ -88,28 +81,6 @@ def measure(counts: np.ndarray) -> np.ndarray:
     p = counts / counts.sum(1, keepdims=True)
     q = others / others.sum(1, keepdims=True)
     return abs(p - q).sum(1) / 2
-
-
-def mean_of_pairs(counts: np.ndarray) -> np.ndarray:
-    """Average each client's distances from every other client."""
-    shares = counts / counts.sum(1, keepdims=True)
-    pairs = np.abs(shares[:, None] - shares[None]).sum(2) / 2
-    return pairs.sum(1) / (len(shares) - 1)
-
-
-def random_counts(rng: random.Random) -> Case:
-    """Draw label counts of clients that differ in size; none is without examples."""
-    clients, labels = rng.sample(range(3, 8), 2)
-    table = [
-        [
-            rng.choice((0, 1)) * rng.randint(1, 10 ** rng.randint(1, 3))
-            for _ in range(labels)
-        ]
-        for _ in range(clients)
-    ]
-    for row in table:
-        row[rng.randrange(labels)] += rng.randint(1, 9)
-    return Case(np.array(table))
 
 
 DISTANCE = Exercise(
@@ -136,14 +107,10 @@ DISTANCE = Exercise(
         the half is missing: every example that changes its label lowers one share and
         raises another
             / 2 ->
-        add up the others' counts before you make shares: in a mean of their shares, a
-        small client weighs as much as a large one
+        add up the others' counts before you make shares: in a mean of their shares, or
+        of the distances from each, a small client weighs as much as a large one
             q = others -> others = p.sum(0) - p; q = others
-            q = others -> others = p.sum(0) - p; q = others
-            & / 2 ->
-        this is the mean of the distances from each other client: put the others
-        together first, then compare once
-            mean_of_pairs
+            abs(p - q).sum(1) / 2 -> abs(p[:, None] - p).sum((1, 2)) / 2 / (len(p) - 1)
         the client is compared with evenly spread labels: at distance 0 it is like the
         others, not evenly spread
             counts.sum(0) - counts -> 0 * counts + 1
@@ -156,34 +123,25 @@ DISTANCE = Exercise(
         these are differences of counts: make shares of the client's counts and of the
         others' before you compare
             p - q -> counts - others
-        these are differences of counts, and the half is missing: make shares of the
-        client's counts and of the others' first
             p - q -> 2 * (counts - others)
-        the differences are squared: take them without their signs
+        the differences are squared: take them without their signs, and halve their sum
             abs(p - q).sum(1) / 2 -> ((p - q) ** 2).sum(1)
-        half the squared differences: take the differences without their signs
             abs(p - q) -> ((p - q) ** 2)
-        this is the root of the squared differences: take half the sum of the
-        differences without their signs
             abs(p - q).sum(1) / 2 -> ((p - q) ** 2).sum(1) ** 0.5
         the differences cancel: add them up without their signs
             abs(p -> (p
-        this is the largest difference of a label: add up all of them, and halve
+        add up the differences of all labels, and halve the sum: take neither the
+        largest nor the mean
             abs(p - q).sum(1) / 2 -> abs(p - q).max(1)
-        this is a mean: the sum of the differences is halved, whatever the number of
-        labels
             abs(p - q).sum(1) / 2 -> abs(p - q).mean(1)
         this is what they have in common: the distance is 1 less that
             abs(p - q).sum(1) / 2 -> np.minimum(p, q).sum(1)
-        this is one number, the mean: return one for each client
+        this is one number: return one for each client
             abs(p - q).sum(1) / 2 -> abs(p - q).sum(1).mean() / 2
-        this is one number, the largest: return one for each client
             abs(p - q).sum(1) / 2 -> abs(p - q).sum(1).max() / 2
         these are sums over clients, one for each label: add up over labels, for each
         client
             abs(p - q).sum(1) -> abs(p - q).sum(0)
-        your function changed what it was given: work on a copy
-            others = -> counts -= counts.sum(0); others =
     """,
     otherwise="the result should be one distance for each client",
 )
@@ -201,156 +159,104 @@ def play_shares(answer: Attempt, labels: list[int], shares: list[float]) -> Iter
         if got is None:
             require_kind(got, labels)
         parts = [listed(part) for part in as_row(got)]
-        are_lists = bool(parts) and all(isinstance(p, list | tuple) for p in parts)
-        count = f"{len(parts)} {'lists' if are_lists else kind_of(got)}"
-        yield "what comes back", count
-        flat = [listed(row) for row in chain(*parts)] if are_lists else []
+        kinds = sorted({kind_of(part) for part in parts})
+        yield "what comes back", f"{len(parts)} of {kinds}"
+        flat = [listed(row) for row in chain(*parts)] if kinds == ["list"] else []
         yield "what is in it", sorted({kind_of(row) for row in flat})
-        if count != f"{len(shares)} lists" or {kind_of(row) for row in flat} - {"int"}:
+        if len(parts) != len(shares) or {kind_of(row) for row in flat} != {"int"}:
             return
-        times = Counter(map(int, flat))
-        yield "most often that a row is given out", max(times.values(), default=0)
-        yield "rows that nobody gets", len(set(range(len(labels))) - set(times))
+        times, rows = Counter(map(int, flat)), range(len(labels))
+        yield "most often that a row is given out", max(times.values())
+        yield "rows that nobody gets", len(set(rows) - set(times))
         yield "rows given out", sorted(times.elements())
-        if sorted(times.elements()) != list(range(len(labels))):
+        if sorted(flat) != list(rows):
             return
         results.append([[int(row) for row in part] for part in parts])
     yield "rows of each label, by client", misfit(results, labels, shares)
     yield "the same lists by the same seed", results[0] == results[-1]
-    yield "what each client gets of a label", draws(results, labels)
+    sets = [[set(rows) for rows in rows_of] for rows_of in results]
+    yield "other rows by another seed", any(other != sets[0] for other in sets)
 
 
 def listed(value: Any) -> Any:
-    """Turn an array or a tensor into lists; leave anything else."""
-    return value.tolist() if isinstance(value, np.ndarray | torch.Tensor) else value
+    """Turn an array, a tensor or a tuple into lists; leave anything else."""
+    if isinstance(value, np.ndarray | torch.Tensor):
+        value = value.tolist()
+    return list(value) if isinstance(value, tuple) else value
 
 
 def kind_of(value: Any) -> str:
     """Return the name of a type, whichever library's it is."""
-    name = type(value).__name__
-    return "int" if isinstance(value, np.integer) else name.removesuffix("_")
-
-
-def table_of(rows_of: list[list[int]], labels: list[int]) -> dict[int, list[int]]:
-    """Count how many rows of each label every client has."""
-    held = [Counter(labels[row] for row in rows) for rows in rows_of]
-    return {label: [own[label] for own in held] for label in sorted(set(labels))}
-
-
-def fits(column: list[int], shares: list[float]) -> bool:
-    """Whether each client has its share of some rows, off by one at most."""
-    total = sum(column)
-    pairs = zip(column, shares, strict=True)
-    return all(abs(n - share * total) <= 1 + 1e-6 for n, share in pairs)
+    return "int" if isinstance(value, np.integer) else type(value).__name__
 
 
 def misfit(results: list[list], labels: list[int], shares: list[float]) -> Any:
-    """Return how rows are shared out under the first seed for which that is wrong."""
-    tables = [table_of(rows_of, labels) for rows_of in results]
-    wrong = [t for t in tables if not all(fits(c, shares) for c in t.values())]
-    if not wrong:
-        return "its share of each"
-    if all(table == tables[0] for table in tables):
-        return wrong[0]
-    sizes = [list(map(len, rows_of)) for rows_of in results]
-    kept = all(fits(column, shares) for column in sizes)
-    return "by chance, as many as its share in all" if kept else "by chance"
+    """Return how rows are shared out, unless each client has its share of each label.
 
-
-def draws(results: list[list], labels: list[int]) -> str:
-    """Return whether each seed gives the clients other rows of each label."""
-    for label, total in Counter(labels).items():
-        where = [row for row, own in enumerate(labels) if own == label]
-        drawn = [
-            [[k for k, row in enumerate(where) if row in set(rows)] for rows in rows_of]
-            for rows_of in results
-        ]
-        if total < 8 or any(other != drawn[0] for other in drawn):
-            continue  # of a few rows, two seeds may well draw the same
-        ordered = all(k == list(range(k[0], k[-1] + 1)) for k in drawn[0] if k)
-        return (
-            "the next rows, whatever the seed" if ordered else "the same by all seeds"
-        )
-    return "other rows by another seed"
-
-
-def rows_by_label(labels: list[int]) -> dict[int, list[int]]:
-    """Collect the rows of each label."""
-    rows: dict[int, list[int]] = {}
-    for row, label in enumerate(labels):
-        rows.setdefault(label, []).append(row)
-    return rows
+    That is a list for each label, or the word chance where it depends on the seed.
+    """
+    held = [[Counter(labels[row] for row in rows) for rows in r] for r in results]
+    tables = [{n: [own[n] for own in each] for n in sorted(labels)} for each in held]
+    off = [
+        abs(count - share * labels.count(label))
+        for table in tables
+        for label, column in table.items()
+        for count, share in zip(column, shares, strict=True)
+    ]
+    if max(off) <= 1 + 1e-6:
+        return "its share of each, off by one at most"
+    return tables[0] if all(table == tables[0] for table in tables) else "by chance"
 
 
 def share_out(labels: list[int], shares: list[float], seed: int) -> list[list[int]]:
     """Cut the rows of each label where the shares added up say: the oracle."""
     rng = random.Random(seed)
+    held = dict.fromkeys(labels)
     rows_of: list[list[int]] = [[] for _ in shares]
-    by = rows_by_label(labels)
-    groups = by.values()
-    for rows in groups:
+    for label in held:
+        rows = [row for row, own in enumerate(labels) if own == label]
         rng.shuffle(rows)
         n = len(rows)
         cuts = [n * end for end in accumulate(shares)]
         ends = [round(cut) for cut in cuts]
-        for own, a, b in zip(rows_of, [0, *ends], ends, strict=False):
-            own.extend(rows[a:b])
+        for client, a, b in zip(rows_of, [0, *ends], ends, strict=False):
+            client.extend(rows[a:b])
     return rows_of
-
-
-def by_client(rows_of: list[list[int]], labels: list[int]) -> list[int]:
-    """Return whose each row is."""
-    return [
-        next(i for i, r in enumerate(rows_of) if n in r) for n in range(len(labels))
-    ]
 
 
 def random_shares(rng: random.Random) -> Case:
     """Draw labels, one of them rare, and shares that are nobody's in particular."""
-    numbers = rng.sample(range(20), 6)
-    labels = [n for n in numbers[1:] for _ in range(rng.randint(15, 60))]
-    labels.append(numbers[0])
+    rare, *numbers = rng.sample(range(20), 6)
+    labels = [rare, *(n for n in numbers for _ in range(rng.randint(15, 60)))]
     rng.shuffle(labels)
     weights = [rng.randint(2, 20) for _ in range(rng.randint(3, 5))]
     return Case(labels, [weight / sum(weights) for weight in weights])
 
 
-def client_by_client(labels: list[int], shares: list[float], seed: int) -> list:
-    """Draw a client for each row."""
-    rng = random.Random(seed)
-    clients = rng.choices(range(len(shares)), shares, k=len(labels))
-    return [
-        [row for row, c in enumerate(clients) if c == i] for i in range(len(shares))
-    ]
-
-
-EVERY_ROW = {"rows that nobody gets": 0, "most often that a row is given out": 1}
-
 SHARE_OUT = Exercise(
     "2.3",
     "you can make clients differ in size, and in nothing else.",
     cases=[
-        Case([2] * 16 + [7] * 8, [0.625, 0.25, 0.125], gives=EVERY_ROW),
-        # No share is a whole number.
-        Case([0] * 11 + [1] * 9, [1 / 6] * 6, gives=EVERY_ROW),
-        # The shares' sum is a little below 1.
-        Case([0, 1] * 14, [0.1] * 10, gives=EVERY_ROW),
+        Case(
+            [2] * 16 + [7] * 8,
+            [0.625, 0.25, 0.125],
+            gives={"rows that nobody gets": 0, "most often that a row is given out": 1},
+        ),
+        Case([0] * 11 + [1] * 9, [1 / 6] * 6),  # no share is a whole number
+        Case([0, 1] * 14, [0.1] * 10),  # the shares' sum is a little below 1
     ],
     draw=random_shares,
     play=play_shares,
     oracle=share_out,
     mistakes="""
-        this says whose each row is: return the rows of each client
-            return rows_of -> return by_client(rows_of, labels)
-            return rows_of -> return np.array(by_client(rows_of, labels))
+        this is one number for each row: return the rows of each client
+            return rows_of -> return labels
         this is one list for each label: collect the rows by client
-            return rows_of -> return list(rows_by_label(labels).values())
+            for _ in shares -> for _ in held
         a client's rows are lists in a list: extend it, don't append to it
-            own.extend -> own.append
+            client.extend -> client.append
         these are masks, true or false: return the numbers of the rows
             (rows[a:b]) -> (row in rows[a:b] for row in labels)
-        row numbers must be whole numbers (int)
-            (rows[a:b]) -> (map(float, rows[a:b]))
         these are labels: return the numbers of the rows
             (rows[a:b]) -> (labels[row] for row in rows[a:b])
         rows are numbered from 0: the first is row 0
@@ -369,7 +275,7 @@ SHARE_OUT = Exercise(
             rng.shuffle(rows) -> rows = rng.sample(range(len(rows)), len(rows))
         nobody gets a row of some label: go through all labels that occur, which need
         not be 0, 1, 2 and so on
-            by.values() -> [by.get(k, []) for k in range(len(by))]
+            for label in held -> for label in range(len(held))
         what rounding down leaves over is lost, so let the last piece of each label end
         with its last row
             round(cut) -> int(cut)
@@ -377,12 +283,10 @@ SHARE_OUT = Exercise(
             & round(cut) for cut in cuts -> end for end in accumulate(cuts)
         the last pieces are missing: what follows the last cut is a piece
             for cut in cuts -> for cut in cuts[:-1]
-        all that rounding down leaves over goes to the last client: round where to cut,
-        not how many rows each client gets
+        each client's number of rows is rounded by itself, so that the last clients get
+        too many or too few: round where to cut
             cuts = [ -> sizes = [int(n * s) for s in shares[:-1]]; cuts = [
             & [round(cut) for cut in cuts] -> [*accumulate(sizes), n]
-        each client's number of rows is rounded by itself, and the last clients go
-        short: round where to cut, not how many rows each gets
             cuts = [ -> sizes = [round(n * s) for s in shares[:-1]]; cuts = [
             & [round(cut) for cut in cuts] -> [*accumulate(sizes), n]
             cuts = [ -> sizes = [int(np.ceil(n * s)) for s in shares[:-1]]; cuts = [
@@ -393,28 +297,23 @@ SHARE_OUT = Exercise(
             accumulate(shares) -> accumulate(shares[::-1])
         each client gets the next rows, whatever their label: cut the rows of each label
         by themselves
-            by.values() -> [range(len(labels))]
+            for label in held -> for label in [0]
+            & own == label -> True
             & rng.shuffle(rows) -> pass
-        the clients' numbers of rows are right, but not their shares of each label: cut
-        the rows of each label by themselves
-            by.values() -> [list(range(len(labels)))]
-        another seed gives a client another number of rows: draw which rows it gets, not
-        how many
-            client_by_client
+        how many rows of a label a client gets is left to chance: cut the rows of each
+        label by themselves, by the shares
+            for label in held -> for label in [0]
+            & own == label -> True
+            accumulate(shares) -> [*sorted(rng.random() for _ in shares[1:]), 1]
         each label goes to one client as a whole: cut its rows by the shares
-            for rows in groups -> for i, rows in enumerate(groups)
+            for label in held -> for i, label in enumerate(held)
             & accumulate(shares) -> [k >= i % len(shares) for k in range(len(shares))]
-        each client gets the next rows of a label, whatever the seed: shuffle them
-        before you cut
+        all seeds give the same rows of a label: shuffle them before you cut, by a
+        generator that is made from the seed
             rng.shuffle(rows) -> pass
-        all seeds give the same rows of a label: make the generator that shuffles from
-        the seed
-            random.Random(seed) -> random.Random(42)
         the same seed gives other lists when it is called again: make a new generator
         from the seed, inside the function
             random.Random(seed) -> random.Random()
-        your function changed what it was given: work on a copy
-            random.Random(seed) -> random.Random(seed); rng.shuffle(labels)
     """,
     otherwise={
         "what comes back": "return a list, with one list of row numbers for each "
@@ -422,13 +321,9 @@ SHARE_OUT = Exercise(
         "what is in it": "row numbers must be whole numbers (int)",
         "most often that a row is given out": "each row goes to exactly one client",
         "rows that nobody gets": "every row goes to a client",
-        "rows given out": "every row goes to a client, and there are no others: the "
-        "first is row 0",
+        "rows given out": "there are no such rows: the first is row 0",
         "rows of each label, by client": "of each label, a client gets its share of "
         "the rows, off by one at most",
-        "the same lists by the same seed": "the same seed gives other lists when it is "
-        "called again: make a new generator from the seed, inside the function",
-        "what each client gets of a label": "another seed should give the clients "
-        "other rows of each label",
+        "other rows by another seed": "another seed should give the clients other rows",
     },
 )

@@ -119,14 +119,18 @@ plot_samples(grouped_parts)
 # %% [markdown]
 # ## The skew in two numbers
 #
-# The **skew** is how unlike the clients are. To measure it, count labels: by hand for one
-# client, then for all, then with Flower's own function.
+# The **skew** is how unlike the clients are. To measure it, count each client's examples
+# of each label. For one client, NumPy's `bincount` does it:
 
 # %%
 import numpy as np
 
-by_hand = np.bincount(random_parts[0]["label"], minlength=NUM_CLASSES)
-print("client 0, examples of each label:", by_hand)
+client_0 = np.bincount(random_parts[0]["label"], minlength=NUM_CLASSES)
+print("client 0, examples of each label:", client_0)
+
+# %% [markdown]
+# `label_counts` of this course does it for all clients. (Flower Datasets has a function
+# for it, too: `compute_counts`.)
 
 # %%
 from flwr_datasets.metrics import compute_counts
@@ -135,53 +139,57 @@ from course_utils.partitions import label_counts
 
 random_counts = label_counts(random_parts)
 grouped_counts = label_counts(grouped_parts)
-assert (random_counts[0] == by_hand).all()
-assert (compute_counts(grouped, "label").to_numpy() == grouped_counts).all()
 print(grouped_counts)
+assert (random_counts[0] == client_0).all()
+assert (compute_counts(grouped, "label").to_numpy() == grouped_counts).all()
 
 # %% [markdown]
 # Each row is a client, and each column is a label.
 #
-# ### Exercise 2.1: count a client's labels
+# ### Exercise 2.1: labels that only one client holds
 #
 # | difficulty | minutes | why it matters |
 # |---|---|---|
-# | 1 of 3, recall | 3 | every number for skew is computed from these counts |
+# | 1 of 3, recall | 3 | when that client is away, nobody teaches the model these labels |
 #
-# Complete `count_labels`: given the labels of one client's examples, return a list with
-# how many examples of each label it holds. Label *k*'s count stands at position *k*.
+# Complete `held_by_one`: given a table of counts like the one above, return the labels
+# that exactly one client holds, in a list, the smallest first. One example is enough to
+# hold a label. A label that nobody holds does not belong in the list.
+#
+# In `grouped_counts`, each label has one holder, so all labels are to be returned.
 #
 # <details><summary>Hint 1</summary>
 #
-# How long must the list be? It doesn't depend on what the client holds.
+# `counts > 0` says of each client and each label whether the client holds it. Add up the
+# `True`s of each column.
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# `np.bincount` above got a second argument. Or start with a list of zeros.
+# `sum(axis=0)` adds up over the rows, which are clients. `np.flatnonzero(a == 1)` says at
+# which positions `a` is 1.
 # </details>
 
 # %%
 from course_utils.exercises import check
 
 
-def count_labels(labels: list[int], num_classes: int) -> list[int]:
-    """Return how many examples of each label a client holds."""
+def held_by_one(counts: np.ndarray) -> list[int]:
+    """Return the labels that exactly one client holds."""
     ### BEGIN SOLUTION
-    counts = [0] * num_classes
-    for label in labels:
-        counts[label] += 1
-    return counts
+    holders = (counts > 0).sum(axis=0)
+    return np.flatnonzero(holders == 1).tolist()
     ### END SOLUTION
 
 
 # %%
-check("2.1", count_labels)
+check("2.1", held_by_one)
 
 # %% [markdown] tags=["solution"]
-# **Why this.** Position *k* means label *k* for every client, so the lists of all clients
-# can be stacked into one table and compared. **What people get wrong:** they count only
-# what is there (`Counter`, `np.unique`, `np.bincount` on its own). Then a client without
-# 0s has its 1s in the place of the 0s, or its list is too short to stack.
+# **Why this.** A column of the table says who holds a label. If it has one entry above 0,
+# everything that the federation knows of this label comes from one client. **What people
+# get wrong:** they add up examples instead of clients, or along the rows: then they find
+# the clients that hold a single label. Or they ask for *fewer than two* holders, and so
+# also get the labels that nobody holds.
 
 # %% [markdown] tags=["slide"]
 # Now a federation small enough for your head: three clients with eight examples each,
@@ -220,9 +228,12 @@ print("client 0 after two changes:", changed / changed.sum())
 assert (changed / changed.sum() == whole).all()
 
 # %% [markdown] tags=["slide"]
-# **The second number: effective number of labels.** How many equally frequent labels
-# would be as varied as the client's? It is exp(entropy). The **entropy** is the sum of
-# −share · log(share) over all labels.
+# **The second number: effective number of labels.** A client with 4 and 4 holds two
+# labels. A client with 7 and 1 holds two as well, but one of them hardly counts. So this
+# number says how many *equally frequent* labels would be as varied as the client's.
+#
+# It is computed in two steps. The **entropy** is the sum of −share · log(share) over all
+# labels. The effective number is exp(entropy).
 #
 # **Predict** it for 4 and 4, and for 8 and 0. Between which numbers is it for 6 and 2?
 
@@ -410,6 +421,9 @@ pathological = PathologicalPartitioner(
 )
 two_labels_counts = label_counts(cut(train_split, pathological))
 plot_label_counts(two_labels_counts, title="two labels each")
+
+# %% jupyter={"source_hidden": true}
+# What is said below, checked.
 assert ((two_labels_counts > 0).sum(axis=1) == 2).all()
 if dataset_name() == DEFAULT_DATASET:  # ten equally frequent labels
     assert np.allclose(label_distance(two_labels_counts), 0.8)
@@ -447,11 +461,14 @@ for alpha in (100, 1, 0.1):
 # %%
 rng = np.random.default_rng(42)
 columns = []
-for total in np.bincount(train_split["label"]):
+for total in np.bincount(train_split["label"]):  # for each label
+    # Each client's share of this label:
     draw = rng.dirichlet([0.5] * NUM_CLIENTS)
+    # Cut its examples there: the shares added up, in whole examples.
     ends = (draw.cumsum() * total).astype(int)[:-1]
+    # From one cut to the next is what a client gets.
     columns.append(np.diff(ends, prepend=0, append=total))
-by_hand = np.stack(columns, axis=1)
+by_hand = np.stack(columns, axis=1)  # rows are clients
 print(by_hand)
 
 # %% [markdown]
@@ -484,6 +501,8 @@ for alpha in (100, 1, 0.1):
     counts_of_alpha[alpha] = label_counts(cut(train_split, dirichlet))
 plot_label_panels({f"alpha = {a}": c for a, c in counts_of_alpha.items()})
 
+# %% jupyter={"source_hidden": true}
+# What is said below, checked.
 means = [label_distance(counts).mean() for counts in counts_of_alpha.values()]
 assert means == sorted(means)
 sizes = [counts.sum(axis=1) for counts in counts_of_alpha.values()]
@@ -502,7 +521,8 @@ assert spans == sorted(spans)
 # Clients may differ in size alone. `LinearPartitioner` makes the size of client *i*
 # proportional to *i* + 1, and `SquarePartitioner` to the square of *i* + 1.
 #
-# **Predict:** how many times as many examples as the first client has the last one?
+# **Predict:** the last client has more examples than the first. How many times as many,
+# in each of the two?
 
 # %%
 from flwr_datasets.partitioner import LinearPartitioner, SquarePartitioner
@@ -608,9 +628,8 @@ assert (label_counts(short) == counts_of_alpha[0.1]).all()
 print("the same partitioning as by hand")
 
 # %% [markdown] tags=["slide"]
-# Here is every partitioning of this lesson.
-#
-# **Predict:** which one is nearest to the whole, and which one is furthest?
+# Here is every partitioning of this lesson. The slices of sorted rows are furthest from
+# the whole, as we saw. **Predict:** which partitioning is nearest to it?
 
 # %% tags=["slide-then", "slide-output"]
 from course_utils.plots import plot_skew
@@ -625,21 +644,24 @@ partitionings = {
     "sorted, sliced": sorted_counts,
 }
 plot_skew(partitionings)
-
 skew = {
     name: label_distance(counts).mean()
     for name, counts in partitionings.items()
 }
+
+# %% jupyter={"source_hidden": true}
+# What is said below and above, checked.
 assert skew["at random"] < skew["Dirichlet(1)"] < skew["Dirichlet(0.1)"]
 assert max(skew, key=skew.get) == "sorted, sliced"
 if dataset_name() == DEFAULT_DATASET:
     assert min(skew, key=skew.get) == "Dirichlet(100)"
+    assert round(skew["Dirichlet(100)"], 2) == 0.03
+    assert round(skew["at random"], 2) == 0.06
 
 # %% [markdown] tags=["slide-more"]
-# - Slices of sorted rows are furthest from the whole.
-# - Dirichlet(100) is nearest, with the default dataset: 0.03, against 0.06 for a cut at
-#   random. At alpha = 100, each label is cut almost evenly *on purpose*. At random, it is
-#   left to chance.
+# Dirichlet(100) is nearest, with the default dataset: 0.03, against 0.06 for a cut at
+# random. At alpha = 100, each label is cut almost evenly *on purpose*. At random, it is
+# left to chance.
 
 # %% [markdown]
 # ## One partitioner, one split
@@ -787,6 +809,9 @@ curves = {
 plot_curves(curves)
 for name in curves:
     print(f"{name:15} mean label distance {skew[name]:.2f}")
+
+# %% jupyter={"source_hidden": true}
+# What is said below, checked.
 late = {name: sum(curve[-3:]) / 3 for name, curve in curves.items()}
 assert late["at random"] > late["Dirichlet(0.1)"] + 0.01
 assert late["Dirichlet(0.1)"] > late["two labels each"] + 0.05
