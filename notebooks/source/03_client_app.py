@@ -151,8 +151,10 @@ print(f"client {CLIENT}: {num_examples} train, {num_test} test examples")
 #   average will have to respect that.
 
 # %% [markdown] tags=["slide"]
-# **3. Load and train.** This is plain PyTorch, with the `train` of lesson 00. The seed
-# fixes the order of the batches, so that we can compare later.
+# **3. Load and train.** This is plain PyTorch. `model` is the course's module of that
+# name, and `model.train` is the function of lesson 00, which trains a network. (PyTorch's
+# `net.train()` only switches a network to train mode.) The seed fixes the order of the
+# batches, so that we can compare later.
 
 # %% tags=["slide-more"]
 from course_utils import model
@@ -185,29 +187,32 @@ assert by_lines.metadata.dst_node_id == message.metadata.src_node_id
 print(by_lines.metadata.message_type, list(by_lines.content))
 
 # %% [markdown]
-# ### Exercise 3.1: pack a reply
+# ### Exercise 3.1: pack a reply, or refuse
 #
 # | difficulty | minutes | why it matters |
 # |---|---|---|
-# | 1 of 3, recall | 3 | a wrong type loses this client's work, a wrong name everyone's |
+# | 1 of 3, recall | 3 | one NaN in one reply makes everyone's model NaN |
+#
+# A training can diverge: its numbers become infinite, or NaN ("not a number"). The server
+# averages them like any others. If a client raises an exception, the server has one reply
+# less, and no more harm is done.
 #
 # Complete `pack_reply`: steps 4 and 5, for any model. Reply to `message` with the arrays
-# of `state_dict`, and with the metrics `"train-loss"` and `"num-examples"`. The `loss` is
-# a number of NumPy's or PyTorch's. Name the records as step 4 does. (Where an exercise
-# names metrics, it means these and no others.)
+# of `state_dict` and with `metrics`, in records that are named as in step 4. But if any
+# number in the arrays or in the metrics is NaN or infinite, raise a `ValueError`.
 #
 # <details><summary>Hint 1</summary>
 #
-# `ArrayRecord` takes a state_dict as it is. What does a `MetricRecord` say to a number of
-# NumPy's? Lesson 01 asked it.
+# `torch.isfinite(tensor)` says of each number whether it is neither NaN nor infinite.
+# `.all()` says whether that is true of all of them.
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# `float(...)` makes a number of Python's out of either.
+# The metrics are plain numbers. `math.isfinite(value)` says the same of one number.
 # </details>
 
 # %%
-import numpy as np
+import math
 
 from course_utils.exercises import check
 
@@ -215,12 +220,14 @@ from course_utils.exercises import check
 def pack_reply(
     message: Message,
     state_dict: dict[str, torch.Tensor],
-    loss: torch.Tensor | np.floating,
-    num_examples: int,
+    metrics: dict[str, float],
 ) -> Message:
-    """Return the reply to a train message."""
+    """Return the reply to a train message, if all its numbers are finite."""
     ### BEGIN SOLUTION
-    metrics = {"train-loss": float(loss), "num-examples": num_examples}
+    finite = [torch.isfinite(tensor).all() for tensor in state_dict.values()]
+    finite += [math.isfinite(value) for value in metrics.values()]
+    if not all(finite):
+        raise ValueError("The training has diverged.")
     content = RecordDict(
         {
             "arrays": ArrayRecord(state_dict),
@@ -235,10 +242,11 @@ def pack_reply(
 check("3.1", pack_reply)
 
 # %% [markdown] tags=["solution"]
-# **Why this.** A reply is a new content, with the names that all clients use, and
-# `reply_to` makes an answer of it. **What people get wrong:** they put the loss in as
-# their library made it, they choose names of their own, or they put the arrays of the
-# message into the reply instead of the trained ones.
+# **Why this.** A client is the last one who can tell a diverged training from a good
+# reply. The exception loses this reply, and saves the average. **What people get wrong:**
+# they look at the loss alone, which may be finite where the parameters no longer are;
+# they look for NaN, and forget infinity; or they put the arrays of the message into the
+# reply instead of the trained ones.
 
 # %% [markdown]
 # ## The function, and three ways to call it
@@ -376,19 +384,21 @@ def evaluate(message: Message, context: Context) -> Message:
 # - No arrays go back. The server sent them, and they have not changed.
 # - `num-examples` counts the examples of the *test*.
 #
-# This function is not in the app yet. **Predict:** what does the app say to an
+# **Predict:** an app has a function for `"train"` only. What does it say to an
 # `"evaluate"` message? (`outcome` is lesson 01's helper. It returns the error as text.)
 
 # %%
 from course_utils import outcome
 
+trains_only = ClientApp()
+trains_only.train()(train)
 question = instruction(node_id, "evaluate")
-print(outcome(client_app, question, context))
+print(outcome(trains_only, question, context))
 
 # %% [markdown]
 # `@client_app.evaluate()` above the function would register it. But in a notebook, one
 # runs a cell again and again. **Predict:** what happens when a function is registered a
-# second time?
+# second time, such as `train`?
 
 # %%
 print(outcome(client_app.train(), train))
@@ -403,9 +413,9 @@ client_app = ClientApp()
 client_app.train()(train)
 client_app.evaluate()(evaluate)
 
-by_hand = evaluate(question, context)
-assert client_app(question, context).content == by_hand.content
-print(list(by_hand.content), list(by_hand.content["metrics"]))
+answer = evaluate(question, context)
+assert client_app(question, context).content == answer.content
+print(list(answer.content), list(answer.content["metrics"]))
 
 # %% [markdown]
 # A file is loaded once. There, write `@client_app.train()` and `@client_app.evaluate()`
@@ -420,15 +430,19 @@ print(list(by_hand.content), list(by_hand.content["metrics"]))
 #
 # Complete `report`: the work of an evaluate function for any network and any data. Test
 # the model that the message brings, on `testloader`, and reply as `evaluate` above does.
-# `net` is a network of the right kind with *other* parameters, and you may change it.
+# `net` is a network of the right kind in *another* state, and you may change it. It may
+# have a BatchNorm, which also has a state: running means, which training moves and a test
+# only uses.
 #
 # <details><summary>Hint 1</summary>
 #
-# Which parameters does `net` have when it is tested?
+# Which state does `net` have when it is tested? A `state_dict` holds parameters and
+# running means alike.
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# `model.test` returns loss and accuracy, the accuracy as a share.
+# `model.test` switches the network to eval mode, so that its running means stay as they
+# are. It returns loss and accuracy, the accuracy as a share.
 # </details>
 # <details><summary>Hint 3</summary>
 #
@@ -461,10 +475,11 @@ def report(
 check("3.2", report)
 
 # %% [markdown] tags=["solution"]
-# **Why this.** The server asks about *its* model, so its arrays go into the network
+# **Why this.** The server asks about *its* model, so all its arrays go into the network
 # before anything is tested, and only numbers go back. **What people get wrong:** they
-# test the network as it was made, with random parameters, and the accuracy stays
-# near chance in every round; or they count batches, and small clients weigh too much.
+# test the network as it was made, with random parameters, and the accuracy stays near
+# chance in every round; they test in train mode, which also moves a BatchNorm's means; or
+# they count batches, and small clients weigh too much.
 
 # %% [markdown] tags=["slide"]
 # ## num-examples
@@ -592,10 +607,10 @@ client_app.query()(query)  # "query"
 grid = InProcessGrid(client_app, NUM_CLIENTS, seed=0)
 nodes = grid.get_node_ids()
 questions = [Message(RecordDict(), node, "query") for node in nodes]
-replies = grid.send_and_receive(questions)
-answers = [reply.content["metrics"]["num-examples"] for reply in replies]
-print("examples in all:", sum(answers))
-assert answers == counts
+answers = grid.send_and_receive(questions)
+sizes = [answer.content["metrics"]["num-examples"] for answer in answers]
+print("examples in all:", sum(sizes))
+assert sizes == counts
 
 # %% [markdown]
 # The server now knows how many examples there are, before anybody has trained. So think
@@ -617,11 +632,14 @@ assert list(reply.content["arrays"]) == ["head.weight", "head.bias"]
 # wants a query or a named action sends it itself, as we did.
 
 # %% [markdown] tags=["slide"]
-# ## The mistakes everyone makes once
+# ## Mistakes that stop at the client
 #
-# **Predict**, for each mistake: who notices it? The record, the message, the app, the
-# runtime, the server, or nobody? (The app has noticed two already: a type without a
-# function, and a function that was registered twice.)
+# Here are the mistakes that everyone makes once. **Predict**, for each of them: who
+# notices it? The record, the message, the app, the runtime, the server, or nobody? (The
+# app has noticed two already: a type without a function, and a function that was
+# registered twice.)
+#
+# ### In the records
 #
 # **Reading a record that is not there.** The server calls it `"arrays"`. A key that is
 # missing in the config looks the same.
@@ -648,6 +666,8 @@ print(outcome(ArrayRecord, {"weight": np.zeros(3)}))
 
 # %% [markdown]
 # *The record notices*, in the line that makes it.
+#
+# ### In the reply
 #
 # **No `reply_to`.** To Flower, this is a message to nobody. And on the server, **a type
 # that does not exist**:
@@ -709,8 +729,8 @@ print(outcome(ask, returns_a_dictionary))
 # %% [markdown]
 # The course is kind here. Flower's own runtimes have no reply to deliver then, so they
 # deliver none (as Flower's source has it), and the server waits. After an hour, `FedAvg`
-# goes on with the replies that it has, and does not count this one as a failure. Its
-# `timeout`, in seconds:
+# goes on with the replies that it has, and does not count this one as a failure. The hour
+# is the `timeout` of `FedAvg.start`, in seconds:
 
 # %%
 from inspect import signature
@@ -718,6 +738,22 @@ from inspect import signature
 print(signature(FedAvg.start).parameters["timeout"].default)
 
 # %% [markdown]
+# ### How the server sees an error
+#
+# Here, a client's exception surfaces in the notebook. On Flower's runtimes it becomes an
+# error reply, and the traceback stays in the client's log:
+
+# %%
+reply = ask(wrong_name, client_errors="reply")
+print(reply.has_content(), reply.error.reason)
+
+# %% [markdown]
+# ## Mistakes that reach the server
+#
+# The question stays the same: who notices?
+#
+# ### Unlike the other clients
+#
 # **Other metrics than the other clients**, for example one that only this client could
 # measure. And **another record name than the other clients**:
 
@@ -739,6 +775,39 @@ print(outcome(average_by, "model", "model"))
 # *The server notices*, as it notices a missing `num-examples`, and the run ends. (The
 # server looks in the second reply for the name that the first one uses.) Any name will do
 # if all clients use it.
+
+# %% [markdown]
+# **Another shape than the other clients.** A client whose data lack a class may send a
+# table with fewer rows, as scikit-learn's models do. **Predict:** what is the average of
+# three rows of zeros and one row of ones?
+
+
+# %%
+def average_of(records: list[ArrayRecord]) -> ArrayRecord:
+    replies = []
+    for i, arrays in enumerate(records):
+        metrics = MetricRecord({"num-examples": 111 + 37 * i})
+        content = RecordDict({"arrays": arrays, "metrics": metrics})
+        replies.append(Message(content, reply_to=message))
+    return FedAvg().aggregate_train(server_round=1, replies=replies)[0]
+
+
+three_rows = ArrayRecord([np.zeros((3, 8))])
+one_row = ArrayRecord([np.ones((1, 8))])
+(array,) = average_of([three_rows, one_row]).to_numpy_ndarrays()
+print("averaged:", array.shape, array[:, 0])
+states = [r.to_torch_state_dict() for r in (three_rows, one_row)]
+print(outcome(weighted_average, states, [1, 1]))
+
+# %% [markdown]
+# *Nobody notices, in this order.* NumPy adds the one row to each of the three. If the
+# smaller array comes first, or if neither fits the other, NumPy raises an error on the
+# server, and the run ends. Which reply comes first is chance. Our `weighted_average`
+# refuses both. With Flower, let each client compare the shapes that it sends with those
+# that it got.
+
+# %% [markdown]
+# ### Wrong numbers
 #
 # **Changing the arrays of the message.** This client takes tensors out of the record,
 # changes them, and sends the record back. **Predict:** what does the server get?
@@ -769,17 +838,6 @@ assert unchanged
 # %%
 norm = torch.nn.BatchNorm1d(2)
 norm.num_batches_tracked.fill_(960)
-
-
-def average_of(records: list[ArrayRecord]) -> ArrayRecord:
-    replies = []
-    for i, arrays in enumerate(records):
-        metrics = MetricRecord({"num-examples": 111 + 37 * i})
-        content = RecordDict({"arrays": arrays, "metrics": metrics})
-        replies.append(Message(content, reply_to=message))
-    return FedAvg().aggregate_train(server_round=1, replies=replies)[0]
-
-
 average = average_of([ArrayRecord(norm.state_dict())] * 10)
 state = average.to_torch_state_dict()
 norm.load_state_dict(state)
@@ -791,41 +849,28 @@ print("loaded as", norm.num_batches_tracked.item())
 # less. Then `load_state_dict` cuts off what follows the decimal point. (Our own
 # `weighted_average` rounds, and keeps the type.)
 #
-# Here it is one batch. In a table of positions it would be nonsense. So send what is
-# *learned*: the parameters, and what batch normalization measures. Leave whole numbers on
-# the client (`if value.is_floating_point()`). Whoever loads the average, server or
+# Here it is one batch. Numbers that stand for positions would no longer fit. So send what
+# is *learned*: the parameters, and what batch normalization measures. Leave whole numbers
+# on the client (`if value.is_floating_point()`). Whoever loads the average, server or
 # client, then loads with `strict=False`.
 
 # %% [markdown]
-# **Another shape than the other clients.** A client whose data lack a class may send a
-# table with fewer rows, as scikit-learn's models do:
+# **NaN.** Exercise 3.1 does not let it out. **Predict:** one client of ten sends it all the
+# same. What is the average?
 
 # %%
-three_rows = ArrayRecord([np.zeros((3, 8))])
-one_row = ArrayRecord([np.ones((1, 8))])
-(array,) = average_of([three_rows, one_row]).to_numpy_ndarrays()
-print("averaged:", array.shape)
-states = [r.to_torch_state_dict() for r in (three_rows, one_row)]
-print(outcome(weighted_average, states, [1, 1]))
+fine = ArrayRecord([np.ones(2)])
+diverged = ArrayRecord([np.array([1.0, np.nan])])
+(array,) = average_of([fine] * 9 + [diverged]).to_numpy_ndarrays()
+print(array)
+assert np.isnan(array).tolist() == [False, True]
 
 # %% [markdown]
-# *Nobody notices, in this order.* NumPy stretches the one row over all three. If the
-# smaller array comes first, or if neither fits the other, NumPy raises an error on the
-# server, and the run ends. Which reply comes first is chance. Our `weighted_average`
-# refuses both. With Flower, let each client compare the shapes that it sends with those
-# that it got.
-#
-# ### How the server sees an error
-#
-# Here, a client's exception surfaces in the notebook. On Flower's runtimes it becomes an
-# error reply, and the traceback stays in the client's log:
-
-# %%
-reply = ask(wrong_name, client_errors="reply")
-print(reply.has_content(), reply.error.reason)
+# NaN, wherever the one client has it. *Nobody notices.* In the next round all ten begin
+# with it, and none of them can train it away.
 
 # %% [markdown] tags=["slide"]
-# All of them again, by who notices:
+# ### All of them, by who notices
 #
 # | who notices | mistake |
 # |---|---|
@@ -853,12 +898,12 @@ print(reply.has_content(), reply.error.reason)
 #
 # Complete `train_clipped`:
 #
-# - start from the arrays of the message; `net` has others, and you may change it,
+# - start from the arrays of the message; `net` is in another state, and you may change it,
 # - train once by `train_fn(net, trainloader)`, which changes `net` in place,
 # - clip the update to a length of at most `max_norm`; one that is short enough stays as
 #   it is,
-# - reply with the *parameters* that the clipped update leads to, and with the one metric
-#   `"num-examples"`.
+# - reply with *all* arrays of the model, the message's plus the clipped update, and with
+#   the one metric `"num-examples"`.
 #
 # For example, training takes weights (1, 2) and bias 3 to (7, 4) and 6. The update is
 # (6, 2) and 3, of length 7. If `max_norm` is 2.8, (3.4, 2.8) and 4.2 go back.

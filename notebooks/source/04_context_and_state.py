@@ -59,10 +59,10 @@ print(f"{'state':12} {dict(context.state)}")
 # %% tags=["slide-more"]
 from course_utils.partitions import load_partition
 
-client_app = ClientApp()
+who_app = ClientApp()
 
 
-@client_app.query()
+@who_app.query()
 def who_am_i(message: Message, context: Context) -> Message:
     partition_id = context.node_config["partition-id"]
     total = context.node_config["num-partitions"]
@@ -85,7 +85,7 @@ def ask(grid: InProcessGrid) -> list[Message]:
     return grid.send_and_receive(messages)
 
 
-grid = InProcessGrid(client_app, num_supernodes=3, seed=0)
+grid = InProcessGrid(who_app, num_supernodes=3, seed=0)
 answers = [dict(reply.content["metrics"]) for reply in ask(grid)]
 print(*answers, sep="\n")
 assert [answer["partition"] for answer in answers] == [0, 1, 2]
@@ -109,10 +109,10 @@ assert [answer["partition"] for answer in answers] == [0, 1, 2]
 # %%
 from pathlib import Path
 
-client_app = ClientApp()
+rows_app = ClientApp()
 
 
-@client_app.query()
+@rows_app.query()
 def count_rows(message: Message, context: Context) -> Message:
     if "data-path" not in context.node_config:
         raise ValueError("Start this SuperNode with a data-path.")
@@ -128,7 +128,7 @@ def count_rows(message: Message, context: Context) -> Message:
 # %%
 import tempfile
 
-grid = InProcessGrid(client_app, num_supernodes=2, seed=0)
+grid = InProcessGrid(rows_app, num_supernodes=2, seed=0)
 with tempfile.TemporaryDirectory() as folder:
     for rows, context in enumerate(grid.node_contexts.values(), start=2):
         path = Path(folder) / f"hospital-{rows}.csv"
@@ -170,16 +170,16 @@ for key, value in run_config.items():
 # nodes find?
 
 # %% tags=["slide-then", "slide-output"]
-client_app = ClientApp()
+lr_app = ClientApp()
 
 
-@client_app.query()
+@lr_app.query()
 def which_lr(message: Message, context: Context) -> Message:
     answer = MetricRecord({"lr": context.run_config["lr"]})
     return Message(RecordDict({"metrics": answer}), reply_to=message)
 
 
-grid = InProcessGrid(client_app, 3, run_config=run_config, seed=0)
+grid = InProcessGrid(lr_app, 3, run_config=run_config, seed=0)
 print([reply.content["metrics"]["lr"] for reply in ask(grid)])
 sizes = [m.bytes for m in grid.messages if not m.is_reply]
 print("bytes of each message:", sizes)
@@ -197,7 +197,7 @@ from course_utils import outcome
 
 
 def start_with(setting: dict) -> None:
-    InProcessGrid(client_app, 3, run_config={**run_config, **setting})
+    InProcessGrid(lr_app, 3, run_config={**run_config, **setting})
 
 
 print(outcome(start_with, {"layers": ["body", "head"]}))
@@ -224,10 +224,10 @@ print(outcome(start_with, {"layers": "body head"}))
 # `ConfigRecord` of the message:
 
 # %%
-client_app = ClientApp()
+both_app = ClientApp()
 
 
-@client_app.train()
+@both_app.train()
 def read_both(message: Message, context: Context) -> Message:
     found = {
         "message's lr": message.content["config"]["lr"],
@@ -244,7 +244,7 @@ def read_both(message: Message, context: Context) -> Message:
 
 
 # %%
-grid = InProcessGrid(client_app, 1, run_config=run_config, seed=0)
+grid = InProcessGrid(both_app, 1, run_config=run_config, seed=0)
 (node_id,) = grid.get_node_ids()
 used = []
 for server_round in range(1, run_config["num-server-rounds"] + 1):
@@ -258,10 +258,11 @@ assert [numbers["run's lr"] for numbers in used] == [run_config["lr"]] * 3
 assert used[2]["message's lr"] == run_config["lr"] / 4
 
 # %% [markdown]
-# Only the message's. A client that takes its `lr` from the run config trains at 0.01 in
-# every round, whatever the server says, and no error says so. In this app, the *server*
-# starts from the run's `lr`, and a *client* uses the message's. Decide for each setting
-# where the client reads it.
+# Only the message's. If a client of this app took its `lr` from the run config, it would
+# train at 0.01 in every round, whatever the server says, and no error would say so. Here
+# the *server* starts from the run's `lr`, and a *client* uses the message's. Where the
+# rate stays the same, a client may read the run's: at the end of this lesson, it does. So
+# decide for each setting where the client reads it.
 
 # %% [markdown] tags=["slide"]
 # | | `node_config` | `run_config` | message's config |
@@ -332,17 +333,18 @@ check("4.1", lr_to_use)
 # %% tags=["slide-more"]
 calls = 0
 seen = []
-client_app = ClientApp()
-client_app.calls = 0
+counting_app = ClientApp()
+counting_app.calls = 0
 
 
-@client_app.train()
-def train(message: Message, context: Context) -> Message:
+@counting_app.train()
+def count_three_ways(message: Message, context: Context) -> Message:
     global calls
     calls += 1
     seen.append(context.node_id)
-    client_app.calls += 1
-    found = {"number": calls, "list": len(seen), "attribute": client_app.calls}
+    counting_app.calls += 1
+    found = {"number": calls, "list": len(seen)}
+    found["attribute"] = counting_app.calls
     content = RecordDict({"metrics": MetricRecord(found)})
     return Message(content, reply_to=message)
 
@@ -352,12 +354,12 @@ def train(message: Message, context: Context) -> Message:
 # the first, the second and the third?
 
 # %% tags=["slide-then"]
-grid = InProcessGrid(client_app, num_supernodes=3, seed=0)
+grid = InProcessGrid(counting_app, num_supernodes=3, seed=0)
 first, second, third = grid.get_node_ids()
 for _ in range(3):
     (reply,) = grid.send_and_receive([Message(RecordDict(), first, "train")])
     print(dict(reply.content["metrics"]))
-    assert set(reply.content["metrics"].values()) == {1}
+    assert set(reply.content["metrics"].values()) == {calls + 1}
 
 # %% [markdown] tags=["slide-then"]
 # One, each time. Each call gets a **fresh copy** of the app and of the globals that its
@@ -366,18 +368,18 @@ for _ in range(3):
 # either:
 
 # %% tags=["slide-more", "slide-output"]
-print(calls, len(seen), client_app.calls)
-assert calls == len(seen) == client_app.calls
+print(calls, len(seen), counting_app.calls)
+assert calls == len(seen) == counting_app.calls
 
 # %% [markdown] tags=["slide"]
-# Now call `train` by hand, as a plain function, once for each of the three nodes.
+# Now call the function by hand, as a plain function, once for each of the three nodes.
 # **Predict:** what does each call print?
 
 # %% tags=["slide-then"]
 calls_before = calls
 for node_id in (first, second, third):
     message = Message(RecordDict(), node_id, "train")
-    reply = train(message, grid.node_contexts[node_id])
+    reply = count_three_ways(message, grid.node_contexts[node_id])
     print(dict(reply.content["metrics"]))
 assert calls == calls_before + 3
 
@@ -453,17 +455,17 @@ def remember(context: Context, lr: float) -> None:
 # reads it:
 
 # %%
-client_app = ClientApp()
+remembering_app = ClientApp()
 
 
-@client_app.train()
+@remembering_app.train()
 def train_and_remember(message: Message, context: Context) -> Message:
     remember(context, message.content["config"]["lr"])
     metrics = MetricRecord({"calls": count(context)})
     return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
 
-@client_app.evaluate()
+@remembering_app.evaluate()
 def evaluate_and_count(message: Message, context: Context) -> Message:
     rounds = len(rates(context))
     metrics = MetricRecord({"calls": count(context), "rounds-trained": rounds})
@@ -482,26 +484,26 @@ def send(grid: InProcessGrid, node: int, kind: str, config: dict) -> Message:
     return reply
 
 
-grid = InProcessGrid(client_app, num_supernodes=3, seed=0)
-first, second, third = grid.get_node_ids()
+first_run = InProcessGrid(remembering_app, num_supernodes=3, seed=0)
+first, second, third = first_run.get_node_ids()
 for server_round, nodes in enumerate([(first, second), (first,), (first,)]):
     for node in nodes:
-        send(grid, node, "train", {"lr": 0.01 * 0.5**server_round})
-        reply = send(grid, node, "evaluate", {})
+        send(first_run, node, "train", {"lr": 0.01 * 0.5**server_round})
+        reply = send(first_run, node, "evaluate", {})
 print("last reply:", dict(reply.content["metrics"]))
 assert reply.content["metrics"] == {"calls": 6, "rounds-trained": 3}
 
 # %% [markdown]
-# `grid.node_contexts` holds each node's Context. So here, and only here, you can see what
-# the nodes remember:
+# `node_contexts` of a grid holds each node's Context. So here, and only here, you can see
+# what the nodes remember:
 
 # %% tags=["slide-then"]
 for node in (first, second, third):
-    state = grid.node_contexts[node].state
+    state = first_run.node_contexts[node].state
     print({name: dict(record) for name, record in state.items()})
-assert len(grid.node_contexts[first].state["history"]["lr"]) == 3
-assert grid.node_contexts[second].state["counter"]["calls"] == 2
-assert not grid.node_contexts[third].state
+assert len(first_run.node_contexts[first].state["history"]["lr"]) == 3
+assert first_run.node_contexts[second].state["counter"]["calls"] == 2
+assert not first_run.node_contexts[third].state
 
 # %% [markdown]
 # - The state lasts across functions and rounds, and each node has its own.
@@ -515,8 +517,8 @@ assert not grid.node_contexts[third].state
 # one?
 
 # %%
-grid = InProcessGrid(client_app, num_supernodes=3, seed=0)
-reply = send(grid, grid.get_node_ids()[0], "train", {"lr": 0.01})
+second_run = InProcessGrid(remembering_app, num_supernodes=3, seed=0)
+reply = send(second_run, second_run.get_node_ids()[0], "train", {"lr": 0.01})
 print(dict(reply.content["metrics"]))
 assert reply.content["metrics"]["calls"] == 1
 
@@ -589,10 +591,10 @@ check("4.2", count_calls)
 # if it raises an exception?
 
 # %%
-client_app = ClientApp()
+failing_app = ClientApp()
 
 
-@client_app.train()
+@failing_app.train()
 def count_and_fail(message: Message, context: Context) -> Message:
     calls = count(context)
     if message.content["config"]["fail"]:
@@ -602,7 +604,7 @@ def count_and_fail(message: Message, context: Context) -> Message:
 
 
 # %%
-grid = InProcessGrid(client_app, 1, seed=0, client_errors="reply")
+grid = InProcessGrid(failing_app, 1, seed=0, client_errors="reply")
 (node_id,) = grid.get_node_ids()
 in_state = []
 for fail in (False, True, False):
@@ -639,8 +641,8 @@ assert in_state == [1, 1, 2]
 
 
 # %% tags=["slide-more"]
-def is_shared(name: str, context: Context) -> bool:
-    return name.split(".")[0] in context.run_config["shared"].split()
+def is_shared(name: str, run_config: dict) -> bool:
+    return name.split(".")[0] in run_config["shared"].split()
 
 
 # %% [markdown]
@@ -681,14 +683,20 @@ def load_data(context: Context) -> tuple[DataLoader, DataLoader]:
     )
 
 
+# %% [markdown]
+# The learning rate stays the same in all rounds, so the run config has it, and the
+# messages bring arrays only:
+
+
 # %%
 def train(message: Message, context: Context) -> Message:
     net = load_net(message, context)
     trainloader, _ = load_data(context)
-    loss = model.train(net, trainloader, lr=context.run_config["lr"])
+    config = context.run_config
+    loss = model.train(net, trainloader, lr=config["lr"])
     weights = net.state_dict()
-    shared = {n: w for n, w in weights.items() if is_shared(n, context)}
-    own = {n: w for n, w in weights.items() if not is_shared(n, context)}
+    shared = {n: w for n, w in weights.items() if is_shared(n, config)}
+    own = {n: w for n, w in weights.items() if not is_shared(n, config)}
     metrics = {"train-loss": loss, "num-examples": len(trainloader.dataset)}
     content = {"arrays": ArrayRecord(shared), "metrics": MetricRecord(metrics)}
     context.state["own"] = ArrayRecord(own)  # stays here
@@ -724,7 +732,7 @@ grid = InProcessGrid(client_app, NUM_CLIENTS, run_config=app_config, seed=0)
 node_id = grid.get_node_ids()[0]
 
 weights = Net(image_shape()).state_dict()
-body = {name: w for name, w in weights.items() if name.startswith("body.")}
+body = {n: w for n, w in weights.items() if is_shared(n, app_config)}
 message = Message(RecordDict({"arrays": ArrayRecord(body)}), node_id, "train")
 (reply,) = grid.send_and_receive([message])
 
@@ -793,8 +801,8 @@ def federate(shared: str) -> tuple[InProcessGrid, dict, list[float]]:
     settings = {"shared": shared, "lr": 0.01}
     grid = InProcessGrid(client_app, NUM_CLIENTS, run_config=settings, seed=0)
     torch.manual_seed(0)
-    parts, start = shared.split(), Net(image_shape()).state_dict()
-    average = {n: w for n, w in start.items() if n.split(".")[0] in parts}
+    start = Net(image_shape()).state_dict()
+    average = {n: w for n, w in start.items() if is_shared(n, settings)}
     for _ in with_progress(range(NUM_ROUNDS), doing="rounds"):
         average = average_of(send_to_all(grid, average, "train"))
     tested = send_to_all(grid, average, "evaluate")
@@ -845,6 +853,9 @@ for name in ("local head", "alone"):
     pairs = zip(runs[name], global_head, strict=True)
     better[name] = sum(own > with_global for own, with_global in pairs)
     print(f"{name}: better than the global head for {better[name]} clients")
+
+# %% jupyter={"source_hidden": true}
+# This holds the numbers that the text below says of the default dataset.
 if dataset_name() == DEFAULT_DATASET:
     assert better["local head"] >= 8 and better["alone"] >= 7
     assert means["local head"] > means["global head"] + 0.04
@@ -883,6 +894,9 @@ for context in contexts:
 # %% tags=["nbval-ignore-output"]
 print(f"global head  {global_on_all:.3f}")
 print(f"local heads  {fmean(local_on_all):.3f} on average")
+
+# %% jupyter={"source_hidden": true}
+# This holds what the text below says.
 assert abs(global_on_all - means["global head"]) < 1e-6
 if dataset_name() == DEFAULT_DATASET:
     assert max(local_on_all) < global_on_all

@@ -8,8 +8,6 @@ from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 from course_utils.exercises.engine import edited
 from course_utils.exercises.lesson_04 import count, keep, rate, reply
 
-# ---------------------------------------------------------------------- 4.1 lr_to_use
-
 
 def by_exception(message, context):
     try:
@@ -60,24 +58,19 @@ def default_argument(message, context, counts={}):  # noqa: B006
 # ---------------------------------------------------------------------- 4.3 keep_best
 
 
-def reported(message, *values):
-    keys = "eval-accuracy", "best-accuracy", "best-round", "num-examples"
-    return reply(message, dict(zip(keys, values, strict=True)))
-
-
-def round_of(message):
-    return message.content["config"]["server-round"]
-
-
 def tests_the_best_again(message, context, test_fn, num_examples):
     _, accuracy = test_fn(message.content["arrays"])
     if "best" not in context.state or accuracy > test_fn(context.state["best"])[1]:
         tensors = message.content["arrays"].to_torch_state_dict()
         context.state["best"] = ArrayRecord(tensors)
-        context.state["round"] = ConfigRecord({"of-best": round_of(message)})
-    _, best = test_fn(context.state["best"])
-    best_round = context.state["round"]["of-best"]
-    return reported(message, accuracy, best, best_round, num_examples)
+        context.state["round"] = message.content["config"]
+    metrics = {
+        "eval-accuracy": accuracy,
+        "best-accuracy": test_fn(context.state["best"])[1],
+        "best-round": context.state["round"]["server-round"],
+        "num-examples": num_examples,
+    }
+    return reply(message, metrics)
 
 
 RIGHT = {
@@ -86,36 +79,35 @@ RIGHT = {
     "4.3": [tests_the_best_again],
 }
 PAST = 'own.state["past"] = -> '
+NUMBERED = "ArrayRecord(arrays.to_numpy_ndarrays())"
+NOT_BEST = "should keep one ArrayRecord"
 WRONG = {
     "4.1": [
         (edited(rate, "return lr -> return config"), "should return a number"),
         (edited(rate, "return lr -> return str(lr)"), "should return a number"),
+        (
+            edited(rate, "return lr -> own.run_config.update(lr=lr); return lr"),
+            "changed what it was given",
+        ),
     ],
     "4.2": [
         (a_global, "in a global, an attribute or a default value"),
         (default_argument, "in a global, an attribute or a default value"),
+        (edited(count, PAST + "_ ="), "context.state is still empty"),
         (edited(count, PAST + "own.past ="), "context.past is an attribute"),
         (edited(count, PAST + 'own.run_config["n"] ='), "changed context.run_config"),
         (edited(count, PAST + "own.state = 1 or"), "context.state is a RecordDict"),
         (edited(count, PAST + 'own.state["n"] = 1 or'), "nothing of type int"),
         (edited(count, '.get("past", {"keys": []}) -> ["past"]'), 'ask by "in" first'),
         (
-            edited(
-                count,
-                'ConfigRecord({"keys": past}) -> MetricRecord({"keys": []})\n'
-                'calls, size -> own.state["past"]["keys"].append(key); calls, size',
-            ),
+            edited(count, 'return -> own.state["past"]["keys"].append(1); return'),
             "context.state cannot be packed",
         ),
     ],
     "4.3": [
-        (
-            edited(keep, "best=arrays -> best=ArrayRecord(arrays.to_numpy_ndarrays())"),
-            "by the names with which they came",
-        ),
-        (
-            edited(keep, "test_fn(arrays) -> test_fn(arrays.to_numpy_ndarrays())"),
-            "test_fn takes an ArrayRecord",
-        ),
+        (edited(keep, "= arrays if i -> = " + NUMBERED + " if i"), "by the names with"),
+        (edited(keep, "test_fn(arrays) -> test_fn(1)"), "test_fn takes an ArrayRecord"),
+        (edited(keep, 'state["best"] = -> state["more"] = arrays; _ ='), NOT_BEST),
+        (edited(keep, 'state["best"] = -> state["more"] = state["best"] ='), NOT_BEST),
     ],
 }
