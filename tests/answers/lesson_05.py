@@ -38,56 +38,32 @@ RIGHT["5.1"] = [by_numpy_choice, as_a_set, by_torch_permutation]
 # ----------------------------------------------------------------- 5.2 lr_by_accuracy
 
 
-def that_changes_the_config_once_a_stall(factor):
+def that_changes_the_config_after_a_stall(factor):
     class Strategy(FedAvg):
         def __init__(self):
             super().__init__()
-            self.best, self.stalled = None, False
+            self.best, self.stalled = -1.0, False
 
         def configure_train(self, server_round, arrays, config, grid):
-            if self.stalled:
-                config["lr"] = config["lr"] * factor
-            self.stalled = False
-            return super().configure_train(server_round, arrays, config, grid)
-
-        def aggregate_evaluate(self, server_round, replies):
-            metrics = super().aggregate_evaluate(server_round, replies)
-            if metrics is not None:
-                self.stalled = (
-                    self.best is not None and self.best >= metrics["eval-accuracy"]
-                )
-                self.best = max(self.best or 0.0, metrics["eval-accuracy"])
-            return metrics
-
-    return Strategy()
-
-
-def that_makes_its_own_messages(factor):
-    class Strategy(FedAvg):
-        lr, best = None, -1
-
-        def configure_train(self, server_round, arrays, config, grid):
-            self.lr = self.lr or config["lr"]
-            config = ConfigRecord(dict(config) | {"lr": self.lr})
+            config["lr"] *= factor if self.stalled else 1
             config["server-round"] = server_round
+            self.stalled = False
             content = RecordDict({"arrays": arrays, "config": config})
             return [Message(content, node, "train") for node in grid.get_node_ids()]
 
         def aggregate_evaluate(self, server_round, replies):
             good = [r.content["metrics"] for r in replies if r.has_content()]
             if good:
-                accuracy = np.average(
-                    [m["eval-accuracy"] for m in good],
-                    weights=[m["num-examples"] for m in good],
-                )
-                self.lr *= 1 if accuracy > self.best else factor
-                self.best = max(self.best, accuracy)
+                sizes = [m["num-examples"] for m in good]
+                mean = np.average([m["eval-accuracy"] for m in good], weights=sizes)
+                self.stalled = mean <= self.best
+                self.best = max(self.best, mean)
             return super().aggregate_evaluate(server_round, replies)
 
     return Strategy()
 
 
-RIGHT["5.2"] = [that_changes_the_config_once_a_stall, that_makes_its_own_messages]
+RIGHT["5.2"] = [that_changes_the_config_after_a_stall]
 
 # -------------------------------------------------------------------- 5.3 train_until
 
