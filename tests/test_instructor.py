@@ -59,7 +59,10 @@ def sections_of(number: str) -> dict[str, minutes.Section]:
 def test_the_minutes_are_those_of_the_lessons_sections(number) -> None:
     source = SOURCES[number].read_text(encoding="utf-8")
     found, table = sections_of(number), minutes.read_table(PAGE, number)
-    assert list(found) == re.findall(r"^# ## (.+)$", source, flags=re.MULTILINE)
+    # An appendix is no section, and only the end of a lesson.
+    assert source.count("\n# ## Appendix") <= 1
+    body = source.split("\n# ## Appendix")[0]
+    assert list(found) == re.findall(r"^# ## (.+)$", body, flags=re.MULTILINE)
     assert list(table) == [*found, minutes.ALL], "run `make minutes`"
     for heading, section in found.items():
         reading, running, exercises, in_all = table[heading]
@@ -131,6 +134,17 @@ def test_reading_leaves_out_what_is_folded_and_what_is_an_exercise() -> None:
     # Second eight 1 nine ten eleven 2 twelve
     assert (second.heading, second.words, second.lines) == ("Second", 8, 2)
     assert (second.questions, second.exercises) == (2, 0)
+
+
+def test_an_appendix_is_left_out() -> None:
+    notebook = small_notebook()
+    before = minutes.sections(notebook)
+    notebook.cells += [
+        new_markdown_cell("## Appendix: more\n\nfor those who **Predict:** more"),
+        new_code_cell("more = 1"),
+        new_markdown_cell("### Still more"),
+    ]
+    assert minutes.sections(notebook) == before
 
 
 def test_running_is_added_up_by_section_and_rounded() -> None:

@@ -3,25 +3,15 @@
 import argparse
 import random
 import re
-import shlex
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Iterator
 from typing import Any, NoReturn
 
-from course_utils.exercises.engine import (
-    Attempt,
-    Case,
-    Exercise,
-    Wrong,
-    require_kind,
-)
+from course_utils.exercises.engine import Attempt, Case, Exercise, Wrong, require_kind
 
 # ----------------------------------------------------------------- 7.1 supernode_words
 
-OPTIONS = (
-    *("--superlink", "--port", "--node-config", "--root-certificates"),
-    "--auth-supernode-private-key",
-)
+AUTH = "--auth-supernode-private-key"
+OPTIONS = ("--superlink", "--port", "--node-config", "--root-certificates", AUTH)
 
 
 class Parser(argparse.ArgumentParser):
@@ -56,30 +46,15 @@ def play_command(answer: Attempt, *args: Any) -> Iterator:
     yield "--isolation", said.isolation or "subprocess"
 
 
-AT, TO, OWN = "{host}:{to}", "{to}", "{own}"
-WORDS = ["flower-supernode", "--superlink", AT, "--port", OWN]
-DATA = "partition-id={i} num-partitions={n}"
-TLS, NO_TLS = ["--root-certificates", "{ca}"], ["--insecure"]
-AUTH = ["--auth-supernode-private-key", "{key}"]
-
-
-def edited(
-    old: str = "",
-    *new: str,
-    refuse: Callable = lambda ca, key: key and not ca,
-) -> Callable:
-    """Make an answer with other words for one of its words, or that refuses others."""
-
-    def words(link: str, i: int, n: int, port: int, ca: Any, key: Any) -> list[str]:
-        if refuse(ca, key):
-            raise ValueError("There is no TLS.")
-        trust = [*(TLS if ca else NO_TLS), *(AUTH if key else [])]
-        row = [[word] for word in (*WORDS, "--node-config", DATA, *trust)]
-        row = [new if word == [old] else word for word in row]
-        host, to = link.split(":")
-        values = {"host": host, "to": to, "own": port, "ca": ca, "key": key}
-        return [word.format(**values, i=i, n=n) for words in row for word in words]
-
+def command(link: str, i: int, n: int, port: int, ca: Any, key: Any) -> list[str]:
+    """Return the words of the command: the oracle."""
+    if key and not ca:
+        raise ValueError("There is no TLS.")
+    data = f"partition-id={i} num-partitions={n}"
+    words = ["flower-supernode", "--superlink", link, "--port", str(port)]
+    words += ["--node-config", data]
+    words += ["--root-certificates", ca] if ca else ["--insecure"]
+    words += ["--auth-supernode-private-key", key] if key else []
     return words
 
 
@@ -92,7 +67,6 @@ def random_command(rng: random.Random) -> Case:
 
 
 LAN, KEY = "192.168.0.7:9092", "keys/supernode-0"
-oracle = edited()
 
 COMMAND = Exercise(
     "7.1",
@@ -116,71 +90,43 @@ COMMAND = Exercise(
     ],
     draw=random_command,
     play=play_command,
-    oracle=oracle,
-    mistakes={
-        "this is one str: return a list of words, as no shell will take it apart "
-        "(shlex.split does)": lambda *args: shlex.join(oracle(*args)),
-        "there is a list in the list: join them by +, or unpack by *": (
-            lambda *args: [*oracle(*args), []]
-        ),
-        "there is a number in the list, and words are str: str(...) makes one of it": (
-            lambda *args: [*oracle(*args), 9095]
-        ),
-        "None is no word: leave out the options that are not used": (
-            lambda *args: [*oracle(*args), None]
-        ),
-        "there are quotes inside a word: they are for a shell, which removes them, and "
-        "no shell reads this list": [
-            *(edited(DATA, f"'{DATA}'"), edited(DATA, *f"'{DATA}'".split())),
-            *(edited(DATA, f'"{DATA}"'), edited(DATA, *f'"{DATA}"'.split())),
-        ],
-        "a file's name may hold spaces, and was split at one: put it into the list as "
-        "it is": lambda *args: oracle(*args)[:7] + " ".join(oracle(*args)[7:]).split(),
-        "--node-config takes one word with a space in it, and here are two": (
-            edited(DATA, *DATA.split())
-        ),
-        "a space stands between the two settings, and nothing else": [
-            edited(DATA, DATA.replace(" ", sign)) for sign in (",", ", ", ";", "; ")
-        ],
-        "the settings have hyphens: partition-id and num-partitions": (
-            edited(DATA, DATA.replace("-", "_"))
-        ),
-        "partition-id and num-partitions are mixed up": (
-            edited(DATA, "partition-id={n} num-partitions={i}")
-        ),
-        "an option and its value are two words (or one, joined by =), and one of these "
-        "has a space in it": (
-            lambda *args: [*oracle(*args)[:3], f"--port {args[3]}", *oracle(*args)[5:]]
-        ),
-        "--port is the SuperNode's own, not that of the SuperLink": edited(OWN, TO),
-        "Flower wants host:port, without http:// or https://": [
-            edited(AT, f"{scheme}://{AT}") for scheme in ("http", "https")
-        ],
-        "this is the SuperNode's own port, in --superlink": edited(AT, "{host}:{own}"),
-        "--superlink takes host:port, and the port is gone": edited(AT, "{host}"),
-        "--insecure says without TLS, --root-certificates says with it: Flower refuses "
-        "both together": edited("{ca}", "{ca}", "--insecure"),
-        "--ssl-ca-certfile is for calls to this SuperNode: the CA of the SuperLink's "
-        "certificate is --root-certificates": edited(TLS[0], "--ssl-ca-certfile"),
-        "no key is given here, so there is no --auth-supernode-private-key": (
-            edited("--insecure", AUTH[0], "None", "--insecure")
-        ),
-        "the first word is the program's name, flower-supernode": [
-            edited(WORDS[0], *other) for other in (["flower-superlink"], [])
-        ],
-        "a key proves nothing without TLS, and the SuperNode would end at once: raise "
-        "a ValueError": edited(refuse=lambda ca, key: False),
-        "nothing is amiss here, so there is no ValueError: only a key without a CA is "
-        "refused": [
-            edited(refuse=lambda ca, key: not ca),
-            edited(refuse=lambda ca, key: not key),
-            edited(refuse=lambda ca, key: key),
-            edited(refuse=lambda ca, key: ca and not key),
-        ],
-    },
+    oracle=command,
+    mistakes="""
+        there are quotes inside a word: they are for a shell, which removes them, and no
+        shell reads this list
+            data] -> f"'{data}'"]
+            data] -> *f"'{data}'".split()]
+            data] -> f'"{data}"']
+            data] -> *f'"{data}"'.split()]
+        a file's name may hold spaces: put it into the list as it is, do not split it
+            return words -> return words[:7] + " ".join(words[7:]).split()
+        --node-config takes one word with a space in it, and here are two
+            data] -> *data.split()]
+        an option and its value are two words (or one with =), not one with a space
+            "--port", str(port) -> f"--port {port}"
+        --port is the SuperNode's own, not that of the SuperLink
+            str(port) -> link.split(":")[1]
+        --insecure says without TLS, --root-certificates says with it: Flower refuses
+        both together
+            ca] if ca else -> ca] * bool(ca) +
+        --ssl-ca-certfile is for calls to this SuperNode: the CA of the SuperLink's
+        certificate is --root-certificates
+            --root-certificates -> --ssl-ca-certfile
+        no key is given here, so there is no --auth-supernode-private-key
+            key] if key else [] -> str(key)]
+        a key without TLS ends a SuperNode at once: raise a ValueError
+            key and not ca -> False
+        only a key without a CA is refused: here is nothing to raise a ValueError for
+            key and not ca -> not ca
+            key and not ca -> not key
+            key and not ca -> key
+            key and not ca -> ca and not key
+    """,
     otherwise={
-        "a list": "return a list of words",
-        "kinds of words": "all words are str, and there is at least one",
+        "a list": "return a list of words, not one str: no shell takes it apart",
+        "kinds of words": "each word is a str: str(...) makes one of a number, * "
+        "unpacks a list, and options that are not used are left out",
+        "program": "the first word is the program's name, flower-supernode",
         "not understood": "flower-supernode does not know these, or nobody has asked "
         "for them",
         "no --superlink": "--superlink is missing: which SuperLink is it to join?",
@@ -190,7 +136,10 @@ COMMAND = Exercise(
         "no --root-certificates": "here is a CA: --root-certificates names it",
         "no --insecure": "without a CA the SuperNode must be told so: --insecure",
         "no -key": "here is a key: --auth-supernode-private-key names it",
-        "--node-config": "--node-config says something else than was given",
+        "--superlink": "--superlink takes host:port, both as they were given, without "
+        "http:// or https://",
+        "--node-config": "--node-config takes partition-id=… and num-partitions=…, "
+        "with hyphens, each with its own number, and a space between them",
         "": "this option says something else than was given",
     },
 )
@@ -198,15 +147,15 @@ COMMAND = Exercise(
 # ------------------------------------------------------------------------- 7.2 diagnose
 
 
-def start(option: str = "", port: int = 9095) -> str:
-    """Return what a SuperNode prints first, started with an option."""
-    said = {
-        "--insecure": "WARNING :   Option `--insecure` was set. Starting insecure "
-        "channel to 127.0.0.1:9092.\n",
-        "no CA": "INFO :      Using system certificates for TLS connection\n",
-    }
+INSECURE = "WARNING :   Option `--insecure` was set. Starting insecure channel to "
+INSECURE += "127.0.0.1:9092.\n"
+NO_CA = "INFO :      Using system certificates for TLS connection\n"
+
+
+def start(said: str = "", port: int = 9095) -> str:
+    """Return what a SuperNode prints first, and what it says of TLS."""
     return (
-        f"INFO :      Starting Flower SuperNode\n{said.get(option, '')}"
+        f"INFO :      Starting Flower SuperNode\n{said}"
         "INFO:     Started server process [4711]\n"
         "INFO:     Application startup complete.\n"
         f"INFO:     Uvicorn running on http://127.0.0.1:{port} (Press CTRL+C to quit)\n"
@@ -232,56 +181,42 @@ NO_KEY = refusal(
     "[code: 2001] SuperNode authentication is enabled. All SuperNodes must be "
     "registered via the CLI."
 )
-RETRIES = "".join(
-    f"WARNING :   Connection attempt failed, retrying in {seconds} seconds\n"
-    for seconds in ("0.61", "0.44", "3.02")
-)
+RETRY = "WARNING :   Connection attempt failed, retrying in {} seconds\n"
+RETRIES = "".join(map(RETRY.format, ("0.61", "0.44", "3.02")))
 GIVES_UP = "WARNING :   Giving up reconnection after 2.43 seconds and 3 tries.\n"
 CUT_OFF = GIVES_UP + refusal("Server disconnected without sending a response.")
 NOBODY = GIVES_UP + refusal("All connection attempts failed")
 CONNECTED = "INFO :      Connection successful after 9.67 seconds and 5 tries.\n"
-LET_IN = (
-    "INFO :      SuperNode ID: 17344450183926050190\n"
-    "INFO :      Starting Flower SuperExec\n"
-)
-MARKS = (
-    "[code",
-    "[SSL",
-    "SuperNode ID",
-    "attempt failed",
-    "certificates",
-    "--insecure",
-)
+LET_IN = "INFO :      SuperNode ID: 17344450183926050190\n"
+MARKS = ("[code", "[SSL", "SuperNode ID", "attempt failed", "certificates", "--insec")
 
 
-def log(what: str, text: str, cause: str) -> Case:
+def log(what: str, text: str, cause: str = "nothing") -> Case:
     """Make a case of a SuperNode's log, of which the most telling line is shown."""
     lines = text.splitlines()
     telling = next((line for m in MARKS for line in lines if m in line), lines[-1])
     return Case(text, gives=cause, shown={f"log of a SuperNode that {what}": telling})
 
 
-PLAIN = start("--insecure")
+PLAIN = start(INSECURE)
 LOGS = [
     log("trusts another CA", start() + WRONG_CA, "wrong CA"),
-    log("was given no CA", start("no CA") + WRONG_CA, "wrong CA"),
+    log("was given no CA", start(NO_CA) + WRONG_CA, "wrong CA"),
     log("meets an expired certificate", start() + EXPIRED, "expired certificate"),
     log("has an unknown key", start(port=42001) + UNREGISTERED, "unregistered key"),
     log("shows no key", start(port=42004) + NO_KEY, "no key"),
     log("speaks plain HTTP to TLS", PLAIN + RETRIES, "no TLS"),
     log("speaks plain HTTP to TLS and gives up", PLAIN + RETRIES + CUT_OFF, "no TLS"),
-    log("was let in", start(port=42004) + LET_IN, "nothing"),
-    log("has just been started without TLS", PLAIN, "nothing"),
-    log("was let in without TLS", PLAIN + LET_IN, "nothing"),
-    log("waits for a SuperLink", start(port=42004) + RETRIES, "nothing"),
-    log("finds no SuperLink", start(port=42001) + RETRIES + NOBODY, "nothing"),
-    log("waits, trusting its system's CAs", start("no CA") + RETRIES, "nothing"),
-    log("is let in late", PLAIN + RETRIES + CONNECTED + LET_IN, "nothing"),
-    log("has lost its SuperLink", PLAIN + LET_IN + RETRIES, "nothing"),
-    log(
-        "was refused, then let in", start() + UNREGISTERED + start() + LET_IN, "nothing"
-    ),
-    log("came back too soon", start() + LET_IN + start() + UNREGISTERED, "nothing"),
+    log("was let in", start(port=42004) + LET_IN),
+    log("has just been started without TLS", PLAIN),
+    log("was let in without TLS", PLAIN + LET_IN),
+    log("waits for a SuperLink", start(port=42004) + RETRIES),
+    log("finds no SuperLink", start(port=42001) + RETRIES + NOBODY),
+    log("waits, trusting its system's CAs", start(NO_CA) + RETRIES),
+    log("is let in late", PLAIN + RETRIES + CONNECTED + LET_IN),
+    log("has lost its SuperLink", PLAIN + LET_IN + RETRIES),
+    log("was refused, then let in", start() + UNREGISTERED + start() + LET_IN),
+    log("came back too soon", start() + LET_IN + start() + UNREGISTERED),
 ]
 
 
@@ -303,23 +238,17 @@ SIGNS = {
 }
 
 
-def looking_for(
-    signs: dict[str, str],
-    let_in: str = "SuperNode ID:",
-    plain: tuple[str, ...] = ("--insecure", "attempt failed"),
-    say: Callable = str,
-) -> Callable:
-    """Make an answer that looks for signs, one after the other."""
-
-    def answer(log: str) -> str:
-        if let_in in log:
-            return say("nothing")
-        causes = [cause for sign, cause in signs.items() if sign in log]
-        if not causes and all(sign in log for sign in plain):
-            causes = ["no TLS"]
-        return say([*causes, "nothing"][0])
-
-    return answer
+def look(log: str) -> str:
+    """Look for one sign after the other: the oracle."""
+    signs = SIGNS
+    if "SuperNode ID:" in log:
+        return "nothing"
+    for sign, cause in signs.items():
+        if sign in log:
+            return cause
+    if "--insecure" in log and "attempt failed" in log:
+        return "no TLS"
+    return "nothing"
 
 
 DIAGNOSIS = Exercise(
@@ -327,57 +256,38 @@ DIAGNOSIS = Exercise(
     "you can say why a SuperNode stays out, from its log alone.",
     cases=LOGS,
     draw=random_log,
-    mistakes={
-        "both logs say CERTIFICATE_VERIFY_FAILED: what follows says whether the CA is "
-        "not trusted or the certificate has expired": [
-            looking_for({sign: cause} | SIGNS)
-            for sign in ("CERTIFICATE_VERIFY_FAILED", "certificate verify", "[SSL")
-            for cause in ("wrong CA", "expired certificate")
-        ],
-        "the word certificate stands in other logs, too: look for all of 'certificate "
-        "has expired'": [
-            looking_for({"certificate": "expired certificate"} | SIGNS),
-            looking_for(SIGNS | {"certificate": "expired certificate"}),
-        ],
-        "a port may have the digits of a code in it: look for all of [code: 2001] and "
-        "[code: 2004]": [
-            looking_for({"2004": "unregistered key", "2001": "no key"} | SIGNS),
-            looking_for({"2001": "no key", "2004": "unregistered key"} | SIGNS),
-        ],
-        "the two codes are mixed up: 2004 is a key that nobody registered, 2001 is no "
-        "key": looking_for(
-            SIGNS | {"[code: 2001]": "unregistered key", "[code: 2004]": "no key"}
-        ),
-        "the code in the log says what is wrong": (
-            looking_for({sign: SIGNS[sign] for sign in ("has expired", "local issuer")})
-        ),
-        "this SuperNode was let in, once at least: its log says SuperNode ID, and what "
-        "else it says is over or will pass": [
-            looking_for(SIGNS, let_in="?"),
-            looking_for(SIGNS, let_in="Connection successful"),
-        ],
-        "--insecure is no fault by itself: look for attempts that failed, too, and for "
-        "a SuperNode ID": [
-            looking_for(SIGNS, plain=("--insecure",)),
-            looking_for(SIGNS, plain=("--insecure",), let_in="?"),
-        ],
-        "attempts that failed are no refusal by themselves: the SuperLink may not be "
-        "there yet, and only --insecure says that there is no TLS": (
-            looking_for(SIGNS, plain=("attempt failed",))
-        ),
-        "it was started with --insecure, and its attempts fail: that is all a "
-        "SuperNode says that speaks plain HTTP to TLS, for ever if there are no "
-        "--max-retries": [
-            looking_for(SIGNS, plain=("Server disconnected",)),
-            looking_for(SIGNS | {"Server disconnected": "nothing"}),
-            looking_for(SIGNS, plain=("--insecure", "handshake error")),
-        ],
-        "say it letter by letter as the task does": [
-            looking_for(SIGNS, say=say)
-            for say in (str.capitalize, str.title, str.upper, str.lower)
-        ],
-    },
-    otherwise="this is not what the log says: return one of 'wrong CA', 'expired "
+    oracle=look,
+    mistakes="""
+        the word certificate stands in several logs, in small letters or capitals: look
+        for all of 'certificate has expired' or 'unable to get local issuer certificate'
+            = SIGNS -> = {"[SSL": "wrong CA"} | SIGNS
+            = SIGNS -> = {"[SSL": "expired certificate"} | SIGNS
+            = SIGNS -> = {"certificate": "expired certificate"} | SIGNS
+            = SIGNS -> = SIGNS | {"certificate": "expired certificate"}
+        a port may have the digits of a code in it: look for all of [code: 2001] and
+        [code: 2004]
+            = SIGNS -> = {"2004": "unregistered key", "2001": "no key"} | SIGNS
+            = SIGNS -> = {"2001": "no key", "2004": "unregistered key"} | SIGNS
+        the two codes are mixed up: 2004 is a key that nobody registered, 2001 is no key
+            = SIGNS -> = SIGNS | dict(zip([*SIGNS][2:], [*SIGNS.values()][:1:-1]))
+        this SuperNode was let in, once at least: its log says SuperNode ID, and what
+        else it says is over or will pass
+            "SuperNode ID:" in log -> False
+            "SuperNode ID:" -> "Connection successful"
+        --insecure is no fault by itself: look for attempts that failed, too, and for a
+        SuperNode ID
+             and "attempt failed" in log ->
+            "--insecure" in log and "attempt failed" in log -> "--insecure" in log
+            & "SuperNode ID:" in log -> False
+        attempts that failed are no refusal by themselves: the SuperLink may not be
+        there yet, and only --insecure says that there is no TLS
+            "--insecure" in log and ->
+        it was started with --insecure, and its attempts fail: that is all a SuperNode
+        says that speaks plain HTTP to TLS, for ever if there are no --max-retries
+            "attempt failed" -> "handshake error"
+            = SIGNS -> = SIGNS | {"Server disconnected": "nothing"}
+    """,
+    otherwise="return what the log says, letter by letter one of 'wrong CA', 'expired "
     "certificate', 'no TLS', 'unregistered key', 'no key', 'nothing'",
 )
 
@@ -390,7 +300,7 @@ Starting FedAvg strategy:
 \t│\t├──Minimum nodes: train (2) | evaluate (0)
 \t│\t└──Minimum available nodes: 3
 Initial global evaluation results: {'eval-loss': 2.3011, 'eval-accuracy': 0.1}"""
-ERROR = """
+ERROR = """\
 \t> Received error in reply from node 3387737867232134911: <class 'ValueError'>:\
 <'No partition 7: there are 3, numbered from 0.'>"""
 CUT = "│ Connection to the SuperLink is unavailable. Please check your network."
@@ -401,28 +311,23 @@ def entry(*values: int | None) -> dict[str, Any]:
     return dict(zip(KEYS, values, strict=True))
 
 
-def lines_of(
-    sampled: int | None = None,
-    nodes: int | None = None,
-    results: int | None = None,
-    failures: int | None = None,
-    evaluated: int | None = None,
-) -> Iterator[str]:
+def lines_of(*counts: int | None) -> Iterator[str]:
     """Yield what ``flwr run --stream`` prints of a round, as far as it came."""
-    if sampled is None:
+    sampled, nodes, results, failures, evaluated = (*counts, *[None] * 5)[:5]
+    if not sampled:
         yield "Waiting for nodes to connect: 1 connected (minimum required: 3)."
     else:
         yield f"configure_train: Sampled {sampled} nodes (out of {nodes})"
     if results is not None:
         yield f"aggregate_train: Received {results} results and {failures} failures"
-        yield ERROR.strip("\n") * min(failures, 1)
+        yield ERROR * min(failures, 1)
         yield "\t└──> Aggregated MetricRecord: {'train-loss': 1.3238706059045}"
     if evaluated:
         yield f"configure_evaluate: Sampled {evaluated} nodes (out of 400)"
         yield f"aggregate_evaluate: Received {evaluated - 1} results and 1 failures"
 
 
-def log_of(*run: tuple, gives: list[dict] | None = None) -> Case:
+def log_of(*run: tuple, **gives: list[dict]) -> Case:
     """Make a case of the log of a run, which breaks off if its last round does."""
     lines = HEAD.splitlines()
     for number, counts in enumerate(run, 1):
@@ -430,10 +335,8 @@ def log_of(*run: tuple, gives: list[dict] | None = None) -> Case:
     text = "\n".join(f"INFO :      {line}" for line in lines)
     if not run or len(run[-1]) < 4:
         text += f"\n{CUT}"
-    if gives is None:
-        gives = [say(i, *(*counts, *[None] * 4)[:4]) for i, counts in enumerate(run, 1)]
     told = [line for line in lines if line.startswith(("[R", "configure", "aggregate"))]
-    return Case(f"{text}\n", gives=gives, shown={"log": "; ".join(told) or "no round"})
+    return Case(f"{text}\n", shown={"log": "; ".join(told) or "no round"}, **gives)
 
 
 def random_run(rng: random.Random) -> Case:
@@ -448,48 +351,24 @@ def random_run(rng: random.Random) -> Case:
     return log_of(*run, *rng.choice([[], [(5, 9)], [()]]))
 
 
-def say(
-    number: int,
-    sampled: int | None,
-    nodes: int | None,
-    results: int | None,
-    failures: int | None,
-    slip: Callable = lambda n, s, of, r, f, m: (n, s, r, f, m),
-    unknown: Callable = lambda s: (None, None, None),
-) -> dict[str, Any]:
-    """Return what is to be said of a round, perhaps with a slip."""
-    if results is None:
-        return entry(number, sampled, *unknown(sampled))
-    missing = sampled - results - failures
-    return entry(*slip(number, sampled, nodes, results, failures, missing))
+def numbers(part: str, phase: str = "train", which: int = 0) -> list[int | None]:
+    """Return sampled, all nodes, results and failures, as far as a round's log goes."""
+    asked = re.findall(rf"{phase}: Sampled (\d+) nodes \(out of (\d+)", part)
+    replied = re.findall(rf"{phase}: Received (\d+) results and (\d+)", part)
+    pairs = [f[which] if f else (None, None) for f in (asked, replied)]
+    return [n and int(n) for pair in pairs for n in pair]
 
 
-def reading(
-    *slip: Callable,
-    phase: str = "train",
-    which: int = 0,
-    change: Callable = lambda rows, log: rows,
-    **unknown: Callable,
-) -> Callable:
-    """Make an answer that reads a log, perhaps with a slip."""
-
-    def read(log: str) -> Any:
-        rows = []
-        for part in log.split("[ROUND ")[1:]:
-            asked = re.findall(rf"{phase}: Sampled (\d+) nodes \(out of (\d+)", part)
-            replied = re.findall(rf"{phase}: Received (\d+) results and (\d+)", part)
-            numbers = [f[which] if f else (None, None) for f in (asked, replied)]
-            numbers = [n and int(n) for pair in numbers for n in pair]
-            rows.append(say(int(part.split("/")[0]), *numbers, *slip, **unknown))
-        return change(rows, log)
-
-    return read
-
-
-def carried_over(rows: list[dict], log: str) -> list[dict]:
-    """Say of a round that breaks off what was read of the one before it."""
-    for one, other in pairwise(rows):
-        other |= {key: one[key] for key in KEYS if other[key] is None}
+def read(log: str) -> list[dict]:
+    """Read a log, round by round: the oracle."""
+    rows: list[dict] = []
+    for part in log.split("[ROUND ")[1:]:
+        number = int(part.split("/")[0])
+        s, _of, r, f = numbers(part)
+        rest = None, None, None
+        if r is not None:
+            rest = r, f, s - r - f
+        rows.append(entry(number, s, *rest))
     return rows
 
 
@@ -511,74 +390,49 @@ ROUNDS = Exercise(
         ),
         log_of((3, 3, 3, 0), ()),
         log_of((4, 4), (4, 4, 4, 0)),
-        log_of((4, 4, None, None, 3), (4, 4, 4, 0, 3)),
+        log_of((4, 4, None, 0, 3), (4, 4, 4, 0, 3)),
         log_of(gives=[]),
     ],
     draw=random_run,
-    mistakes={
-        "these numbers are of the evaluation: read the lines of training only": [
-            reading(phase="", which=-1),
-            reading(phase="", which=0),
-        ],
-        "these are all nodes: sampled is the number before (out of ...)": [
-            reading(lambda n, s, of, r, f, m: (n, of, r, f, of - r - f)),
-            reading(lambda n, s, of, r, f, m: (n, of, r, f, m)),
-        ],
-        "missing counts from the nodes that were sampled, not from all": (
-            reading(lambda n, s, of, r, f, m: (n, s, r, f, of - r - f))
-        ),
-        "a failure is an answer, too: missing is who sent neither": (
-            reading(lambda n, s, of, r, f, m: (n, s, r, f, s - r))
-        ),
-        "missing is sampled minus results minus failures": (
-            reading(lambda n, s, of, r, f, m: (n, s, r, f, -m))
-        ),
-        "results and failures are mixed up": (
-            reading(lambda n, s, of, r, f, m: (n, s, f, r, m))
-        ),
-        "a number may have more than one digit: \\d+ finds them all": reading(
-            lambda n, *counts: say(n, *(int(str(c)[0]) for c in counts[:4])).values()
-        ),
-        "these are texts: int(...) makes numbers of them": [
-            reading(lambda n, s, of, r, f, m: map(str, (n, s, r, f, m))),
-            reading(lambda n, s, of, r, f, m: (*map(str, (n, s, r, f)), m)),
-        ],
-        "rounds are numbered from 1, as in the log": (
-            reading(lambda n, s, of, r, f, m: (n - 1, s, r, f, m))
-        ),
-        "the log does not say how many replied here, so nobody knows: None, also for "
-        "missing, and not 0 or what was read before": [
-            reading(unknown=lambda s: (0, 0, 0)),
-            reading(unknown=lambda s: (0, 0, s)),
-            reading(unknown=lambda s: (None, None, 0)),
-            reading(unknown=lambda s: (None, None, s)),
-            reading(change=carried_over),
-        ],
-        "a round that has no line on its results is missing: it began, all right": (
-            reading(
-                change=lambda rows, log: [r for r in rows if None not in r.values()]
-            )
-        ),
-        "there is one entry for each round: leave the evaluation out": reading(
-            change=lambda rows, log: sorted(
-                rows * (1 + ("evaluate: Sampled" in log)), key=lambda r: r["round"]
-            )
-        ),
-        "your function should return a list of dictionaries, one for each round": [
-            reading(change=lambda rows, log: [list(r.values()) for r in rows]),
-            reading(change=lambda rows, log: [tuple(r.values()) for r in rows]),
-            reading(change=lambda rows, log: rows[-1:]),
-        ],
-        "here a round has no line on its results, or not even one on its nodes: None "
-        "stands for what the log does not say": [
-            reading(unknown=lambda s: [][0]),
-            reading(unknown=lambda s: re.search("x", "")[0]),
-            reading(unknown=lambda s: re.search("x", "").group()),
-            reading(unknown=lambda s: re.search("x", "").groups()),
-            reading(unknown=lambda s: s - None),
-            reading(unknown=lambda s: None - s),
-        ],
-    },
-    otherwise="return a dictionary for each round, with the keys round, sampled, "
-    "results, failures, missing, and the numbers that the log says",
+    oracle=read,
+    mistakes=r"""
+        these numbers are of the evaluation: read the lines of training only
+            numbers(part) -> numbers(part, "", -1)
+            numbers(part) -> numbers(part, "", 0)
+        these are all nodes: sampled is the number before (out of ...)
+            s, _of, r, f = -> _of, s, r, f =
+            (number, s, -> (number, _of,
+        missing is who was sampled and has sent neither a result nor a failure: sampled
+        minus results minus failures
+            s - r - f -> _of - r - f
+            s - r - f -> s - r
+            s - r - f -> r + f - s
+        results and failures are mixed up
+            s, _of, r, f = -> s, _of, f, r =
+        a number may have more than one digit: \d+ finds them all
+            numbers(part) -> [n and int(str(n)[0]) for n in numbers(part)]
+        these are texts: int(...) makes numbers of them
+            entry(number, s, *rest) -> entry(*map(str, (number, s, *rest)))
+            entry(number, s, *rest) -> entry(*map(str, (number, s, *rest[:2])), rest[2])
+        here a round has no line on its results, or not even one on its nodes: None
+        stands for what the log does not say, also for missing, and not 0 or what was
+        read before
+            None, None, None -> 0, 0, 0
+            None, None, None -> 0, 0, s
+            None, None, None -> None, None, 0
+            None, None, None -> None, None, s
+            None, None, None -> rest if rows else (None, None, None)
+            None, None, None -> r is None and [][0]
+            None, None, None -> r is None and re.search("x", "")[0]
+            None, None, None -> r is None and re.search("x", "").group()
+            None, None, None -> r is None and re.search("x", "").groups()
+            None, None, None -> r is None and s - r
+            None, None, None -> r is None and r - s
+        a round that has no line on its results is missing: it began, all right
+            rows.append -> r is None or rows.append
+        there is one entry for each round: leave the evaluation out
+            return rows -> return [r for r in rows for _ in range(1 + ("uate:" in log))]
+    """,
+    otherwise="return a list with a dictionary for each round: round, sampled, "
+    "results, failures and missing, with the numbers that the log says",
 )

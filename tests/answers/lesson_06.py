@@ -6,23 +6,12 @@ import os
 import tomli_w
 import torch
 
-RIGHT = {}
-
-# ------------------------------------------------------------------ 6.1 run_settings
-
-
-def flattened(table, before=""):
-    result = {}
-    for key, value in table.items():
-        if isinstance(value, dict):
-            result.update(flattened(value, f"{before}{key}."))
-        else:
-            result[before + key] = value
-    return result
-
 
 def key_by_key(defaults, overrides):
-    settings = flattened(defaults)
+    settings = {}
+    for key, value in defaults.items():
+        inner = value if isinstance(value, dict) else {"": value}
+        settings |= {f"{key}.{name}".strip("."): v for name, v in inner.items()}
     for key, value in overrides.items():
         if key not in settings:
             raise ValueError(key)
@@ -30,14 +19,9 @@ def key_by_key(defaults, overrides):
     return settings
 
 
-RIGHT["6.1"] = [key_by_key]
-
-# -------------------------------------------------------------------------- 6.2 save
-
-
 def with_open_files(result, folder):
     if len(result.arrays) == 0:
-        raise RuntimeError("no model")
+        raise json.JSONDecodeError("no model", "", 0)  # a ValueError, too
     os.makedirs(folder, exist_ok=True)
     state = {k: torch.from_numpy(v.numpy()) for k, v in result.arrays.items()}
     with (folder / "final_model.pt").open("wb") as file:
@@ -51,19 +35,14 @@ def with_open_files(result, folder):
     (folder / "metrics.json").write_bytes(text.encode())
 
 
-RIGHT["6.2"] = [with_open_files]
-
-# ---------------------------------------------------------------- 6.3 make_pyproject
+PARTS = ("server", "client")
 
 
 def by_tomli_w(name, module, config):
-    components = {
-        "serverapp": f"{module}.server_app:app",
-        "clientapp": f"{module}.client_app:app",
-    }
+    components = {f"{part}app": f"{module}.{part}_app:app" for part in PARTS}
     app = {"publisher": "somebody", "components": components, "config": dict(config)}
     project = {"name": name, "version": "0.1.0", "description": "an app"}
     return tomli_w.dumps({"project": project, "tool": {"flwr": {"app": app}}})
 
 
-RIGHT["6.3"] = [by_tomli_w]
+RIGHT = {"6.1": [key_by_key], "6.2": [with_open_files], "6.3": [by_tomli_w]}
