@@ -464,7 +464,9 @@ class InPlaceFedAvg(FedAvg):
         return super().configure_train(server_round, arrays, config, grid)
 
 
-print(reported_lr(InPlaceFedAvg))
+in_place = reported_lr(InPlaceFedAvg)
+print(in_place)
+assert in_place[3] == 0.00125
 
 # %% [markdown]
 # Round 3 is wrong: 0.00125 in place of 0.0025. `start` hands the *same* ConfigRecord to
@@ -483,6 +485,86 @@ print(reported_lr(InPlaceFedAvg))
 #
 # A strategy lives as long as `main`. So it may remember things from round to round, as
 # attributes of `self`.
+
+# %% [markdown]
+# ### Exercise 5.2: a learning rate that falls when the accuracy stalls
+#
+# | difficulty | minutes | why it matters |
+# |---|---|---|
+# | 2 of 3, apply | 10 | nobody knows beforehand from which round on smaller steps pay |
+#
+# A strategy can look at the accuracy before it lowers the `lr`. Unless you say
+# otherwise, each round of `FedAvg` ends with an evaluation: the clients test the new
+# model, and the strategy averages what they report.
+#
+# Complete `lr_by_accuracy`. Inside it, write a subclass of `FedAvg`, and return an
+# object of this class. It does all that `FedAvg()` does. Only the `lr` is its own:
+#
+# - In round 1, the clients get the `lr` of the `train_config`.
+# - If a round ends without a new best average of `"eval-accuracy"`, the `lr` of the
+#   next round is `factor` times the last one. Else it stays.
+#
+# So with a `factor` of 0.5 and an `lr` of 0.01, the accuracies 0.3, 0.5, 0.4, 0.6 make an
+# `lr` of 0.01 in the rounds 1 to 3, and of 0.005 in the rounds 4 and 5.
+#
+# The first average is always a new best. An average that only equals the best is none.
+# If no client could evaluate, a round has no average, and the `lr` stays.
+#
+# <details><summary>Hint 1</summary>
+#
+# Override two methods of the table above. One sees the accuracies, the other decides
+# what the clients are sent. What the one keeps in `self`, the other finds there.
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `metrics = super().aggregate_evaluate(server_round, replies)` makes the averages, or
+# `None` if there are none. Return `metrics` at the end: `start` puts them into the
+# result.
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# Two attributes will do: the best accuracy so far, and what the `lr` of the
+# `train_config` is multiplied by. They may stand above the methods:
+# `best, scale = float("-inf"), 1.0`. (If you write an `__init__` instead, it has to call
+# `super().__init__()`.)
+# </details>
+
+
+# %%
+def lr_by_accuracy(factor: float) -> FedAvg:
+    """Return a strategy that lowers lr when the accuracy stalls."""
+
+    ### BEGIN SOLUTION
+    class PlateauFedAvg(FedAvg):
+        best, scale = float("-inf"), 1.0
+
+        def configure_train(self, server_round, arrays, config, grid):
+            lr = config["lr"] * self.scale
+            config = ConfigRecord({**config, "lr": lr})
+            return super().configure_train(server_round, arrays, config, grid)
+
+        def aggregate_evaluate(self, server_round, replies):
+            metrics = super().aggregate_evaluate(server_round, replies)
+            if metrics is not None:
+                if metrics["eval-accuracy"] <= self.best:
+                    self.scale *= factor
+                self.best = max(self.best, metrics["eval-accuracy"])
+            return metrics
+
+    return PlateauFedAvg()
+    ### END SOLUTION
+
+
+# %%
+check("5.2", lr_by_accuracy)
+
+# %% [markdown] tags=["solution"]
+# **Why this.** The accuracy is known at the end of a round, so `aggregate_evaluate`
+# keeps what `configure_train` needs in the next one. (For training in one place,
+# PyTorch has such a rule, too: `ReduceLROnPlateau`.) **What people get wrong:** they
+# compare with the round before, so that a small rise after a deep fall counts as a new
+# best; they change the config in place, and the change adds up; or they do not return
+# the metrics, and the result of the run has none.
 
 # %% [markdown] tags=["slide"]
 # ## A full run
@@ -862,9 +944,10 @@ assert not lost.arrays
 # - **the clients' metrics are missing:** `train_metrics_clientapp` has fewer rounds
 #   than were run.
 # - **the curve is flat:** the server has evaluated the initial model, again and again.
-# - **error replies:** on Flower's runtimes, look into the log of the ServerApp. It counts
-#   *results* and *failures*, and gives each failure's reason. Here, the table has a
-#   column `failed`, and `run.messages` has the reasons:
+# - **error replies:** on Flower's runtimes, look into the log of the ServerApp. It
+#   counts *results* and *failures*, and gives each failure's reason. Here, the table
+#   has a column `failed`. It counts 15 in each round: the 5 clients that should train,
+#   and the 10 that should evaluate. `run.messages` has the reasons:
 
 # %% tags=["slide-more", "slide-output"]
 assert len(set(accuracies(silent_run))) == 1
@@ -897,58 +980,6 @@ except RuntimeError as error:
 # %% [markdown]
 # Called right after `start`, before the model is saved, such a check turns a silent
 # failure into a failed run.
-
-# %% [markdown] tags=["slide"]
-# ### Exercise 5.2: an average, and what it leaves out
-#
-# | difficulty | minutes | why it matters |
-# |---|---|---|
-# | 2 of 3, apply | 8 | the average of one reply looks just like that of ten |
-#
-# Complete `read_replies`: return two things. The first is the mean of the metric `key`,
-# weighted by `num-examples`, over the replies that are no errors. The second is how many
-# replies *are* errors. A client's metrics are in the record `"metrics"`, as in this
-# lesson, and `key` is in all of them. If all replies are errors, the mean is `None`.
-#
-# <details><summary>Hint 1</summary>
-#
-# `reply.has_error()` tells errors apart. An error reply has no content, and reading it
-# raises.
-# </details>
-# <details><summary>Hint 2</summary>
-#
-# Two sums over the good replies will do: of `num-examples`, and of `num-examples` times
-# the metric.
-# </details>
-# <details><summary>Hint 3</summary>
-#
-# What would you divide by if all replies are errors?
-# </details>
-
-
-# %%
-def read_replies(replies: list[Message], key: str) -> tuple[float | None, int]:
-    """Return the mean of a metric, and how many replies are errors."""
-    ### BEGIN SOLUTION
-    good = [r.content["metrics"] for r in replies if not r.has_error()]
-    failed = len(replies) - len(good)
-    if not good:
-        return None, failed
-    total = sum(m["num-examples"] for m in good)
-    mean = sum(m["num-examples"] * m[key] for m in good) / total
-    return mean, failed
-    ### END SOLUTION
-
-
-# %%
-check("5.2", read_replies)
-
-# %% [markdown] tags=["solution"]
-# **Why this.** An error says nothing about the metric, so it belongs neither into the
-# sum nor into the weights; but it has to be said how many there were. **What people get
-# wrong:** they count an error as an accuracy of 0, which makes the model look worse
-# than it is; they open a reply before they ask for errors; or they return 0 where
-# nobody has measured anything.
 
 # %% [markdown]
 # **Too few clients.** A strategy can be told to wait until enough nodes have connected.
@@ -987,8 +1018,8 @@ except RuntimeError as error:
 # Fifteen rounds were a guess, and the last of them may be a hole. A loop of your own
 # can watch the accuracy. Complete `train_until`. Each round
 #
-# - sends `"train"` to all nodes: the model as `"arrays"`, and a `"config"` with
-#   `"server-round"`, which counts from 1,
+# - sends `"train"` to all nodes (there are two or more): the model as `"arrays"`, and a
+#   `"config"` with `"server-round"`, which counts from 1,
 # - averages the arrays of the replies by `num-examples`: this is the new model, and
 #   the next round starts from it, whether it is better or not,
 # - sends the new model to all nodes to `"evaluate"`, and averages `"eval-accuracy"` by
@@ -1000,21 +1031,21 @@ except RuntimeError as error:
 # the others count. Return the arrays of the best round, its accuracy, and how many rounds were
 # run.
 #
-# (A `"config"` may hold more. To try your function on this lesson's clients, send
-# `"lr"`, too: they read it.)
+# (A `"config"` may hold more, such as an `"lr"`. To see your function at work, call it
+# with the `grid` of the first section: `train_until(grid, initial_arrays(), 5, 2)`.)
 #
 # <details><summary>Hint 1</summary>
 #
-# Two ways lead to a round: by hand (`messages_to`, `aggregate`, but without the error
-# replies), or by the steps of a strategy, which leave errors out by themselves. See the
-# table in "FedAvg does the same".
+# Two ways lead to a round: by hand (`messages_to`, `aggregate`), or by the methods of a
+# strategy, as in the table in "FedAvg does the same". By hand, leave out each reply for
+# which `reply.has_error()` is true. A strategy does that by itself.
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# `FedAvg()` asks all nodes. Its `configure_train(server_round, arrays, config, grid)`
-# makes the messages, and adds `"server-round"` to the config.
-# `aggregate_train(server_round, replies)` returns arrays and metrics,
-# `aggregate_evaluate(server_round, replies)` only metrics.
+# `FedAvg()` asks all nodes, if there are two or more. Its
+# `configure_train(server_round, arrays, config, grid)` makes the messages, and adds
+# `"server-round"` to the config. `aggregate_train(server_round, replies)` returns
+# arrays and metrics, `aggregate_evaluate(server_round, replies)` only metrics.
 # </details>
 # <details><summary>Hint 3</summary>
 #
@@ -1069,7 +1100,8 @@ check("5.3", train_until)
 #   may loop by hand, or leave the loop to `FedAvg(...).start(...)`. With the same draws,
 #   both end with the same model.
 # - **A strategy of your own** is a subclass of `FedAvg`. `configure_train` decides what
-#   clients are sent, `aggregate_train` what becomes of the replies.
+#   clients are sent, `aggregate_train` what becomes of the replies. It remembers in
+#   `self`.
 # - **A run is read** in its messages, in its `Result`, and client by client, because an
 #   average hides who gets least. A model crosses the grid twice for each client that
 #   trains, and once for each that evaluates. What a ServerApp wants to keep, it saves

@@ -13,15 +13,6 @@ RIGHT = {}
 # --------------------------------------------------------------------- 5.1 draw_nodes
 
 
-def by_shuffling_a_copy(node_ids, fraction, minimum):
-    shuffled = list(node_ids)
-    random.shuffle(shuffled)
-    count = int(len(node_ids) * fraction)
-    if count < minimum:
-        count = minimum
-    return shuffled[:count]
-
-
 def by_numpy_choice(node_ids, fraction, minimum):
     count = max(minimum, math.floor(len(node_ids) * fraction))
     ids = np.array(node_ids, dtype=np.uint64)
@@ -42,135 +33,67 @@ def by_torch_permutation(node_ids, fraction, minimum):
     )
 
 
-RIGHT["5.1"] = [by_shuffling_a_copy, by_numpy_choice, as_a_set, by_torch_permutation]
+RIGHT["5.1"] = [by_numpy_choice, as_a_set, by_torch_permutation]
 
-# ------------------------------------------------------------------- 5.2 read_replies
-
-
-def by_try_and_except(replies, key):
-    numerator, denominator, errors = 0.0, 0, 0
-    for reply in replies:
-        try:
-            metrics = reply.content["metrics"]
-        except ValueError:
-            errors += 1
-            continue
-        numerator += metrics[key] * metrics["num-examples"]
-        denominator += metrics["num-examples"]
-    return (numerator / denominator if denominator else None), errors
+# ----------------------------------------------------------------- 5.2 lr_by_accuracy
 
 
-def by_numpy_average(replies, key):
-    good = [reply.content["metrics"] for reply in replies if reply.has_content()]
-    mean = None
-    if good:
-        sizes = [metrics["num-examples"] for metrics in good]
-        mean = np.average([metrics[key] for metrics in good], weights=sizes)
-    return [mean, sum(reply.has_error() for reply in replies)]
+def that_changes_the_config_after_a_stall(factor):
+    class Strategy(FedAvg):
+        def __init__(self):
+            super().__init__()
+            self.best, self.stalled = -1.0, False
+
+        def configure_train(self, server_round, arrays, config, grid):
+            config["lr"] *= factor if self.stalled else 1
+            config["server-round"] = server_round
+            self.stalled = False
+            content = RecordDict({"arrays": arrays, "config": config})
+            return [Message(content, node, "train") for node in grid.get_node_ids()]
+
+        def aggregate_evaluate(self, server_round, replies):
+            good = [r.content["metrics"] for r in replies if r.has_content()]
+            if good:
+                sizes = [m["num-examples"] for m in good]
+                mean = np.average([m["eval-accuracy"] for m in good], weights=sizes)
+                self.stalled = mean <= self.best
+                self.best = max(self.best, mean)
+            return super().aggregate_evaluate(server_round, replies)
+
+    return Strategy()
 
 
-def by_the_strategy(replies, key):
-    metrics = FedAvg().aggregate_evaluate(1, replies)
-    failed = [reply for reply in replies if reply.has_error()]
-    return (metrics[key] if metrics else None), len(failed)
-
-
-RIGHT["5.2"] = [by_try_and_except, by_numpy_average, by_the_strategy]
+RIGHT["5.2"] = [that_changes_the_config_after_a_stall]
 
 # -------------------------------------------------------------------- 5.3 train_until
 
 
-def send(grid, kind, arrays, server_round):
-    """Ask all nodes, and return the replies that are no errors."""
-    config = ConfigRecord({"lr": 0.01, "server-round": server_round})
-    content = RecordDict({"arrays": arrays, "config": config})
-    messages = [Message(content, node, kind) for node in grid.get_node_ids()]
-    return [r for r in grid.send_and_receive(messages) if not r.has_error()]
-
-
-def merged(replies, by="num-examples"):
-    """Average the models of replies."""
-    weights = [r.content["metrics"].get(by, 1) for r in replies]
-    states = [r.content["arrays"].to_torch_state_dict() for r in replies]
-    mean = {
-        name: sum(w * s[name] for w, s in zip(weights, states, strict=True))
-        / sum(weights)
-        for name in states[0]
-    }
-    return ArrayRecord(mean)
-
-
-def mean_accuracy(replies, by="num-examples"):
-    metrics = [r.content["metrics"] for r in replies]
-    weights = [m.get(by, 1) for m in metrics]
-    return np.average([m["eval-accuracy"] for m in metrics], weights=weights)
-
-
-def by_hand(grid, arrays, max_rounds, patience):
-    best = None
-    for server_round in range(1, max_rounds + 1):
-        arrays = merged(send(grid, "train", arrays, server_round))
-        accuracy = mean_accuracy(send(grid, "evaluate", arrays, server_round))
-        if best is None or accuracy > best[1]:
-            best = (arrays, accuracy, server_round)
-        if server_round - best[2] >= patience:
-            break
-    return best[0], best[1], server_round
-
-
-def from_a_history(grid, arrays, max_rounds, patience):
-    strategy = FedAvg(fraction_train=1.0, min_train_nodes=1)
-    models, accuracies = [], []
-    while len(models) < max_rounds:
-        number = len(models) + 1
-        out = strategy.configure_train(number, arrays, ConfigRecord(), grid)
-        arrays, _ = strategy.aggregate_train(number, grid.send_and_receive(out))
-        out = strategy.configure_evaluate(number, arrays, ConfigRecord(), grid)
-        metrics = strategy.aggregate_evaluate(number, grid.send_and_receive(out))
-        models.append(arrays)
-        accuracies.append(metrics["eval-accuracy"])
-        if number > patience and max(accuracies[-patience:]) <= max(
-            accuracies[:-patience]
-        ):
-            break
-    best = accuracies.index(max(accuracies))
-    return [models[best], accuracies[best], len(models)]
-
-
 def node_by_node(grid, arrays, max_rounds, patience):
-    """Push and pull, one node after the other, arrays as NumPy's."""
-    best_arrays, best_accuracy, left, rounds = None, -1.0, patience, 0
+    """Push and pull, one node after the other; keep the best round's number."""
+    best, number = (arrays, -1.0, 0), 0
 
-    def talk(kind, content):
+    def talk(kind):
+        config = ConfigRecord({"lr": 0.01, "server-round": number})
+        content = RecordDict({"arrays": arrays, "config": config})
         for node in reversed(grid.get_node_ids()):
-            (message_id,) = grid.push_messages([Message(content, node, kind)])
-            (reply,) = grid.pull_messages([message_id])
+            pushed = grid.push_messages([Message(content, node, kind)])
+            (reply,) = grid.pull_messages(pushed)
             if reply.has_content():
-                yield reply.content
+                yield reply.content["metrics"]["num-examples"], reply.content
 
-    while left and rounds < max_rounds:
-        rounds += 1
-        config = ConfigRecord({"server-round": rounds})
+    while number < max_rounds and number - best[2] < patience:
+        number += 1
         total, sums = 0, {}
-        for got in talk("train", RecordDict({"arrays": arrays, "config": config})):
-            n = got["metrics"]["num-examples"]
+        for n, content in talk("train"):
             total += n
-            for name, array in got["arrays"].items():
-                sums[name] = sums.get(name, 0) + n * array.numpy()
-        arrays = ArrayRecord(
-            {name: torch.as_tensor(value / total) for name, value in sums.items()}
-        )
-        metrics = [
-            r["metrics"] for r in talk("evaluate", RecordDict({"arrays": arrays}))
-        ]
-        accuracy = np.average(
-            [m["eval-accuracy"] for m in metrics],
-            weights=[m["num-examples"] for m in metrics],
-        )
-        left -= 1
-        if accuracy > best_accuracy:
-            best_arrays, best_accuracy, left = arrays, accuracy, patience
-    return best_arrays, best_accuracy, rounds
+            for name, tensor in content["arrays"].to_torch_state_dict().items():
+                sums[name] = sums.get(name, 0) + n * tensor
+        arrays = ArrayRecord({name: value / total for name, value in sums.items()})
+        found = [(n, n * c["metrics"]["eval-accuracy"]) for n, c in talk("evaluate")]
+        accuracy = sum(a for _, a in found) / sum(n for n, _ in found)
+        if accuracy > best[1]:
+            best = (arrays, accuracy, number)
+    return best[0], best[1], number
 
 
-RIGHT["5.3"] = [by_hand, from_a_history, node_by_node]
+RIGHT["5.3"] = [node_by_node]
