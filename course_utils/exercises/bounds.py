@@ -55,10 +55,8 @@ def _raise_again(frame: FrameType, event: str, argument: Any) -> Callable:
 
 def _cleans_up(frame: FrameType | None) -> bool:
     """Whether this is code that puts things back, and must come to its end."""
-    return frame is None or frame.f_code.co_filename in CLEANING
-
-
-CLEANING = (__file__, contextlib.__file__, isolation.__file__)
+    files = (__file__, contextlib.__file__, isolation.__file__)
+    return frame is None or frame.f_code.co_filename in files
 
 
 @contextmanager

@@ -105,9 +105,8 @@ class Attempt:
 
 def _is_a_stub(error: BaseException) -> bool:
     """Whether this is a lesson's own NotImplementedError, and not a library's."""
-    file = last_frame(error).f_code.co_filename
     bare = isinstance(error, NotImplementedError) and not error.args
-    return bare and not file.startswith(LIBRARIES)
+    return bare and not last_frame(error).f_code.co_filename.startswith(LIBRARIES)
 
 
 def last_frame(error: BaseException) -> FrameType:
@@ -286,7 +285,7 @@ class Exercise:
                     at = self.difference(right, seen)
                     if at is not None:
                         break
-                    passed.append((case, seen))
+                    passed.append((case, right))
                 else:
                     return
         except TookTooLong:
@@ -295,27 +294,30 @@ class Exercise:
                 "in it come to an end?"
             ) from None
         later = ((c, self.observe(answer, c)) for c in cases[len(passed) + 1 :])
-        others = chain([(case, seen)], passed, later)
+        others = chain([(case, seen)], later)
         try:
             with time_limit(NAMING):
-                sentence = self._named(case, right, seen, at + 1, others)
+                sentence = self._named(case, right, seen[: at + 1], at, passed, others)
         except (TookTooLong, Exception):  # it is wrong, whatever its name
             sentence = None
         raise self._wrong(sentence, case, right, seen, at)
 
     def _named(
-        self, case: Case, right: Facts, seen: Facts, end: int, others: Iterable
+        self, case: Case, right: Facts, seen: Facts, at: int, passed: list, others: Any
     ) -> str | None:
         """Return the sentence of the mistake that behaves as the answer does.
 
-        It does so up to the first difference. Where several mistakes do, the rest of
-        what was seen tells which is meant, then what the answer does on other cases.
+        It does so up to the first difference, and is right on what the answer passed.
+        Where several mistakes are, the rest and later cases tell which is meant.
         """
         found = [
             (sentence, program)
             for sentence, program in self.programs()
-            if self.difference(right, self._made(program, case)) is not None
-            and self._is_alike(self._made(program, case)[:end], seen[:end])
+            if self.difference(right, made := self._made(program, case)) is not None
+            and self._is_alike(made[: at + 1], seen)
+            and all(
+                self.difference(r, self._made(program, c)) is None for c, r in passed
+            )
         ]
         for case, seen in others:
             alike = [p for p in found if self._is_alike(self._made(p[1], case), seen)]

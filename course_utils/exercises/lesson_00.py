@@ -38,7 +38,7 @@ SHARES = Exercise(
     cases=[
         Case([1, 3], gives=[0.25, 0.75]),
         Case([400], gives=[1.0]),
-        Case([3, 0, 1], gives=[0.75, 0.0, 0.25]),
+        Case([2, 0, 2, 4], gives=[0.25, 0.0, 0.25, 0.5]),
     ],
     draw=lambda rng: Case(random_sizes(rng)),
     oracle=shares,

@@ -222,7 +222,7 @@ REPORT = Exercise(
         the last batch may be smaller: average over examples, not over batches
             torch.cat(losses) -> torch.stack([each.mean() for each in losses])
             torch.cat(right) -> torch.stack([each.mean() for each in right])
-        this is the result of the last batch: average over all examples
+        this is the result of one batch: average over all examples
             torch.cat(losses) -> losses[-1]
             & torch.cat(right) -> right[-1]
             torch.cat(right) -> right[-1]

@@ -53,6 +53,7 @@ def play_draws(answer: Attempt, *args: Any, times: int = 1) -> Iterator:
     if times > 1:
         seen = {frozenset(map(nodes.index, {*drawn} - strangers)) for drawn in draws}
         yield "other draws, time after time", len(seen) > 1
+        yield "positions always drawn", sorted(frozenset.intersection(*seen))
         yield "positions ever drawn", sorted({i for drawn in seen for i in drawn})
         pairs = {p for drawn in seen for p in combinations(sorted(drawn), 2)}
         yield "positions drawn together", sorted(pairs)
@@ -83,6 +84,7 @@ NODES = Exercise(
         Case(TEN, 0.59, 2, gives={"number of nodes": 5}),
         Case(TEN, 0.1, 3, gives={"number of nodes": 3}),
         Case(TEN, 0.0, 2, gives={"number of nodes": 2}),
+        Case(TEN, 0.1, 1, gives={"number of nodes": 1}),
         # That some two are never drawn together in 300 draws has no chance to speak of.
         Case(TEN[1:], 0.5, 1, times=300, gives={"number of nodes": 4}),
     ],
@@ -136,6 +138,7 @@ NODES = Exercise(
         "node_ids": "your function should return a list of ids from node_ids",
         "a node drawn twice": "a node was drawn more than once",
         "number of nodes": "this is another number of nodes than was asked for",
+        "always drawn": "some nodes are always drawn: all should have the same chance",
         "ever drawn": "some nodes are never drawn: all should have the same chance",
         "drawn together": "some nodes are never drawn together: draw each by chance",
     },

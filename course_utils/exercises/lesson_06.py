@@ -59,13 +59,13 @@ SETTINGS = Exercise(
     "you know which settings a run gets, and which it refuses.",
     cases=[
         Case(BASIC, {"lr": 0.1}, gives={"num-server-rounds": 3, "lr": 0.1}),
-        Case(BASIC, {}, gives=BASIC),
+        Case(NESTED, {}, gives=FLAT),
         Case(NESTED, {"lr": 0.02}, gives=FLAT | {"lr": 0.02}),
-        Case(NESTED, {"optimizer.lr": 0.25}, gives=FLAT | {"optimizer.lr": 0.25}),
-        Case({"a": 1, "data": {}}, {"a": 2}, gives={"a": 2}),
+        Case(NESTED, {"optimizer.name": "a"}, gives=FLAT | {"optimizer.name": "a"}),
+        Case({"a": 1, "data": {}}, {"a": 2.5}, gives={"a": 2.5}),
         Case({"verbose": True, "seed": 7, "tag": "first"}, FALSE, gives=FALSE),
         Case(BASIC, {"learning-rate": 0.1}, gives=ValueError),
-        Case(BASIC, {"lr": 0.1, "learning-rate": 0.1}, gives=ValueError),
+        Case(BASIC, {"lr": 0.1, "LR": 0.1}, gives=ValueError),
         Case(NESTED, {"optimizer.momentum": 0.9}, gives=ValueError),
         Case(NESTED, {"optimizer": "adam"}, gives=ValueError),
         Case(NESTED, {"name": "adam"}, gives=ValueError),
@@ -194,8 +194,9 @@ def saving(
     return Case(Result(ArrayRecord(state), **metrics), before, shown=shown, gives=gives)
 
 
-FAILED = Result(evaluate_metrics_serverapp={0: MetricRecord({"loss": 2.0})})
-EARLIER = {MODEL: "old", METRICS: "{}"}
+EARLY = {0: MetricRecord({"loss": 2.0})}
+FAILED = Result(train_metrics_clientapp=EARLY, evaluate_metrics_serverapp=EARLY)
+EARLIER = {MODEL: "old", METRICS: "{}", "notes": "not of a run"}
 NO_FOLDER = "a folder that is not there, nor the one above it"
 
 SAVING = Exercise(

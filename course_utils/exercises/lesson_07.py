@@ -193,7 +193,7 @@ MARKS = ("[code", "[SSL", "SuperNode ID", "attempt failed", "certificates", "--i
 
 def log(what: str, text: str, cause: str = "nothing") -> Case:
     """Make a case of a SuperNode's log, of which the most telling line is shown."""
-    lines = text.splitlines()
+    lines = text.splitlines() or [text]
     telling = next((line for m in MARKS for line in lines if m in line), lines[-1])
     return Case(text, gives=cause, shown={f"log of a SuperNode that {what}": telling})
 
@@ -205,8 +205,9 @@ LOGS = [
     log("meets an expired certificate", start() + EXPIRED, "expired certificate"),
     log("has an unknown key", start(port=42001) + UNREGISTERED, "unregistered key"),
     log("shows no key", start(port=42004) + NO_KEY, "no key"),
-    log("speaks plain HTTP to TLS", PLAIN + RETRIES, "no TLS"),
+    log("speaks plain HTTP to TLS", PLAIN + RETRY.format("0.61"), "no TLS"),
     log("speaks plain HTTP to TLS and gives up", PLAIN + RETRIES + CUT_OFF, "no TLS"),
+    log("has said nothing yet", ""),
     log("was let in", start(port=42004) + LET_IN),
     log("has just been started without TLS", PLAIN),
     log("was let in without TLS", PLAIN + LET_IN),
