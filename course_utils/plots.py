@@ -11,6 +11,7 @@ from html import escape
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from datasets import Dataset
 from matplotlib.patches import FancyBboxPatch
 
@@ -160,6 +161,92 @@ def plot_curves(
         figure,
         f"{ylabel} by {xlabel}. {'; '.join(lines)}.",
         f"{ylabel} at the end: {ends}",
+    )
+
+
+def plot_intervals(
+    table: pd.DataFrame,
+    *,
+    by: str,
+    live: pd.DataFrame | None = None,
+    metric: str = "accuracy",
+    x: str = "round",
+    xlabel: str = "",
+    ylabel: str = "test accuracy",
+    logx: bool = False,
+    lowest: float = 0.0,
+) -> None:
+    """Plot many seeds of some settings: their median, and where nine of ten lie.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        Runs of many seeds, as ``course_utils.experiments.run_table`` returns them.
+    by : str
+        The column that tells the lines apart.
+    live : pd.DataFrame, optional
+        A few seeds of the same settings, drawn over the others as thin lines.
+    metric : str
+        Which metric of the table to plot.
+    x : str
+        The column along the horizontal axis: the round, a setting, or one of your own.
+    xlabel, ylabel : str
+        What the axes show, with units. ``xlabel`` is ``x`` unless given.
+    logx : bool
+        Whether the horizontal axis is logarithmic.
+    lowest : float
+        Where an axis of accuracies begins. What lies below it is cut off.
+
+    Raises
+    ------
+    ValueError
+        If there are more than seven lines.
+    """
+    table = table[table.metric == metric]
+    names = list(dict.fromkeys(table[by]))
+    _require_few(names)
+    figure, axes = plt.subplots()
+    lines, ends = [], []
+    for i, name in enumerate(names):
+        runs = table[table[by] == name].groupby(x).value
+        low, middle, high = (runs.quantile(q) for q in (0.05, 0.5, 0.95))
+        axes.fill_between(middle.index, low, high, color=COLOURS[i], alpha=0.2, lw=0)
+        style = {"ls": LINES[i], "color": COLOURS[i], "marker": MARKERS[i], "ms": 4}
+        axes.plot(middle.index, middle, label=str(name), **style)
+        if live is not None:
+            own = live[(live.metric == metric) & (live[by] == name)]
+            for _, run in own.groupby("seed"):
+                axes.plot(run[x], run.value, color=COLOURS[i], lw=0.8, alpha=0.9)
+        span = f"{_number(low.iloc[-1])} to {_number(high.iloc[-1])}"
+        ends.append(f"{name} {_number(middle.iloc[-1])} ({span})")
+        way = ", ".join(
+            f"{_number(low[at])} to {_number(high[at])} around {_number(middle[at])} "
+            f"at {at:.4g}"
+            for at in middle.index[
+                np.unique(np.linspace(0, len(middle) - 1, 4, dtype=int))
+            ]
+        )
+        lines.append(f"{name}: {way}")
+    if live is not None:
+        seeds = live.seed.nunique()
+        axes.plot([], color="black", lw=0.8, label=f"live, {seeds} seed(s) each")
+    if logx:
+        axes.set_xscale("log")
+    axes.set(xlabel=xlabel or x, ylabel=ylabel)
+    if "accuracy" in ylabel:
+        axes.set_ylim(lowest, 1)
+    axes.grid(alpha=0.3)
+    title = f"{by.replace('_', ' ')}"
+    axes.legend(
+        frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), title=title
+    )
+    seeds = table.seed.nunique()
+    _show(
+        figure,
+        f"{ylabel} by {xlabel or x}, of {seeds} seeds each: where nine of ten runs "
+        f"lie, and their median. {'; '.join(lines)}.",
+        f"{ylabel} at the end, median of {seeds} seeds (nine of ten runs): "
+        f"{', '.join(ends)}",
     )
 
 
