@@ -12,7 +12,7 @@
 # - change the settings during a run, from the server,
 # - say what a round costs in time when devices differ, and whom a deadline leaves out.
 #
-# **You need:** lessons 00 to 05. **Time:** 80 minutes, 24 of them for the
+# **You need:** lessons 00 to 05. **Time:** 85 minutes, 24 of them for the
 # exercises.
 
 # %% [markdown] tags=["slide"]
@@ -449,7 +449,7 @@ rates = last[0.1] - last[0.03]
 print("lr 0.1 is ahead of 0.03 in", held(rates > 0), "seeds")
 print("2 epochs are ahead of 1 in", held(difference > 0), "seeds")
 print("0.1 less 0.03, by seed:", rates.round(3).tolist()[:6], "...")
-assert 0 < (rates > 0).sum() < 10
+assert (rates > 0).sum() == 3 and rates[1] > 0
 
 # %% [markdown] tags=["slide-more"]
 # - Most seeds are for 0.03. But seed 1 is for 0.1, and so are two others. **One lucky seed is
@@ -750,8 +750,9 @@ for name in PLANS:
     low, high = interval(ends[name], ends["as it is"])
     ahead = held(ends[name] > ends["as it is"])
     print(f"{name:19} ahead in {ahead:>8}, {low:+.3f} to {high:+.3f}")
-behind = ends["fewer clients later"] < ends["as it is"]
-assert behind.sum() >= 19
+ahead = {name: (ends[name] > ends["as it is"]).sum() for name in PLANS}
+assert ahead["fewer clients later"] <= 1
+assert (ahead["lower lr later"], ahead["more clients later"]) == (18, 14)
 
 # %% [markdown] tags=["slide-more"]
 # - **A lower lr later** is ahead in 18 of 20 seeds, by about two points: large steps first,
@@ -832,7 +833,7 @@ print(f"2 clients less 10: {low:+.3f} to {high:+.3f},",
 ends = by_seed(fractions, "fraction")
 by_megabytes = (ends[0.2] - ends[1.0]).mean()
 print(f"at equal megabytes it was {by_megabytes:+.3f}")
-assert 0 < low and high < 0.05 < by_megabytes - 0.05
+assert low > 0 and high < 0.05 < by_megabytes - 0.05
 
 # %% [markdown] tags=["slide-more"]
 # In seconds the curves nearly lie on each other. Two clients are ahead of ten by two points,
@@ -852,9 +853,10 @@ for deadline in (10, 20, 40):
     late = (rounds_of_10 > deadline).mean()
     print(f"{deadline} s: a round takes {waited:.0f} s, {late:.0%} are late")
 assert 0.15 < (rounds_of_10 > 20).mean() < 0.25
+assert waits[10] > 30
 
 # %% [markdown] tags=["slide"]
-# A fifth of the work is thrown away, and a round takes half the time. Is that a bargain? If
+# With 20 seconds, a fifth of the work is thrown away, and a round takes half the time. Is that a bargain? If
 # the late are late by chance, yes. But a slow phone is slow in *every* round. **So a deadline
 # leaves out the same clients each time, and whatever only they have.**
 
@@ -927,11 +929,10 @@ assert lost["slow"].mean() > 0.15 and lost["fast"].mean() < 0.06
 for points in (0.5, 5, 20):
     count = held(lost["slow"] > points / 100)
     print(f"the slow clients lose more than {points} points: {count}")
-assert (lost["slow"] > 0.005).sum() >= 19
+assert (lost["slow"] > 0.005).sum() == 20
 
 # %% [markdown] tags=["slide-more"]
-# - The slow clients lose, in nearly every seed, and about five times as much as the fast
-#   ones.
+# - The slow clients lose in every seed, and several times as much as the fast ones.
 # - How much differs widely. Where others hold the same labels, the slow ones lose little.
 #   Where they alone have them, the model has never seen them.
 # - An average over all test images hides that. If you set a deadline, look at those whom it
@@ -984,8 +985,8 @@ assert (lost["slow"] > 0.005).sum() >= 19
 # rounds and clients, the same draws. That part of luck is in both, and falls out.
 # </details>
 #
-# <details><summary>5. A run with 100 clients a round takes six times as long as with 5. Each
-# device is as fast as before. Why?</summary>
+# <details><summary>5. A round with 100 clients takes nearly three times as long as one with 5.
+# Each device is as fast as before. Why?</summary>
 #
 # A round ends with its slowest client, and among 100 there is nearly always a very slow
 # one. The others wait.
