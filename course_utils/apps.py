@@ -29,13 +29,14 @@ def load_data(context: Context) -> tuple[DataLoader, DataLoader]:
     """Load the client's own data.
 
     The run config says how all data are shared out: ``scheme``, and ``alpha`` for
-    ``"dirichlet"``.
+    ``"dirichlet"``. It may say ``batch-size``, too.
     """
     return load_partition(
         context.node_config["partition-id"],
         context.node_config["num-partitions"],
         scheme=context.run_config.get("scheme", "iid"),
         alpha=context.run_config.get("alpha", 0.5),
+        batch_size=context.run_config.get("batch-size", 16),
     )
 
 

@@ -11,6 +11,7 @@ from html import escape
 
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from datasets import Dataset
 from matplotlib.patches import FancyBboxPatch
 
@@ -152,6 +153,88 @@ def plot_curves(
         figure,
         f"{ylabel} by {xlabel}. {'; '.join(lines)}.",
         f"{ylabel} at the end: {ends}",
+    )
+
+
+def plot_intervals(
+    table: pd.DataFrame,
+    *,
+    by: str,
+    live: pd.DataFrame | None = None,
+    metric: str = "accuracy",
+    x: str = "round",
+    xlabel: str = "",
+    ylabel: str = "test accuracy",
+    logx: bool = False,
+    lowest: float = 0.0,
+) -> None:
+    """Plot many seeds of some settings: their median, and where nine of ten lie.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        Runs of many seeds, as ``course_utils.experiments.run_table`` returns them.
+    by : str
+        The column that tells the lines apart.
+    live : pd.DataFrame, optional
+        A few seeds of the same settings, drawn over the others as thin lines.
+    metric : str
+        Which metric of the table to plot.
+    x : str
+        The column along the horizontal axis: the round, a setting, or one of your own.
+    xlabel, ylabel : str
+        What the axes show, with units. ``xlabel`` is ``x`` unless given.
+    logx : bool
+        Whether the horizontal axis is logarithmic.
+    lowest : float
+        Where an axis of accuracies begins. What lies below it is cut off.
+
+    Raises
+    ------
+    ValueError
+        If there are more than seven lines.
+    """
+    table = table[table.metric == metric]
+    names = sorted(table[by].unique().tolist())
+    _require_few(names)
+    figure, axes = plt.subplots()
+    lines, ends = [], []
+    styles = zip(COLOURS, LINES, MARKERS, strict=True)
+    for name, (colour, line, marker) in zip(names, styles, strict=False):
+        values = table[table[by] == name].groupby(x).value
+        low, middle, high = (values.quantile(q) for q in (0.05, 0.5, 0.95))
+        style = {"color": colour, "ls": line, "marker": marker}
+        axes.fill_between(middle.index, low, high, color=colour, alpha=0.2, lw=0)
+        axes.plot(middle.index, middle, label=str(name), ms=4, **style)
+        bands = pd.DataFrame({"low": low, "middle": middle, "high": high})
+        lines.append(f"{name}: {', '.join(_bands(bands))}")
+        ends.append(f"{name} {_number(middle.iloc[-1])}")
+        if live is None:
+            continue
+        own = live[(live.metric == metric) & (live[by] == name)]
+        for seed, run in own.groupby("seed"):
+            axes.plot(run[x], run.value, ms=2, lw=0.7, **style)
+            lines.append(
+                f"run here, {name}, seed {seed}: {_number(run.value.iloc[-1])}"
+            )
+    if live is not None:
+        axes.plot([], color="black", lw=0.7, label="thin: run here")
+    if logx:
+        axes.set_xscale("log")
+    elif x == "round":
+        axes.xaxis.get_major_locator().set_params(integer=True, steps=[1, 2, 5, 10])
+    axes.set(xlabel=xlabel or x, ylabel=ylabel)
+    if "accuracy" in ylabel:
+        axes.set_ylim(lowest, 1)
+    axes.grid(alpha=0.3)
+    place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+    axes.legend(frameon=False, title=by.replace("_", " "), **place)
+    seeds = table.seed.nunique()
+    _show(
+        figure,
+        f"{ylabel} by {xlabel or x}, {seeds} seeds each: the band in which nine of ten "
+        f"runs lie, and the median. {'; '.join(lines)}.",
+        f"{ylabel} at the end, median of {seeds} seeds: {', '.join(ends)}",
     )
 
 
@@ -620,6 +703,16 @@ def _way(values: Sequence[float], start: int) -> str:
             f"{start + worst + 1}"
         )
     return ", ".join(words)
+
+
+def _bands(bands: pd.DataFrame) -> list[str]:
+    """Say where a band lies at its beginning, its end, and two places between."""
+    places = np.unique(np.linspace(0, len(bands) - 1, 4).astype(int))
+    return [
+        f"{_number(row.low)} to {_number(row.high)} around {_number(row.middle)} at "
+        f"{row.Index:.4g}"
+        for row in bands.iloc[places].itertuples()
+    ]
 
 
 def _step(messages: list[Delivery], step: tuple[int, str], column: dict) -> str:
