@@ -832,13 +832,16 @@ strategy = FedAvg()
 messages = strategy.configure_train(1, start, ConfigRecord({"lr": LR}), grid)
 messages = list(messages)
 replies = list(grid.send_and_receive(messages, timeout=1.0))
-print(len(messages), "asked,", len(replies), "replies,", end=" ")
-print(sum(reply.has_error() for reply in replies), "errors")
-assert len(replies) == NUM_CLIENTS - 1
+missing = {m.metadata.dst_node_id for m in messages}
+missing -= {r.metadata.src_node_id for r in replies}
+client_0 = next(iter(grid.get_node_ids()))
+print("client 0 has not replied:", client_0 in missing)
+print("errors:", sum(reply.has_error() for reply in replies))
+assert client_0 in missing and not any(r.has_error() for r in replies)
 
 # %% [markdown]
-# Eleven asked, ten replies, no error. (If the machine is so busy that others take more
-# than a second, there are fewer.) Only who counts the messages that went out notices it.
+# No reply, and no error. Only who compares the messages that went out with the replies that
+# came in will notice.
 
 # %% [markdown]
 # ### Exercise 10.1: a round that may fail
@@ -1106,61 +1109,98 @@ def lied_to(
 # **Predict:** 0, 2 or 4 of eleven turn their updates round. All rules expect two liars.
 # Which of them hold with 2, and which with 4?
 
+
 # %% tags=["slide-then", "slide-output", "nbval-ignore-output"]
-table = stored("10", "liars")
-final = table[table["round"] == ROUNDS]
-plot_intervals(final, by="strategy", x="liars", xlabel="liars among eleven")
+def at_the_end(table):
+    return table[table["round"] == ROUNDS]
+
+
+none = {"strategy": "FedAvg", "attack": "none", "liars": 0, "skewed": False}
+settings = [none] + [none | {"attack": "sign", "liars": n} for n in (2, 4)]
+live = run_table(lied_to, settings, seeds=[0])
+plot_intervals(
+    at_the_end(stored("10", "liars")),
+    by="strategy",
+    live=at_the_end(live),
+    x="liars",
+    xlabel="liars among eleven",
+)
 
 
 # %%
-def last_round(name: str, liars: int, metric: str = "accuracy"):
+def last_round(name: str, liars: int, attack: str, metric: str = "accuracy"):
     table = stored("10", name)
-    rows = table[table.liars == liars]
+    rows = table[(table.liars == liars) & (table.attack == attack)]
     return by_seed(rows, "strategy", round=ROUNDS, metric=metric)
 
 
-pass  # @LIARS@
+two, four = (last_round("liars", liars, "sign") for liars in (2, 4))
+for name in [*ROBUST][1:]:
+    ahead = two[name] > two["FedAvg"] + 0.4
+    print(f"2 liars, {name} ahead of FedAvg by 40 points: {held(ahead)}")
+    assert ahead.sum() >= 19
 
-# %% [markdown]
-# (Without liars, `FedAvg` ends at 0.86 in the median: see the figure on compression.) The
-# other two rules, live. One seed each is an anecdote, so nothing is claimed:
-
-# %% tags=["nbval-ignore-output"]
-settings = [
-    {"strategy": name, "attack": "sign", "liars": liars, "skewed": False}
-    for name in ("FedTrimmedAvg", "Bulyan")
-    for liars in (2, 4)
-]
-table = run_table(lied_to, settings, seeds=[0])
-for liars in (2, 4):
-    rows = table[table.liars == liars]
-    ends = by_seed(rows, "strategy", round=ROUNDS).loc[0].round(2)
-    print(f"{liars} liars:", ends.to_dict())
-
-# %% [markdown] tags=["slide"]
-# Now the backdoor. Two liars want the patch to mean 0. **Predict:** what do they do to the
-# accuracy on clean images, and how many images with the patch become a 0?
-
-# %% tags=["slide-then", "nbval-ignore-output"]
-for metric in ("accuracy", "fooled"):
-    medians = last_round("backdoor", 2, metric).median().round(2)
-    print(f"{metric:9}", medians.to_dict())
+# %% [markdown] tags=["slide-then"]
+# **Two liars** of eleven end `FedAvg`. Each of the five rules is ahead of it by 40
+# percentage points or more, in 20 of 20 seeds.
 
 # %%
-pass  # @BACKDOOR@
+falls = two - four > 0.1
+print("loses 10 points with 4 liars:", {n: held(falls[n]) for n in ROBUST})
+assert falls["FedTrimmedAvg"].sum() >= 19
+assert falls[["FedMedian", "Krum", "MultiKrum", "Bulyan"]].sum().max() <= 2
+fine = last_round("liars", 0, "none")
+price = fine["FedAvg"] > fine["Krum"] + 0.02
+print("without liars, Krum 2 points behind FedAvg:", held(price))
+assert price.sum() >= 19
 
 # %% [markdown]
-# Without a longer update (`"quiet"`), and with the other attacks? Try them. One seed is an
-# anecdote again:
+# - **Four liars** are more than the rules expect. `FedTrimmedAvg` breaks, in 20 of 20: it
+#   cuts off two at each end, and two liars stay in. The other four lose 10 points or more
+#   in at most 2 of 20.
+# - That is luck, too. `MultiKrum` takes seven models, and there are just seven honest
+#   ones. Do not rely on it.
+# - **Without liars**, `Krum` is behind `FedAvg` by 2 points or more in 20 of 20. It learns
+#   from one client a round.
 
-# %% tags=["nbval-ignore-output"]
-for attack, liars in (("labels", 4), ("scale", 2), ("quiet", 4)):
-    ends = {}
-    for name in ("FedAvg", "MultiKrum"):
-        setting = {"attack": attack, "liars": liars, "skewed": False}
-        measured = lied_to(0, strategy=name, **setting)
-        ends[name] = {m: round(v[-1], 2) for m, v in measured.items()}
-    print(f"{attack:7}{ends}")
+# %% [markdown] tags=["slide"]
+# Now the other lies, told to `FedAvg` and to `MultiKrum`. **Predict:** the backdoor's two
+# liars want the patch to mean 0. What do they do to the accuracy on clean images, and how
+# many images with the patch become a 0?
+
+# %% tags=["slide-then", "slide-output", "nbval-ignore-output"]
+lies = [("labels", 4), ("scale", 2), ("backdoor", 2), ("quiet", 4)]
+for attack, liars in lies:
+    for metric in ["accuracy"] + ["fooled"] * (attack in BACKDOORS):
+        medians = last_round("attacks", liars, attack, metric).median()
+        print(f"{attack:8} {liars} {metric:8}", medians.round(2).to_dict())
+
+# %%
+for attack, liars, points in (("labels", 4, 0.05), ("scale", 2, 0.4)):
+    last = last_round("attacks", liars, attack)
+    ahead = last["MultiKrum"] > last["FedAvg"] + points
+    print(f"{attack}: MultiKrum ahead by {points}: {held(ahead)}")
+    assert ahead.sum() >= 19
+loud = last_round("attacks", 2, "backdoor", "fooled")
+quiet = last_round("attacks", 4, "quiet", "fooled")
+hidden = fine["FedAvg"] - last_round("attacks", 4, "quiet")["FedAvg"] < 0.04
+for name, fooled in (("backdoor", loud), ("quiet", quiet)):
+    print(f"{name}: FedAvg fooled in most cases: {held(fooled.FedAvg > 0.5)}")
+    assert (fooled["MultiKrum"] < 0.05).sum() >= 19
+print("quiet: costs FedAvg less than 4 points:", held(hidden))
+assert (quiet["FedAvg"] > 0.9).sum() >= 19 and hidden.sum() >= 19
+assert (loud["FedAvg"] > 0.5).sum() == 18
+
+# %% [markdown] tags=["slide-then"]
+# - Against wrong labels and long updates, `MultiKrum` is ahead of `FedAvg`: by 5 and by 40
+#   percentage points or more, in 20 of 20.
+# - **The quiet backdoor does not show.** With four liars, nine of ten images with the patch
+#   become a 0, or more, in 20 of 20. On clean images, the model has lost less than 4
+#   points, in 19 of 20. Who looks at the accuracy sees next to nothing.
+# - A longer update makes a backdoor louder, not better. Two liars fool `FedAvg` in most
+#   cases in 18 of 20, and often spoil the model as well.
+# - `MultiKrum` is fooled by fewer than one in twenty in 20 of 20. That holds here, on IID
+#   data. There are attacks made to pass such rules.
 
 # %% [markdown] tags=["slide"]
 # ## What robust aggregation takes from honest clients
@@ -1177,19 +1217,21 @@ plot_intervals(table, by="strategy", live=live)
 
 # %%
 last = by_seed(table, "strategy", round=ROUNDS)
-behind = last["FedAvg"] > last["Krum"] + 0.2
-print("FedAvg ahead of Krum by 20 points:", held(behind))
-assert behind.sum() >= 19
-for name in ("FedMedian", "MultiKrum"):
-    print(f"FedAvg ahead of {name}:", held(last["FedAvg"] > last[name]))
-assert (last["FedAvg"] > last["FedMedian"]).sum() == 16
-assert (last["FedAvg"] > last["MultiKrum"]).sum() == 18
+for name, points in (("Krum", 0.2), ("Bulyan", 0.1)):
+    behind = last["FedAvg"] > last[name] + points
+    print(f"FedAvg ahead of {name} by {points}: {held(behind)}")
+    assert behind.sum() >= 19
+ahead = {n: int((last["FedAvg"] > last[n]).sum()) for n in ROBUST}
+print("FedAvg ahead, of 20:", ahead)
+assert ahead["FedMedian"] == ahead["FedTrimmedAvg"] == 16
+assert ahead["MultiKrum"] == 18
 
 # %% [markdown] tags=["slide-then"]
-# - **Krum pays most.** It takes one client's model, and that client has mainly a few labels.
-#   `FedAvg` is ahead by 20 percentage points or more in 20 of 20 seeds.
-# - The median and `MultiKrum` pay, too, but not always: `FedAvg` is ahead in 16 and in 18 of
-#   20.
+# - **Krum pays most.** It takes one client's model, and that client has mainly a few
+#   labels. `FedAvg` is ahead by 20 percentage points or more in 20 of 20 seeds, and ahead of
+#   `Bulyan` by 10 or more.
+# - The others pay, too, but not always. `FedAvg` is ahead of `FedMedian` and of
+#   `FedTrimmedAvg` in 16 of 20, and of `MultiKrum` in 18.
 # - Each of them takes honest outliers for liars. From the server's side there is no
 #   difference: both are far from the others. So first ask how skewed your clients are
 #   (lesson 02), and what you fear.
@@ -1469,8 +1511,8 @@ check("10.3", krum_order)
 # </details>
 
 # %% [markdown]
-# **Next:** back to [the first lesson](00_why_federated_learning.ipynb), with other eyes; or to
-# a federation of your own, with what you have learned.
+# **Next:** a federation of your own. [Lesson 07](07_deployment.ipynb) has the commands, this
+# one the strategies.
 
 # %%
 from course_utils.exercises import progress
