@@ -113,6 +113,7 @@ def run_with(
 ) -> InProcessRun:
     """Run a strategy with eleven clients, for six rounds."""
     app = ServerApp()
+    strategy.fraction_evaluate = 0.0  # here only the server evaluates
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
@@ -199,7 +200,7 @@ def lied_to(
     """Run one strategy against some liars."""
     gc.freeze()  # Bulyan collects garbage for each reply: let there be little
     settings = {"attack": attack, "liars": liars, "skewed": skewed}
-    chosen = ROBUST[strategy](fraction_evaluate=0.0)
+    chosen = ROBUST[strategy]()
     run = run_with(chosen, lying_app, seed, **settings)
     metrics = ["accuracy"] + ["fooled"] * (attack in BACKDOORS)
     return {metric: by_round(run, metric) for metric in metrics}
@@ -217,7 +218,7 @@ OPTIMISERS = {
 
 def optimised(seed: int, *, strategy: str) -> dict[str, list[float]]:
     """Run one server optimiser, with clients that take small steps."""
-    chosen = OPTIMISERS[strategy](fraction_evaluate=0.0)
+    chosen = OPTIMISERS[strategy]()
     return {"accuracy": by_round(run_with(chosen, client_app, seed, lr=0.004))}
 
 
@@ -302,9 +303,9 @@ packing_app.train()(train)
 def compressed(seed: int, *, method: str) -> dict[str, list[float]]:
     """Run one method of compression, and count the bytes of the replies."""
     if method == "none":
-        run = run_with(FedAvg(fraction_evaluate=0.0), client_app, seed)
+        run = run_with(FedAvg(), client_app, seed)
     else:
-        strategy = Unpacking(fraction_evaluate=0.0)
+        strategy = Unpacking()
         run = run_with(strategy, packing_app, seed, method=method)
     replies = [m.bytes for m in run.messages if m.is_reply]
     sent = [sum(replies[: NUM_CLIENTS * i]) / 1e6 for i in range(ROUNDS + 1)]

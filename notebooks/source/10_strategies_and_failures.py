@@ -79,6 +79,7 @@ def load_data(context: Context) -> DataLoader:
 import torch
 
 from course_utils import model
+from course_utils.data import DEFAULT_DATASET, dataset_name
 from course_utils.partitions import load_centralized, make_loader
 
 
@@ -152,6 +153,7 @@ def run_with(
     **settings: float | str,
 ) -> InProcessRun:
     app = ServerApp()
+    strategy.fraction_evaluate = 0.0  # here only the server evaluates
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
@@ -171,7 +173,7 @@ def run_with(
 
 
 # %% tags=["nbval-ignore-output"]
-first_run = run_with(FedAvg(fraction_evaluate=0.0), client_app)
+first_run = run_with(FedAvg(), client_app)
 print("accuracy by round:", [f"{a:.2f}" for a in by_round(first_run)])
 assert by_round(first_run)[-1] > by_round(first_run)[0] + 0.1
 
@@ -304,7 +306,7 @@ OPTIMISERS = {
 
 
 def optimised(seed: int, *, strategy: str) -> dict[str, list[float]]:
-    chosen = OPTIMISERS[strategy](fraction_evaluate=0.0)
+    chosen = OPTIMISERS[strategy]()
     return {"accuracy": by_round(run_with(chosen, client_app, seed, lr=0.004))}
 
 
@@ -463,14 +465,15 @@ from flwr.clientapp import mod
 
 measured_app = ClientApp(mods=[measure])
 measured_app.train()(train)
-measured_run = run_with(FedAvg(fraction_evaluate=0.0), measured_app)
+measured_run = run_with(FedAvg(), measured_app)
 norms = [
     m["update-norm"]
     for m in measured_run.result.train_metrics_clientapp.values()
 ]
 assert measured_run.result.arrays == first_run.result.arrays
-assert norms[0] > norms[-1] > 0
-print("the same model, and a new metric that falls from round to round")
+if dataset_name() == DEFAULT_DATASET:
+    assert norms[0] > norms[-1]
+print("the same model, and a new metric")
 
 # %% [markdown] tags=["slide"]
 # - `ClientApp(mods=[...])` puts mods around every function of the app. The first in the
@@ -646,15 +649,16 @@ def compress(
     return reply
 
 
-packing_app = ClientApp(mods=[compress])
-packing_app.train()(train)
-
 # %% [markdown]
 # On the server, it is a strategy. It puts each client's model together again, and leaves
 # the rest to `FedAvg`:
 
 
 # %%
+packing_app = ClientApp(mods=[compress])
+packing_app.train()(train)
+
+
 class Unpacking(FedAvg):
     def configure_train(self, server_round, arrays, config, grid):
         self.sent = arrays
@@ -674,9 +678,9 @@ class Unpacking(FedAvg):
 # %%
 def compressed(seed: int, *, method: str) -> dict[str, list[float]]:
     if method == "none":
-        run = run_with(FedAvg(fraction_evaluate=0.0), client_app, seed)
+        run = run_with(FedAvg(), client_app, seed)
     else:
-        strategy = Unpacking(fraction_evaluate=0.0)
+        strategy = Unpacking()
         run = run_with(strategy, packing_app, seed, method=method)
     replies = [m.bytes for m in run.messages if m.is_reply]
     sent = [sum(replies[: NUM_CLIENTS * i]) / 1e6 for i in range(ROUNDS + 1)]
@@ -763,15 +767,14 @@ def numbers(reply: Message) -> dict[str, torch.Tensor]:
     return reply.content["arrays"].to_torch_state_dict()
 
 
-failing_app = ClientApp(mods=[fail])
-failing_app.train()(train)
-
 # %% [markdown] tags=["slide"]
 # **It raises.** The reply is an error, and `FedAvg` averages the others. **Predict:** what
 # is different in the result?
 
 # %% tags=["slide-then"]
-raised_run = run_with(FedAvg(fraction_evaluate=0.0), failing_app, how="raise")
+failing_app = ClientApp(mods=[fail])
+failing_app.train()(train)
+raised_run = run_with(FedAvg(), failing_app, how="raise")
 errors = [m.error for m in raised_run.messages if m.error]
 print(len(errors), "error replies:", errors[0])
 print("metrics:", sorted(raised_run.result.train_metrics_clientapp[1]))
@@ -786,7 +789,7 @@ assert len(errors) == ROUNDS and len(raised_run.result.arrays) == 4
 # **Predict:** one of eleven models is NaN. What is the average?
 
 # %% tags=["nbval-ignore-output"]
-nan_run = run_with(FedAvg(fraction_evaluate=0.0), failing_app, how="NaN")
+nan_run = run_with(FedAvg(), failing_app, how="NaN")
 print("accuracy by round:", [f"{a:.2f}" for a in by_round(nan_run)])
 
 # %%
@@ -811,9 +814,7 @@ class FiniteFedAvg(FedAvg):
         return bool(flat(reply.content["arrays"]).isfinite().all())
 
 
-saved_run = run_with(
-    FiniteFedAvg(fraction_evaluate=0.0), failing_app, how="NaN"
-)
+saved_run = run_with(FiniteFedAvg(), failing_app, how="NaN")
 assert flat(saved_run.result.arrays).isfinite().all()
 
 # %% [markdown]
@@ -948,9 +949,6 @@ def lie(message: Message, context: Context, call_next: Callable) -> Message:
     return reply
 
 
-lying_app = ClientApp(mods=[lie])
-lying_app.train()(train)
-
 # %% [markdown] tags=["slide"]
 # **Robust aggregation** takes something else than the mean:
 #
@@ -986,6 +984,8 @@ ROBUST = {
 # Once by hand. Here are eleven replies, and two of them lie:
 
 # %%
+lying_app = ClientApp(mods=[lie])
+lying_app.train()(train)
 grid = InProcessGrid(
     lying_app,
     NUM_CLIENTS,
@@ -1043,7 +1043,8 @@ from course_utils.plots import plot_client_bars
 distances = torch.cdist(models, models) ** 2
 scores = distances.sort(dim=1).values[:, 1:8].sum(dim=1)
 plot_client_bars({"sign, 2 liars": scores.tolist()}, ylabel="Krum's score")
-assert scores[:2].min() > 2 * scores[2:].max()
+if dataset_name() == DEFAULT_DATASET:
+    assert scores[:2].min() > 2 * scores[2:].max()
 
 # %%
 best = scores.argsort()
@@ -1076,12 +1077,15 @@ print("Bulyan: the same as Flower's")
 # three liars?
 
 # %% tags=["slide-then"]
+import logging
+
+logging.getLogger("flwr").setLevel(logging.ERROR)  # hides the warning
 outcome = Bulyan(num_malicious_nodes=3).aggregate_train(1, eleven_replies())
 print(outcome)
 assert outcome == (None, None)
 
 # %% [markdown]
-# It aggregates nothing, and says so in the log only. The run goes on with the old model,
+# It aggregates nothing, and says so only by a warning in the log. The run goes on with the old model,
 # in every round. This is one more run that "finishes". A single client that fails is
 # enough, with `f = 2` and eleven clients.
 
@@ -1099,7 +1103,7 @@ def lied_to(
 ) -> dict[str, list[float]]:
     gc.freeze()  # Bulyan collects garbage for each reply: let there be little
     settings = {"attack": attack, "liars": liars, "skewed": skewed}
-    chosen = ROBUST[strategy](fraction_evaluate=0.0)
+    chosen = ROBUST[strategy]()
     run = run_with(chosen, lying_app, seed, **settings)
     metrics = ["accuracy"] + ["fooled"] * (attack in BACKDOORS)
     return {metric: by_round(run, metric) for metric in metrics}
@@ -1146,7 +1150,8 @@ for name in [*ROBUST][1:]:
 
 # %%
 falls = two - four > 0.1
-print("loses 10 points with 4 liars:", {n: held(falls[n]) for n in ROBUST})
+for name in ROBUST:
+    print(f"4 liars, {name} 10 points lower than with 2: {held(falls[name])}")
 assert falls["FedTrimmedAvg"].sum() >= 19
 assert falls[["FedMedian", "Krum", "MultiKrum", "Bulyan"]].sum().max() <= 2
 fine = last_round("liars", 0, "none")
@@ -1222,7 +1227,8 @@ for name, points in (("Krum", 0.2), ("Bulyan", 0.1)):
     print(f"FedAvg ahead of {name} by {points}: {held(behind)}")
     assert behind.sum() >= 19
 ahead = {n: int((last["FedAvg"] > last[n]).sum()) for n in ROBUST}
-print("FedAvg ahead, of 20:", ahead)
+for name in ("FedMedian", "FedTrimmedAvg", "MultiKrum"):
+    print(f"FedAvg ahead of {name}: {ahead[name]} of 20")
 assert ahead["FedMedian"] == ahead["FedTrimmedAvg"] == 16
 assert ahead["MultiKrum"] == 18
 
@@ -1379,8 +1385,6 @@ for way in ("wait for all", "deadline", "asynchronous"):
 plot_curves(curves, xlabel="time (in 4 seconds)")
 
 # %%
-from course_utils.data import DEFAULT_DATASET, dataset_name
-
 print("messages:", counts)
 assert counts["wait for all"] == 66 and counts["deadline"] == 240
 assert counts["asynchronous"] > counts["deadline"]
