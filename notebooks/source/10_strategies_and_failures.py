@@ -13,7 +13,7 @@
 # - choose an aggregation rule against clients that lie, and say what it takes from
 #   honest ones.
 #
-# **You need:** lessons 00 to 05; 08 and 09 help. **Time:** 100 minutes, 26 of them for
+# **You need:** lessons 00 to 05; 08 and 09 help. **Time:** 105 minutes, 26 of them for
 # the exercises.
 
 # %% [markdown] tags=["slide"]
