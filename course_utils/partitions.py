@@ -458,6 +458,12 @@ def load_centralized(*, batch_size: int = 16) -> tuple[DataLoader, DataLoader]:
 
 def image_shape() -> tuple[int, int, int]:
     """Return channels, height and width of the dataset's images."""
-    _, test = load_dataset()
+    return _image_shape(dataset_name())
+
+
+@lru_cache(maxsize=2)
+def _image_shape(name: str) -> tuple[int, int, int]:
+    """Look at one image, once in a process: every model that is made asks."""
+    _, test = load_dataset(name)
     images, _ = to_tensors(test.select([0]))
     return tuple(images.shape[1:])

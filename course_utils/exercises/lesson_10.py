@@ -1,0 +1,312 @@
+"""Lesson 10's exercises."""
+
+import math
+import random
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
+
+from course_utils.exercises.engine import Attempt, Case, Exercise, Wrong, require_parts
+from course_utils.exercises.messages import as_client, instruction, numpy_of
+from course_utils.grid import ErrorCode
+
+# ------------------------------------------------------------------- 10.1 careful_round
+
+Sent = tuple[int, float, float] | None
+"""A client's num-examples and the last number of its two arrays; None for an error."""
+
+PARTS = ["the model", "how many replies were not good"]
+
+
+def arrays_of(first: float, second: float) -> ArrayRecord:
+    """Make a model of two arrays: only their last numbers are asked for."""
+    numbers = {"weight": [[1.0, 2.0], [4.0, first]], "bias": [3.0, second]}
+    return ArrayRecord({n: Array(np.array(v, "float32")) for n, v in numbers.items()})
+
+
+def reply_of(client: Sent) -> Message:
+    """Make a client's reply."""
+    asked = instruction(RecordDict())
+    with as_client():
+        if client is None:
+            error = Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, "disk full")
+            return Message(error, reply_to=asked)
+        size, *numbers = client
+        metrics = MetricRecord({"train-loss": 0.5, "num-examples": size})
+        content = {"arrays": arrays_of(*numbers), "metrics": metrics}
+        return Message(RecordDict(content), reply_to=asked)
+
+
+def round_of(clients: list[Sent], quorum: int, **gives: Any) -> Case:
+    """Make the case of one round."""
+    said = [f"{c[0]} examples, {c[1:]}" if c else "error reply" for c in clients]
+    replies = [reply_of(client) for client in clients]
+    shown = {"replies (last numbers of both arrays)": said, "quorum": quorum}
+    return Case(arrays_of(-1.0, -1.0), replies, quorum, shown=shown, **gives)
+
+
+def random_round(rng: random.Random) -> Case:
+    """Draw a round in which some clients fail."""
+    bad = [None, (9, math.nan, 1.0), (9, 1.0, math.inf)]
+    clients: list[Sent] = [rng.choice(bad) for _ in range(rng.randint(1, 3))]
+    for _ in range(rng.randint(2, 5)):
+        clients.append((rng.randint(1, 99), rng.uniform(-9, 9), rng.uniform(-9, 9)))
+    rng.shuffle(clients)
+    return round_of(clients, rng.randint(1, 5))
+
+
+def play_round(answer: Attempt, *args: Any) -> Iterator[tuple[str, Any]]:
+    """Yield the model that comes back, and the number."""
+    arrays, bad = require_parts(answer(*args), PARTS)
+    if not isinstance(arrays, ArrayRecord):
+        raise Wrong("the first of the two should be an ArrayRecord", got=arrays)
+    yield PARTS[0], numpy_of(arrays)
+    yield PARTS[1], bad
+
+
+def sound(
+    arrays: ArrayRecord,
+    first: int | None = None,
+    test: Callable = np.isfinite,
+    how: Callable = np.all,
+) -> bool:
+    """Whether numbers are finite; the rest is for what people get wrong."""
+    return all(how(test(a)) for a in [*numpy_of(arrays).values()][:first])
+
+
+def careful(
+    old: ArrayRecord, replies: list[Message], quorum: int
+) -> tuple[ArrayRecord, int]:
+    """Average by NumPy: the oracle."""
+    some = [r.content for r in replies if not r.has_error()]
+    good = [c for c in some if sound(c["arrays"])]
+    bad = len(replies) - len(good)
+    if len(good) < quorum:
+        return old, bad
+    sizes = [c["metrics"]["num-examples"] for c in good]
+    columns = zip(*(numpy_of(c["arrays"]).values() for c in good), strict=True)
+    means = [Array(np.average(column, 0, sizes)) for column in columns]
+    return ArrayRecord(dict(zip(old, means, strict=True))), bad
+
+
+OLD = {"weight": [[1, 2], [4, -1]], "bias": [3, -1]}
+
+CAREFUL = Exercise(
+    "10.1",
+    "no bad reply takes your model along, and none goes uncounted.",
+    cases=[
+        round_of(
+            [(10, 1.0, 5.0), None, (30, 5.0, 1.0)],
+            quorum=2,
+            gives={PARTS[0]: {"weight": [[1, 2], [4, 4]], "bias": [3, 2]}, PARTS[1]: 1},
+        ),
+        round_of(
+            [
+                (10, 1.0, 5.0),
+                (9, math.nan, 1.0),
+                None,
+                (30, 5.0, 1.0),
+                (9, 1, math.nan),
+            ],
+            quorum=2,
+            gives={PARTS[0]: {"weight": [[1, 2], [4, 4]], "bias": [3, 2]}, PARTS[1]: 3},
+        ),
+        round_of(
+            [(9, math.inf, 1.0), (10, 1.0, 5.0), (30, 5.0, 1.0)],
+            quorum=1,
+            gives={PARTS[0]: {"weight": [[1, 2], [4, 4]], "bias": [3, 2]}, PARTS[1]: 1},
+        ),
+        round_of(
+            [(10, 1.0, 5.0), None, (9, 1.0, -math.inf), None],
+            quorum=2,
+            gives={PARTS[0]: OLD, PARTS[1]: 3},
+        ),
+        round_of(
+            [(10, 1.0, 5.0), (30, 5.0, 1.0)],
+            quorum=3,
+            gives={PARTS[0]: OLD, PARTS[1]: 0},
+        ),
+        round_of([(10, 1.0, 5.0), None], quorum=2, gives={PARTS[0]: OLD, PARTS[1]: 1}),
+        round_of([None, None], quorum=1, gives={PARTS[0]: OLD, PARTS[1]: 2}),
+    ],
+    draw=random_round,
+    play=play_round,
+    oracle=careful,
+    mistakes="""
+        every client counts equally: weight by num-examples
+            c["metrics"]["num-examples"] -> 1
+        an error reply has no content to read: ask reply.has_error() before you open it
+            if not r.has_error() ->
+        a model with NaN takes the average along: leave it out
+            sound(c["arrays"]) -> True
+            ["arrays"])] -> ["arrays"], how=np.any)]
+        infinity is not finite, either: leave it out, too
+            ["arrays"])] -> ["arrays"], test=lambda a: ~np.isnan(a))]
+        look at all arrays of a reply, not at the first one only
+            ["arrays"])] -> ["arrays"], first=1)]
+        the quorum asks for good replies: here it counts all that came
+            len(good) < quorum -> len(replies) < quorum or not good
+        the quorum asks for good replies: here it counts those that are no errors
+            len(good) < quorum -> len(some) < quorum or not good
+        as many good replies as the quorum are enough
+            < quorum -> <= quorum
+        there are fewer good replies than the quorum: keep the old model
+            len(good) < quorum -> not good
+        if too few are good, return the old model
+            return old, bad -> return None, bad
+            return old, bad -> return ArrayRecord(), bad
+        if too few are good, say all the same how many were not
+            return old, bad -> return old, 0
+            return old, bad -> return old, len(replies)
+        these are the good replies: count those that are not good
+            len(replies) - len(good) -> len(good)
+        these are all replies: count those that are not good
+            len(replies) - len(good) -> len(replies)
+        an error is not good, either: count it, too
+            len(replies) - len(good) -> len(some) - len(good)
+        a reply with numbers that are not finite is not good, either: count it, too
+            len(replies) - len(good) -> len(replies) - len(some)
+        model and number are mixed up: the model comes first
+            zip(old, means, strict=True))), bad -> zip(old, means, strict=True)))
+            & return ArrayRecord( -> return bad, ArrayRecord(
+            & return old, bad -> return bad, old
+    """,
+    otherwise={
+        PARTS[0]: "the model should be the average of the good ones, weighted by "
+        "num-examples, or the old one if they are too few",
+        PARTS[1]: "the number should say how many replies were not good",
+    },
+)
+
+# -------------------------------------------------------------------- 10.2 trimmed_mean
+
+
+def trimmed(values: list[float], beta: float) -> float:
+    """Cut an array: the oracle."""
+    ordered, n = np.sort(values), len(values)
+    cut = int(beta * n)
+    return ordered[cut : n - cut].mean()
+
+
+def from_the_right(ordered: np.ndarray, cut: int, none: float | None = None) -> float:
+    """Cut as people do who count the end from the right."""
+    kept = ordered[cut:-cut].tolist()
+    return none if none and not kept else sum(kept) / len(kept)
+
+
+def random_values(rng: random.Random) -> Case:
+    """Draw clients' numbers, and a part to cut off."""
+    values = [rng.uniform(-9, 9) for _ in range(rng.randint(5, 12))]
+    return Case(values, rng.choice([0.1, 0.2, 0.3, 0.4]))
+
+
+TRIMMED = Exercise(
+    "10.2",
+    "your mean does not follow the few that lie farthest.",
+    cases=[
+        Case([5.0, 1.0, 100.0, 3.0, 6.0], 0.2, gives=14 / 3),
+        Case([8.0, 2.0, -50.0, 4.0, 9.0, 6.0, 1.0, 90.0, 3.0], 0.3, gives=23 / 5),
+        Case([4.0, 2.0, 9.0], 0.3, gives=5.0),
+        Case([4.0, 2.0, 9.0, 1.0], 0.0, gives=4.0),
+    ],
+    draw=random_values,
+    oracle=trimmed,
+    mistakes="""
+        order the values first: the smallest need not stand at the beginning
+            np.sort(values) -> np.array(values)
+        cut off the largest, too
+            n - cut -> n
+        cut off the smallest, too
+            ordered[cut : -> ordered[0 :
+        nothing was cut off: this is the mean of all values
+            ordered[cut : n - cut] -> ordered
+        a part of a client is rounded down
+            int(beta * n) -> round(beta * n)
+            int(beta * n) -> math.ceil(beta * n)
+        cut off beta of the values at each end, not half of it
+            int(beta * n) -> int(beta * n / 2)
+        for a cut of 0, [cut:-cut] is empty: count the end from the left
+            ordered[cut : n - cut].mean() -> from_the_right(ordered, cut)
+            ordered[cut : n - cut].mean() -> from_the_right(ordered, cut, math.nan)
+        this is a sum: divide by the number of values that are left
+            .mean() -> .sum()
+        divide by the number of values that are left, not of all
+            .mean() -> .sum() / n
+        this is the median: average all that is left
+            ordered[cut : n - cut].mean() -> np.median(values)
+        these are the values that are left: return their mean
+            .mean() -> .tolist()
+    """,
+    otherwise="the result should be the mean of the values that are left",
+)
+
+# ---------------------------------------------------------------------- 10.3 krum_order
+
+
+def krum(models: list[torch.Tensor], f: int) -> list[int]:
+    """Score all models at once: the oracle."""
+    rows, n = torch.stack(models).double(), len(models)
+    far = ((rows[:, None] - rows) ** 2).sum(dim=2)
+    near = far.sort(dim=1).values[:, 1 : n - f - 1]
+    return near.sum(dim=1).argsort().tolist()
+
+
+def models_of(rows: list[list[float]], f: int, **gives: Any) -> Case:
+    """Make the case of some models."""
+    return Case([torch.tensor(row) for row in rows], f, **gives)
+
+
+def random_models(rng: random.Random) -> Case:
+    """Draw honest models, and one or two that are not."""
+    n, f = rng.randint(7, 10), rng.randint(1, 3)
+    spread = [1.0] * (n - f) + [4.0] * f
+    rows = [[rng.gauss(0, s) for _ in range(3)] for s in spread]
+    rng.shuffle(rows)
+    return models_of(rows, f)
+
+
+KRUM = Exercise(
+    "10.3",
+    "you know how Krum tells a model that has neighbours from one that has none.",
+    cases=[
+        # In order 0, 1, 3, 7, 20, of two neighbours each: 10, 5, 13, 52, 458.
+        models_of([[7.0], [0.0], [20.0], [1.0], [3.0]], 1, gives=[3, 1, 4, 0, 2]),
+        models_of(
+            [[0.0, 0.0], [0.0, 2.5], [3.0, 0.0], [4.0, 4.0], [1.0, 1.0], [9.0, -2.0]],
+            f=1,
+            gives=[4, 0, 1, 2, 3, 5],
+        ),
+    ],
+    draw=random_models,
+    oracle=krum,
+    mistakes="""
+        a model's distance to itself is 0 and takes a neighbour's place: leave it out
+            1 : n - f - 1 -> 0 : n - f - 2
+        count the n - f - 2 nearest neighbours: these are one more
+            n - f - 1 -> n - f
+        count the n - f - 2 nearest neighbours: these are two more
+            n - f - 1 -> n - f + 1
+        sum over the nearest neighbours, not over all others
+            1 : n - f - 1 -> 1 :
+        square the distances before you sum them up
+            .sum(dim=2) -> .sum(dim=2).sqrt()
+        this is the worst score first: the smallest score is the best
+            .argsort() -> .argsort(descending=True)
+        these are the farthest: count the nearest
+            .sort(dim=1) -> .sort(dim=1, descending=True)
+            & 1 : n - f - 1 -> 0 : n - f - 2
+        these are the scores: return the clients' numbers, in their order
+            .argsort().tolist() -> .tolist()
+        this is the place of each client: return the clients, the best first
+            .argsort() -> .argsort().argsort()
+        this is the best client alone: return all of them, in order
+            .tolist() -> .tolist()[0]
+            .tolist() -> .tolist()[:1]
+        these are the models: return the clients' numbers
+            near.sum(dim=1).argsort().tolist() -> models
+    """,
+    otherwise="the result should be the clients' numbers, the best score first",
+)
