@@ -243,8 +243,8 @@ def plot_intervals(
         figure,
         f"{ylabel} by {xlabel or x}, {seeds} seeds each: the band in which nine of ten "
         f"runs lie, and the median. {'; '.join(lines)}.",
-        f"medians at the end, from {least} {_number(ends[least])} to {most} "
-        f"{_number(ends[most])}",
+        f"medians at the end, from {_number(ends[least])} ({least}) to "
+        f"{_number(ends[most])} ({most})",
     )
 
 
