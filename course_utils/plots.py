@@ -668,16 +668,17 @@ def plot_paths(
         axes.set(xlabel="first direction")
         axes.grid(alpha=0.3)
         steps = np.linalg.norm(np.diff(way, axis=0), axis=1)
-        theirs = np.linalg.norm(ends - way[:-1, None], axis=2).mean(axis=1)
-        lines.append(f"{title} {_number((theirs / steps).mean(), 1)}")
+        apart = np.linalg.norm(ends - way[1:, None], axis=2).mean(axis=1)
+        lines.append(f"{title} {_number((apart / steps).mean(), 1)}")
     panels[0].set(ylabel="second direction")
     panels[0].legend(frameon=False, fontsize=8)
     _show(
         figure,
         "the models in two dimensions: the global model from round to round, and from "
-        "each of its places lines to the clients' models. How many times as far as the "
-        f"global model a client goes in a round, on average: {', '.join(lines)}.",
-        f"a client's way in a round, in ways of the global model: {', '.join(lines)}",
+        "each of its places lines to the clients' models. How far from the new global "
+        "model a client ends, on average, in steps of the global model: "
+        f"{', '.join(lines)}.",
+        f"from client to new global model, in its steps: {', '.join(lines)}",
     )
 
 

@@ -529,7 +529,7 @@ def test_the_text_of_ranges_gives_medians_and_of_paths_their_lengths(draw) -> No
     assert "of 2 seeds each" in text and "IID 0.85 (0.80 to 0.90)" in text
     function, args = EVERY_FIGURE["plot_paths"]
     _, text = draw(function, *args)
-    assert text.endswith("on average: IID 2.2.")  # the square root of 5
+    assert text.endswith("in steps of the global model: IID 1.4.")  # the root of 2
 
 
 def test_the_text_of_samples_gives_their_labels(draw) -> None:
