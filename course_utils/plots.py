@@ -629,6 +629,8 @@ def plot_ranges(
         axes.plot(values, [row + 0.25] * len(values), "|", color="black", ms=4)
         axes.plot(middle, row, "o", color="black", ms=6)
         lines.append(f"{name} {_number(middle)} ({_number(low)} to {_number(high)})")
+    if rows.value.min() < 0:
+        axes.axvline(0, color="black", lw=1)
     axes.set(xlabel=xlabel, ylim=(len(names) - 0.5, -0.5))
     axes.set_yticks(range(len(names)), names)
     axes.grid(alpha=0.3, axis="x")
