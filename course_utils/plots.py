@@ -203,50 +203,48 @@ def plot_intervals(
         If there are more than seven lines.
     """
     table = table[table.metric == metric]
-    names = list(dict.fromkeys(table[by]))
+    names = sorted(table[by].unique().tolist())
     _require_few(names)
     figure, axes = plt.subplots()
-    lines, ends = [], []
-    for i, name in enumerate(names):
-        runs = table[table[by] == name].groupby(x).value
-        low, middle, high = (runs.quantile(q) for q in (0.05, 0.5, 0.95))
-        axes.fill_between(middle.index, low, high, color=COLOURS[i], alpha=0.2, lw=0)
-        style = {"ls": LINES[i], "color": COLOURS[i], "marker": MARKERS[i], "ms": 4}
-        axes.plot(middle.index, middle, label=str(name), **style)
-        if live is not None:
-            own = live[(live.metric == metric) & (live[by] == name)]
-            for _, run in own.groupby("seed"):
-                axes.plot(run[x], run.value, color=COLOURS[i], lw=0.8, alpha=0.9)
-        span = f"{_number(low.iloc[-1])} to {_number(high.iloc[-1])}"
-        ends.append(f"{name} {_number(middle.iloc[-1])} ({span})")
-        way = ", ".join(
-            f"{_number(low[at])} to {_number(high[at])} around {_number(middle[at])} "
-            f"at {at:.4g}"
-            for at in middle.index[
-                np.unique(np.linspace(0, len(middle) - 1, 4, dtype=int))
-            ]
-        )
-        lines.append(f"{name}: {way}")
+    lines, ends = [], {}
+    styles = zip(COLOURS, LINES, MARKERS, strict=True)
+    for name, (colour, line, marker) in zip(names, styles, strict=False):
+        values = table[table[by] == name].groupby(x).value
+        low, middle, high = (values.quantile(q) for q in (0.05, 0.5, 0.95))
+        style = {"color": colour, "ls": line, "marker": marker}
+        axes.fill_between(middle.index, low, high, color=colour, alpha=0.2, lw=0)
+        axes.plot(middle.index, middle, label=str(name), ms=4, **style)
+        bands = pd.DataFrame({"low": low, "middle": middle, "high": high})
+        lines.append(f"{name}: {', '.join(_bands(bands))}")
+        ends[name] = middle.iloc[-1]
+        if live is None:
+            continue
+        own = live[(live.metric == metric) & (live[by] == name)]
+        for seed, run in own.groupby("seed"):
+            axes.plot(run[x], run.value, ms=2, lw=0.7, **style)
+            lines.append(
+                f"run here, {name}, seed {seed}: {_number(run.value.iloc[-1])}"
+            )
     if live is not None:
-        seeds = live.seed.nunique()
-        axes.plot([], color="black", lw=0.8, label=f"live, {seeds} seed(s) each")
+        axes.plot([], color="black", lw=0.7, label="thin: run here")
     if logx:
         axes.set_xscale("log")
+    elif x == "round":
+        axes.xaxis.get_major_locator().set_params(integer=True, steps=[1, 2, 5, 10])
     axes.set(xlabel=xlabel or x, ylabel=ylabel)
     if "accuracy" in ylabel:
         axes.set_ylim(lowest, 1)
     axes.grid(alpha=0.3)
-    title = f"{by.replace('_', ' ')}"
-    axes.legend(
-        frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5), title=title
-    )
+    place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
+    axes.legend(frameon=False, title=by.replace("_", " "), **place)
     seeds = table.seed.nunique()
+    least, most = min(ends, key=ends.get), max(ends, key=ends.get)
     _show(
         figure,
-        f"{ylabel} by {xlabel or x}, of {seeds} seeds each: where nine of ten runs "
-        f"lie, and their median. {'; '.join(lines)}.",
-        f"{ylabel} at the end, median of {seeds} seeds (nine of ten runs): "
-        f"{', '.join(ends)}",
+        f"{ylabel} by {xlabel or x}, {seeds} seeds each: the band in which nine of ten "
+        f"runs lie, and the median. {'; '.join(lines)}.",
+        f"medians at the end, from {_number(ends[least])} ({least}) to "
+        f"{_number(ends[most])} ({most})",
     )
 
 
@@ -785,6 +783,16 @@ def _way(values: Sequence[float], start: int) -> str:
             f"{start + worst + 1}"
         )
     return ", ".join(words)
+
+
+def _bands(bands: pd.DataFrame) -> list[str]:
+    """Say where a band lies at its beginning, its end, and two places between."""
+    places = np.unique(np.linspace(0, len(bands) - 1, 4).astype(int))
+    return [
+        f"{_number(row.low)} to {_number(row.high)} around {_number(row.middle)} at "
+        f"{row.Index:.4g}"
+        for row in bands.iloc[places].itertuples()
+    ]
 
 
 def _step(messages: list[Delivery], step: tuple[int, str], column: dict) -> str:

@@ -39,6 +39,7 @@ from nbclient import NotebookClient
 from course_utils import model
 from course_utils.deployment import Deployment
 from course_utils.exercises import all_exercises
+from course_utils.experiments import run_table
 from course_utils.isolation import AppImage
 from course_utils.partitions import load_partition
 from course_utils.runtime import FLOWER_LOGGER, run_in_process
@@ -268,6 +269,35 @@ def bench_many_clients() -> None:
     )
 
 
+# ------------------------------------------------------------- a table of many runs
+
+
+def draw_numbers(seed: int) -> dict[str, float]:
+    """Compute on one core for about a second."""
+    matrix = torch.rand(400, 400)
+    for _ in range(1500):
+        matrix = torch.softmax(matrix @ matrix, dim=0)
+    return {"sum": matrix.sum().item()}
+
+
+def bench_table() -> None:
+    """Compare runs on two cores with the same runs one after the other."""
+    run_table(draw_numbers, [{}], [0, 1], jobs=2)  # starts the workers
+    times = {
+        jobs: statistics.median(
+            seconds(lambda jobs=jobs: run_table(draw_numbers, [{}], range(8), jobs))
+            for _ in range(3)
+        )
+        for jobs in (2, 1)
+    }
+    report(
+        "a table of runs on two cores / one after the other",
+        f"{times[2] / times[1]:.2f}×",
+        "≤ 0.65×",
+        f"8 runs of one thread, medians of 3: {times[2]:.1f} s / {times[1]:.1f} s",
+    )
+
+
 # ----------------------------------------------------------- what an app brings along
 
 
@@ -374,6 +404,7 @@ def main() -> None:
         "flwr": bench_against_flwr_run,
         "runtimes": bench_three_runtimes,
         "many": bench_many_clients,
+        "table": bench_table,
         "copies": bench_copies,
         "sizes": bench_sizes,
     }

@@ -39,9 +39,19 @@ def hosts() -> set[str]:
 
 
 def processes() -> list[psutil.Process]:
-    """Return the processes that these tests have started and that still run."""
+    """Return the processes that these tests have started and that still run.
+
+    Python's own trackers are left out that this process has started: they end with it.
+    """
     found = find_marked(os.environ[MARK], MARK)
-    return [process for process in found if process.pid != os.getpid()]
+    own = [
+        p for p in psutil.Process().children() if "resource_tracker" in str(p.cmdline())
+    ]
+    return [
+        process
+        for process in found
+        if process.pid != os.getpid() and process not in own
+    ]
 
 
 def is_worker(config: pytest.Config) -> bool:

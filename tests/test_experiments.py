@@ -3,14 +3,12 @@
 import importlib.util
 import random
 from dataclasses import replace
-from multiprocessing import resource_tracker
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
 from joblib.externals.loky import get_reusable_executor
-from joblib.externals.loky.backend import resource_tracker as loky_tracker
 
 from course_utils import experiments
 from course_utils.experiments import (
@@ -26,6 +24,7 @@ from course_utils.experiments import (
     stored,
     stored_rows,
 )
+from course_utils.experiments.lesson_08 import BASE, measure
 
 ROOT = Path(__file__).parents[1]
 TOOL = ROOT / "notebooks" / "tools" / "experiments.py"
@@ -55,8 +54,6 @@ def _end_of_workers():
     """End what joblib keeps for the next call, before tests/leftovers.py looks."""
     yield
     get_reusable_executor().shutdown(wait=True)
-    loky_tracker._resource_tracker._stop()
-    resource_tracker._resource_tracker._stop()
 
 
 # ----------------------------------------------------------------------------- tables
@@ -217,6 +214,17 @@ def draw(count: int) -> list[tuple]:
     rows = stored_rows()
     runs = [*rows.groupby(["lesson", "experiment", "setting", "seed"])]
     return random.SystemRandom().sample(runs, min(count, len(runs)))
+
+
+def test_a_changed_experiment_is_noticed() -> None:
+    """As if somebody had changed the function, and not run it again."""
+    rows = stored_rows().query("lesson == '08' and experiment == 'settings'")
+    rows = rows[(rows.setting == as_text(BASE)) & (rows.seed == 0)]
+
+    def changed(seed: int, **setting) -> dict:
+        return measure(seed, **(setting | {"lr": 0.02}))
+
+    assert difference(Experiment(changed, [BASE]), BASE, 0, rows) > 1
 
 
 def test_two_stored_runs_drawn_at_random_come_out_again() -> None:

@@ -211,6 +211,7 @@ ROUTES = {
     "### Half a day": [210],
     "### One day": [420],
     "### Three days": [420, 420, 360],
+    "### Part III": [140],
 }
 ROUTE_DAYS = [
     pytest.param(heading, day, id=f"{heading.strip('# ')}, day {day + 1}")
@@ -294,8 +295,7 @@ def taken(heading: str) -> tuple[set[str], set[str]]:
     return lessons, exercises
 
 
-LATER = {number for number in SOURCES if number > "07"}
-"""Lessons for which three days are too short."""
+PARTS_I_AND_II = [number for number in SOURCES if number <= "07"]
 
 
 def test_three_days_take_every_section_and_every_exercise_once() -> None:
@@ -305,24 +305,26 @@ def test_three_days_take_every_section_and_every_exercise_once() -> None:
             if sections != "–":
                 number, names = chosen_sections(sections)
                 seen += [(number, name) for name in names]
-    shown = [number for number in SOURCES if number not in LATER]
-    assert seen == [(n, heading) for n in shown for heading in sections_of(n)]
+    whole = PARTS_I_AND_II
+    assert seen == [(n, heading) for n in whole for heading in sections_of(n)]
     _, exercises = taken("### Three days")
-    assert exercises == {name for n in shown for name in exercises_of(n)}
+    assert exercises == {name for n in whole for name in exercises_of(n)}
 
 
+PART_III = set(SOURCES) - set(PARTS_I_AND_II)
 SKIPPED = {
-    "### 90 minutes": {"01", "02", "03", "04", "05", "06", "07"},
-    "### Half a day": {"02", "04", "06", "07"},
-    "### One day": {"04", "06", "07"},
-    "### Three days": set(),
+    "### 90 minutes": {"01", "02", "03", "04", "05", "06", "07"} | PART_III,
+    "### Half a day": {"02", "04", "06", "07"} | PART_III,
+    "### One day": {"04", "06", "07"} | PART_III,
+    "### Three days": PART_III,
+    "### Part III": set(PARTS_I_AND_II),
 }
 
 
 @pytest.mark.parametrize("heading", ROUTES)
 def test_a_route_says_what_it_skips(heading) -> None:
     lessons, exercises = taken(heading)
-    assert set(SOURCES) - lessons == SKIPPED[heading] | LATER
+    assert set(SOURCES) - lessons == SKIPPED[heading]
     skipped = chapter(heading).split("**Skip:**")[1].split("\n\n")[0]
     whole = {name for number in lessons for name in exercises_of(number)}
     assert set(re.findall(r"\d\.\d", skipped)) == whole - exercises

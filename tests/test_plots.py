@@ -122,6 +122,20 @@ def all_curves(draw) -> list[Mark]:
     return curve_marks(draw(plots.plot_curves, curves, levels=levels)[0])
 
 
+def table_of(names: Sequence[str], seeds: int = 3) -> pd.DataFrame:
+    rows = [
+        {"run": name, "seed": seed, "round": i, "metric": "accuracy", "value": i / 4}
+        for name in names
+        for seed in range(seeds)
+        for i in (0, 1, 2)
+    ]
+    return pd.DataFrame(rows)
+
+
+def all_intervals(draw) -> list[Mark]:
+    return curve_marks(draw(plots.plot_intervals, table_of(SEVEN), by="run")[0])
+
+
 def all_bars(draw) -> list[Mark]:
     runs = {name: [0.5, 0.6] for name in SEVEN}
     return bar_marks(draw(plots.plot_client_bars, runs)[0])
@@ -131,6 +145,30 @@ def test_seven_curves_and_seven_levels_are_told_apart_by_every_reader(draw) -> N
     marks = all_curves(draw)
     assert len(marks) == 14
     assert not confused(marks)
+
+
+def test_seven_medians_are_told_apart_by_every_reader(draw) -> None:
+    marks = all_intervals(draw)
+    assert len(marks) == 7
+    assert not confused(marks)
+    with pytest.raises(ValueError, match=r"^8 series "):
+        plots.plot_intervals(table_of([*SEVEN, "run 7"]), by="run")
+
+
+def test_a_band_has_nine_of_ten_runs_and_live_ones_are_drawn_over_it(draw) -> None:
+    table = table_of(["a"], seeds=21)
+    table["value"] = table.seed / 20 + table["round"]
+    live = table[table.seed < 2]
+    figure, text = draw(plots.plot_intervals, table, by="run", live=live, x="round")
+    axes = figure.axes[0]
+    (band,) = axes.collections
+    edges = band.get_paths()[0].vertices[:, 1]
+    assert np.isclose([edges.min(), edges.max()], [0.05, 2.95]).all()
+    median, *thin, legend = axes.get_lines()
+    assert median.get_ydata().tolist() == [0.5, 1.5, 2.5] and len(thin) == 2
+    assert all(line.get_lw() < median.get_lw() for line in thin)
+    assert legend.get_label() == "thin: run here"
+    assert "0.05 to 0.95 around 0.50 at 0" in text and "seed 1: 2.05" in text
 
 
 def test_seven_runs_of_bars_are_told_apart_by_every_reader(draw) -> None:
@@ -328,6 +366,7 @@ EVERY_FIGURE = {
     "draw_silence": (plots.draw_silence, ()),
     "plot_curves": (plots.plot_curves, ({"a": [0.1, 0.5]},)),
     "plot_client_bars": (plots.plot_client_bars, ({"a": [0.1, 0.5]},)),
+    "plot_intervals": (partial(plots.plot_intervals, by="run"), (table_of("ab"),)),
     "plot_label_counts": (plots.plot_label_counts, (np.array([[9, 1], [2, 8]]),)),
     "plot_label_panels": (
         plots.plot_label_panels,

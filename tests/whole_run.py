@@ -15,6 +15,7 @@ import tempfile
 import uuid
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 
@@ -247,9 +248,14 @@ def start_offline_kernel(
 
 
 def seconds_of_a_core(manager: KernelManager) -> float:
-    """Return what a kernel, and the children it has waited for, have computed."""
-    times = psutil.Process(manager.provisioner.pid).cpu_times()
-    return sum(getattr(times, name, 0.0) for name in CPU_TIMES)
+    """Return what a kernel, and its children past and present, have computed."""
+    kernel = psutil.Process(manager.provisioner.pid)
+    spent = 0.0
+    for process in (kernel, *kernel.children(recursive=True)):
+        with suppress(psutil.NoSuchProcess):  # it has just ended
+            times = process.cpu_times()
+            spent += sum(getattr(times, name, 0.0) for name in CPU_TIMES)
+    return spent
 
 
 CPU_TIMES = ("user", "system", "children_user", "children_system")

@@ -160,8 +160,7 @@ def random_training(rng: random.Random) -> Case:
 
 PROX = Exercise(
     "9.2",
-    "you have mended the proximal term of FedProx, and know how to notice that such a "
-    "term does nothing.",
+    "you have mended FedProx's proximal term, and would notice one that does nothing.",
     cases=[
         one_weight(0.0, [1.0, 1.0, 1.0], mu=1.0, lr=0.5),  # -0.5, -0.75, -0.875
         one_weight(2.0, [1.0, 0.0, 0.0], mu=0.5, lr=1.0),  # 1, 1.5, 1.75

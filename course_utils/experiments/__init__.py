@@ -101,7 +101,11 @@ def run_table(
         raise ValueError(f"jobs must be at least 1, not {jobs}.")
     tasks = [(setting, seed) for setting in settings for seed in seeds]
     jobs = min(jobs or joblib.cpu_count(), len(tasks))
-    runs = joblib.Parallel(n_jobs=jobs, return_as="generator")(
+    # Idle workers end soon, also those of a kernel that was killed.
+    parallel = joblib.Parallel(
+        n_jobs=jobs, return_as="generator", backend="loky", idle_worker_timeout=60
+    )
+    runs = parallel(
         joblib.delayed(run_once)(experiment, setting, seed) for setting, seed in tasks
     )
     rows = []
@@ -244,9 +248,13 @@ def stored(lesson: str, experiment: str) -> pd.DataFrame:
 
 
 def by_seed(
-    table: pd.DataFrame, setting: str, *, round: int, metric: str = "accuracy"
+    table: pd.DataFrame,
+    setting: str,
+    *,
+    round: int | None = None,
+    metric: str = "accuracy",
 ) -> pd.DataFrame:
-    """Return one metric of one round: a row for each seed, a column for each setting.
+    """Return one number a run: a row for each seed, a column for each setting.
 
     Parameters
     ----------
@@ -254,12 +262,14 @@ def by_seed(
         As :func:`run_table` returns it. Only this setting may differ in it.
     setting : str
         The name of a setting, whose values name the columns.
-    round : int
-        Which round.
+    round : int, optional
+        Which round. Default: the last of each run.
     metric : str
         Which metric.
     """
-    rows = table[(table["round"] == round) & (table["metric"] == metric)]
+    rows = table[table["metric"] == metric]
+    last = rows.groupby([setting, "seed"])["round"].transform("max")
+    rows = rows[rows["round"] == (last if round is None else round)]
     return rows.pivot(index="seed", columns=setting, values="value")
 
 
@@ -272,3 +282,15 @@ def held(claim: pd.Series) -> str:
         True or False for each seed, as comparing columns of :func:`by_seed` gives.
     """
     return f"{int(claim.sum())} of {len(claim)}"
+
+
+def interval(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
+    """Return the mean of the differences, seed by seed, less and plus twice its error.
+
+    Parameters
+    ----------
+    first, second : Sequence[float]
+        Numbers of two settings, with the same seeds in the same order.
+    """
+    each = pd.Series([a - b for a, b in zip(first, second, strict=True)])
+    return each.mean() - 2 * each.sem(), each.mean() + 2 * each.sem()

@@ -686,8 +686,8 @@ six = worked[worked.passes == 6]
 after_six = six[six.metric == "accuracy"].pivot(
     index="seed", columns="run", values="value"
 )
-print("after 10 rounds:", in_round_10.median().round(2).to_dict())
-print("after 6 passes: ", after_six.median().round(2).to_dict())
+medians = {"10 rounds": in_round_10.median(), "6 passes": after_six.median()}
+print(pd.DataFrame(medians).round(2).to_string())
 
 # %%
 three_ahead, one_ahead = {}, {}

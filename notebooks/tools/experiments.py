@@ -1,7 +1,7 @@
 """Run the lessons' experiments and store what they measure: ``make experiments``.
 
-``ARGS="08"`` runs those of a lesson, ``ARGS="08 lr"`` one of them. Only the rows of what
-was run change in ``notebooks/data/experiments.csv``.
+``ARGS="08"`` runs those of a lesson, ``ARGS="08 lr"`` one of them. Only the rows of
+what was run change in ``notebooks/data/experiments.csv``.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def merge(old: pd.DataFrame, new: pd.DataFrame) -> pd.DataFrame:
     """Put new rows in the place of the same experiments' old ones, sorted."""
     key = ["lesson", "experiment"]
     replaced = old.set_index(key).index.isin(new.set_index(key).index)
-    table = pd.concat([old[~replaced], new])
+    table = pd.concat([old[~replaced], new]).astype({"value": float})
     return table.sort_values([*COLUMNS[:3], "metric", "seed", "round"])
 
 
