@@ -11,7 +11,7 @@
 # - write FedProx's proximal term, SCAFFOLD and FedBN, and say what each needs,
 # - tell what helps from what is said to help.
 #
-# **You need:** lessons 00 to 05, and 08 for the seeds. **Time:** 95 minutes, 27 of them for
+# **You need:** lessons 00 to 05, and 08 for the seeds. **Time:** 105 minutes, 27 of them for
 # the exercises.
 
 # %% [markdown] tags=["slide"]
