@@ -564,6 +564,95 @@ def draw_silence() -> None:
     )
 
 
+def plot_ranges(
+    table: pd.DataFrame,
+    *,
+    by: str,
+    round: int,
+    metric: str = "accuracy",
+    xlabel: str = "test accuracy",
+) -> None:
+    """Plot one row a setting: the median of many seeds, and where nine of ten lie.
+
+    Parameters
+    ----------
+    table : pd.DataFrame
+        Runs of many seeds, as ``course_utils.experiments.run_table`` returns them.
+    by : str
+        The column that names the rows.
+    round : int
+        Which round.
+    metric : str
+        Which metric of the table.
+    xlabel : str
+        What the axis shows, with units.
+    """
+    rows = table[(table.metric == metric) & (table["round"] == round)]
+    names = list(dict.fromkeys(rows[by]))
+    figure, axes = plt.subplots(figsize=(7, 1 + 0.32 * len(names)))
+    lines = []
+    for row, name in enumerate(names):
+        values = rows[rows[by] == name].value
+        low, middle, high = values.quantile([0.05, 0.5, 0.95])
+        axes.plot((low, high), (row, row), color=COLOURS[0], lw=3)
+        axes.plot(values, [row + 0.25] * len(values), "|", color="black", ms=4)
+        axes.plot(middle, row, "o", color="black", ms=6)
+        lines.append(f"{name} {_number(middle)} ({_number(low)} to {_number(high)})")
+    if rows.value.min() < 0:
+        axes.axvline(0, color="black", lw=1)
+    axes.set(xlabel=xlabel, ylim=(len(names) - 0.5, -0.5))
+    axes.set_yticks(range(len(names)), names)
+    axes.grid(alpha=0.3, axis="x")
+    seeds = rows.seed.nunique()
+    _show(
+        figure,
+        f"{xlabel} in round {round}, of {seeds} seeds each: median, and in brackets "
+        f"where nine of ten runs lie. {'; '.join(lines)}.",
+        f"circles: medians of {seeds} seeds; bars: nine of ten; strokes: single runs",
+    )
+
+
+def plot_paths(
+    paths: dict[str, tuple[np.ndarray, np.ndarray]],
+) -> None:
+    """Plot where the global model goes, and where clients go from it in each round.
+
+    Parameters
+    ----------
+    paths : dict[str, tuple[np.ndarray, np.ndarray]]
+        By title, the global models in two dimensions, of shape ``(rounds + 1, 2)``,
+        and the clients' models, of shape ``(rounds, clients, 2)``.
+    """
+    figure, (panels,) = plt.subplots(
+        1, len(paths), figsize=(8, 3.8), squeeze=False, sharex=True, sharey=True
+    )
+    lines = []
+    for axes, (title, (way, ends)) in zip(panels, paths.items(), strict=True):
+        for start, models in zip(way, ends, strict=False):
+            for model in models:
+                axes.plot(*zip(start, model, strict=True), color=COLOURS[1], lw=0.6)
+        axes.plot(*ends.reshape(-1, 2).T, ".", color=COLOURS[1], ms=4, label="clients")
+        style = {"color": "black", "marker": "o", "ms": 5, "lw": 2}
+        axes.plot(*way.T, label="global model", **style)
+        axes.plot(*way[0], "s", color="black", ms=9, mfc="white", label="start")
+        axes.set_title(title, loc="left")
+        axes.set(xlabel="first direction")
+        axes.grid(alpha=0.3)
+        steps = np.linalg.norm(np.diff(way, axis=0), axis=1)
+        apart = np.linalg.norm(ends - way[1:, None], axis=2).mean(axis=1)
+        lines.append(f"{title} {_number((apart / steps).mean(), 1)}")
+    panels[0].set(ylabel="second direction")
+    panels[0].legend(frameon=False, fontsize=8)
+    _show(
+        figure,
+        "the models in two dimensions: the global model from round to round, and from "
+        "each of its places lines to the clients' models. How far from the new global "
+        "model a client ends, on average, in steps of the global model: "
+        f"{', '.join(lines)}.",
+        f"from client to new global model, in its steps: {', '.join(lines)}",
+    )
+
+
 def plot_label_panels(
     counts_by_title: dict[str, np.ndarray], *, same_scale: bool = True
 ) -> None:

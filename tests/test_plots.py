@@ -352,6 +352,13 @@ def samples() -> list[Dataset]:
     return [Dataset.from_dict(row, features=features) for row in rows]
 
 
+RUNS = pd.DataFrame(
+    [
+        {"skew": skew, "seed": seed, "round": 2, "metric": "accuracy", "value": value}
+        for skew, values in {"IID": (0.8, 0.9), "pens": (0.4, 0.5)}.items()
+        for seed, value in enumerate(values)
+    ]
+)
 EVERY_FIGURE = {
     "draw_loop": (plots.draw_loop, ()),
     "draw_apps": (plots.draw_apps, ()),
@@ -367,6 +374,11 @@ EVERY_FIGURE = {
     ),
     "plot_skew": (plots.plot_skew, ({"a": np.array([[9, 1], [2, 8]])},)),
     "plot_traffic": (plots.plot_traffic, (TRAFFIC, NODES)),
+    "plot_ranges": (partial(plots.plot_ranges, by="skew", round=2), (RUNS,)),
+    "plot_paths": (
+        plots.plot_paths,
+        ({"IID": (np.array([[0, 0], [1, 0]]), np.array([[[2, 1], [2, -1]]]))},),
+    ),
 }
 every_figure = pytest.mark.parametrize("name", [*EVERY_FIGURE, "plot_samples"])
 
@@ -549,6 +561,14 @@ def test_the_text_of_the_skew_gives_means_and_ranges(draw) -> None:
     _, text = draw(plots.plot_skew, counts)
     assert "even 0.00 (0.00 to 0.00) and 2.0 (2.0 to 2.0)" in text
     assert "split 0.50 (0.50 to 0.50) and 1.0 (1.0 to 1.0)" in text
+
+
+def test_the_text_of_ranges_gives_medians_and_of_paths_their_lengths(draw) -> None:
+    _, text = draw(plots.plot_ranges, RUNS, by="skew", round=2)
+    assert "of 2 seeds each" in text and "IID 0.85 (0.80 to 0.90)" in text
+    function, args = EVERY_FIGURE["plot_paths"]
+    _, text = draw(function, *args)
+    assert text.endswith("in steps of the global model: IID 1.4.")  # the root of 2
 
 
 def test_the_text_of_samples_gives_their_labels(draw) -> None:
