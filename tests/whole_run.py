@@ -298,7 +298,7 @@ def require_budget(file: str, manager: KernelManager) -> None:
 
 def lesson_of(nodeid: str) -> str | None:
     """Return the number of the lesson that a test is about, if it is about one."""
-    found = re.search(r"\b(\d\d)_[a-z]|\[(\d)\.\d\]", nodeid)
+    found = re.search(r"\b(\d\d)_[a-z]|\[(\d+)\.\d\]", nodeid)
     return found and (found[1] or found[2].zfill(2))
 
 

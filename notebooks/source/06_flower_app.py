@@ -16,7 +16,7 @@
 #
 # **You need:** lessons 00 to 05, a clone of the course, and
 # [Ray](https://www.ray.io), which the course installs (not on Windows with Python 3.13
-# and later: read along there). **Time:** 95 minutes, 25 of them for the exercises.
+# and later: read along there). **Time:** 90 minutes, 25 of them for the exercises.
 # What a first reading does not need is in the appendix, which they leave out.
 #
 # This lesson starts real processes. All of it takes about two minutes to run.

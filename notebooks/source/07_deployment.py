@@ -15,7 +15,7 @@
 #   does, and find out how many are silently missing,
 # - move the same commands to many machines.
 #
-# **You need:** lessons 00 to 06. **Time:** 100 minutes, 30 of them for the exercises.
+# **You need:** lessons 00 to 06. **Time:** 95 minutes, 30 of them for the exercises.
 # What a first reading does not need is in the appendix, which they leave out.
 
 # %% [markdown] tags=["slide"]
@@ -1082,10 +1082,9 @@ print("no process and no file is left")
 # survives (lesson 04).
 # </details>
 #
-# **Next:** this was the last lesson so far. The course's README says how to run the
-# lessons on other data, and what else is in the repository; the notebooks in `solutions`
-# have every exercise solved and explained. And now you can put a ClientApp where your
-# own data are.
+# **Next:** [08 · The run config: what each setting buys](08_run_config.ipynb), where you
+# choose a run's settings by measurement. And now you can put a ClientApp where your own
+# data are.
 
 # %%
 from course_utils.exercises import progress
