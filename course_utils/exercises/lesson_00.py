@@ -53,6 +53,8 @@ SHARES = Exercise(
             n.sum() -> len(n)
         these are the numbers of examples: divide each by their sum
             n / n.sum() -> n
+        a client without examples has a share, too: it is 0.0
+            n / n.sum() -> n[n > 0] / n.sum()
         // cuts off everything after the point: divide by /
             n / n.sum() -> n // n.sum()
     """,
@@ -166,8 +168,8 @@ ROUND = Exercise(
     cases=[
         clients(
             [10, 30],
-            start=8.0,  # trained, the models are 5 and 7
-            gives={"weight": [[6.5, 6.5]] * 2, "bias": [6.5] * 2, "seen": [6.5] * 2},
+            start=10.0,  # trained, the models are 6 and 8
+            gives={"weight": [[7.5, 7.5]] * 2, "bias": [7.5] * 2, "seen": [7.5] * 2},
         )
     ],
     draw=lambda rng: clients(random_sizes(rng)),

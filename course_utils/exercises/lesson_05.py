@@ -39,8 +39,8 @@ TEN = [301, 788, 154, 920, 467, 633, 215, 549, 872, 106]
 """Ids of ten nodes. Real ones have up to twenty digits."""
 
 
-def play_draws(answer: Attempt, *args: Any, times: int = 1) -> Iterator:
-    """Yield what is drawn, or what three hundred draws have in common."""
+def play_draws(answer: Attempt, *args: Any, times: int = 9) -> Iterator:
+    """Yield what is drawn, and what three hundred draws have in common."""
     nodes = args[0]
     got = [answer(*args) for _ in range(times)]
     if not isinstance(got[0], set | frozenset):
@@ -49,8 +49,9 @@ def play_draws(answer: Attempt, *args: Any, times: int = 1) -> Iterator:
     strangers = {node for drawn in draws for node in drawn if node not in nodes}
     yield "not in node_ids", sorted(strangers, key=repr)
     yield "a node drawn twice", any(len(set(drawn)) < len(drawn) for drawn in draws)
+    yield "as many each time", len({*map(len, draws)}) == 1
     yield "number of nodes", max(map(len, draws))
-    if times > 1:
+    if times > 9:
         seen = {frozenset(map(nodes.index, {*drawn} - strangers)) for drawn in draws}
         yield "other draws, time after time", len(seen) > 1
         yield "positions always drawn", sorted(frozenset.intersection(*seen))
@@ -137,6 +138,8 @@ NODES = Exercise(
     otherwise={
         "node_ids": "your function should return a list of ids from node_ids",
         "a node drawn twice": "a node was drawn more than once",
+        "each time": "how many nodes are drawn is not left to chance: it is the larger of "
+        "the two numbers",
         "number of nodes": "this is another number of nodes than was asked for",
         "always drawn": "some nodes are always drawn: all should have the same chance",
         "ever drawn": "some nodes are never drawn: all should have the same chance",
@@ -326,6 +329,12 @@ LR_BY_ACCURACY = Exercise(
             len(bests) - new_bests -> len(bests)
         compare with the best accuracy so far, not with that of the round before
             len(bests) - new_bests -> sum(b <= a for a, b in zip(found, found[1:]))
+        this lr never falls: override both methods, and return an object of your class
+            len(bests) - new_bests -> 0
+        this number stands in your function: take the factor that it is given, and the
+        lr of the train_config
+            factor ** -> 0.5 **
+            lr = config["lr"] * -> lr = 0.01 *
         the lr should fall again after each further round without a new best
             len(bests) - new_bests -> min(len(bests) - new_bests, 1)
         an accuracy that only equals the best is no new best

@@ -269,7 +269,10 @@ DIAGNOSIS = Exercise(
         [code: 2004]
             = SIGNS -> = {"2004": "unregistered key", "2001": "no key"} | SIGNS
             = SIGNS -> = {"2001": "no key", "2004": "unregistered key"} | SIGNS
-        the two codes are mixed up: 2004 is a key that nobody registered, 2001 is no key
+        [code: 2004] is a key that nobody registered, [code: 2001] is no key: these two
+        differ
+            = SIGNS -> = {"[code": "unregistered key"} | SIGNS
+            = SIGNS -> = {"[code": "no key"} | SIGNS
             = SIGNS -> = SIGNS | dict(zip([*SIGNS][2:], [*SIGNS.values()][:1:-1]))
         this SuperNode was let in, once at least: its log says SuperNode ID, and what
         else it says is over or will pass
@@ -431,6 +434,8 @@ ROUNDS = Exercise(
             None, None, None -> r is None and r - s
         a round that has no line on its results is missing: it began, all right
             rows.append -> r is None or rows.append
+        this is one dictionary, again and again: make a new one for each round
+            return rows -> return rows[-1:] * len(rows)
         there is one entry for each round: leave the evaluation out
             return rows -> return [r for r in rows for _ in range(1 + ("uate:" in log))]
     """,
