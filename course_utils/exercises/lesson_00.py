@@ -185,8 +185,6 @@ ROUND = Exercise(
         of one net again and again? These are the same tensors: copy them
             net = copy -> net = net if states else copy
             model.weighted_average(states, sizes) -> states[-1]
-            net = copy -> net = net if states else copy
-            & train_fn( -> net.load_state_dict(global_net.state_dict()); train_fn(
         this is one client's model: average all of them
             model.weighted_average(states, sizes) -> states[0]
         nothing was trained: this is the global model as it was

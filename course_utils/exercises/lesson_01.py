@@ -151,7 +151,6 @@ RECORD_BYTES = Exercise(
             len(name) for name -> 1 for name
         each array has a header of its own, of 128 bytes, whatever its size
             128 * len(shapes) -> 128
-            128 * -> 64 *
             128 * -> 32 * number_size *
         the numbers of an array are the product of its shape: multiply all its entries
             math.prod(shape) -> sum(shape)

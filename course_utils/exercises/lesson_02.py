@@ -17,9 +17,8 @@ def random_counts(rng: random.Random) -> Case:
     clients, labels = rng.sample(range(3, 8), 2)
     draw = np.random.default_rng(rng.getrandbits(32))
     held = draw.integers(0, 2, (clients, labels))
-    counts = held * draw.integers(
-        1, 10 ** draw.integers(1, 4, (clients, 1)), held.shape
-    )
+    most = 10 ** draw.integers(1, 4, (clients, 1))
+    counts = held * draw.integers(1, most, held.shape)
     counts[range(clients), draw.integers(labels, size=clients)] += 1
     return Case(counts)
 
@@ -289,8 +288,6 @@ SHARE_OUT = Exercise(
             cuts = [ -> sizes = [int(n * s) for s in shares[:-1]]; cuts = [
             & [round(cut) for cut in cuts] -> [*accumulate(sizes), n]
             cuts = [ -> sizes = [round(n * s) for s in shares[:-1]]; cuts = [
-            & [round(cut) for cut in cuts] -> [*accumulate(sizes), n]
-            cuts = [ -> sizes = [int(np.ceil(n * s)) for s in shares[:-1]]; cuts = [
             & [round(cut) for cut in cuts] -> [*accumulate(sizes), n]
         every client gets the same number of rows: cut by the shares
             accumulate(shares) -> accumulate([1 / len(shares)] * len(shares))

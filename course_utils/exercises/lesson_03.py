@@ -68,8 +68,6 @@ class Centred(nn.Linear):
 
 
 REPLY = messages.REPLY | {
-    "names in arrays": "the arrays should have the names of the state_dict (in a list "
-    "they have none): all of them, those of buffers too, and no others",
     "num-examples in metrics": "num-examples should be the number of examples in the "
     "loader, not of batches",
 }
@@ -129,12 +127,10 @@ PACK = Exercise(
             k: Array(v) for -> k: message.content["arrays"][k] for
         this reply carries NaN or infinity, which the server would average: look at
         each number, of all arrays and of the metrics, and raise a ValueError
-            if not all( -> if 0 and all(
             math.isfinite(n) -> not math.isnan(n)
             not all( -> not any(
             *arrays.values()] -> *list(arrays.values())[:1]]
             [np.array([*metrics.values()]), *arrays.values()] -> arrays.values()
-            *arrays.values()] -> ]
     """,
     otherwise=messages.REPLY
     | {
@@ -225,7 +221,6 @@ REPORT = Exercise(
         this is the result of one batch: average over all examples
             torch.cat(losses) -> losses[-1]
             & torch.cat(right) -> right[-1]
-            torch.cat(right) -> right[-1]
         eval-accuracy is a share from 0 to 1: the right ones, divided by all
             torch.cat(right).mean() -> 100 * torch.cat(right).mean()
             torch.cat(right).mean() -> torch.cat(right).sum()
@@ -361,10 +356,7 @@ CLIPPED = Exercise(
             x + u * -> x if k == "mean" else x + u *
             x + u * -> y if k == "mean" else x + u *
             before.items()] -> before.items() if k != "mean"]
-            before.items()] -> before.items() if k != "mean"]
             & x + u * -> x if k == "mean" else x + u *
-            before.items()] -> before.items() if k != "mean"]
-            & x + u * -> y if k == "mean" else x + u *
         the norm is not right: add up the squares of all numbers, in all arrays,
         and take the root of the sum
             math.hypot(*norms) -> math.hypot(*norms) ** 2
@@ -381,6 +373,6 @@ CLIPPED = Exercise(
         "training begins": "the training began from other parameters than the "
         "message's: load its arrays into net first",
         "train_fn is called": "train_fn should be called once",
-        "arrays": "the arrays should be the message's plus the update, clipped",
+        "arrays": "the message's arrays plus the clipped update go back, buffers too",
     },
 )
