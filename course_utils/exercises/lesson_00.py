@@ -53,6 +53,8 @@ SHARES = Exercise(
             n.sum() -> len(n)
         these are the numbers of examples: divide each by their sum
             n / n.sum() -> n
+        a client without examples has a share, too: it is 0.0
+            n / n.sum() -> n[n > 0] / n.sum()
         // cuts off everything after the point: divide by /
             n / n.sum() -> n // n.sum()
     """,
@@ -166,8 +168,8 @@ ROUND = Exercise(
     cases=[
         clients(
             [10, 30],
-            start=8.0,  # trained, the models are 5 and 7
-            gives={"weight": [[6.5, 6.5]] * 2, "bias": [6.5] * 2, "seen": [6.5] * 2},
+            start=10.0,  # trained, the models are 6 and 8
+            gives={"weight": [[7.5, 7.5]] * 2, "bias": [7.5] * 2, "seen": [7.5] * 2},
         )
     ],
     draw=lambda rng: clients(random_sizes(rng)),
@@ -183,8 +185,6 @@ ROUND = Exercise(
         of one net again and again? These are the same tensors: copy them
             net = copy -> net = net if states else copy
             model.weighted_average(states, sizes) -> states[-1]
-            net = copy -> net = net if states else copy
-            & train_fn( -> net.load_state_dict(global_net.state_dict()); train_fn(
         this is one client's model: average all of them
             model.weighted_average(states, sizes) -> states[0]
         nothing was trained: this is the global model as it was

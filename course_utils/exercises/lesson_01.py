@@ -149,8 +149,9 @@ RECORD_BYTES = Exercise(
         a name counts a byte for each letter
             + names ->
             len(name) for name -> 1 for name
-        each array has a header of its own: there is not one for the whole record
+        each array has a header of its own, of 128 bytes, whatever its size
             128 * len(shapes) -> 128
+            128 * -> 32 * number_size *
         the numbers of an array are the product of its shape: multiply all its entries
             math.prod(shape) -> sum(shape)
             math.prod(shape) -> (*shape, 1)[0]

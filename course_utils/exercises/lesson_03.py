@@ -68,8 +68,6 @@ class Centred(nn.Linear):
 
 
 REPLY = messages.REPLY | {
-    "names in arrays": "the arrays should have the names of the state_dict (in a list "
-    "they have none): all of them, those of buffers too, and no others",
     "num-examples in metrics": "num-examples should be the number of examples in the "
     "loader, not of batches",
 }
@@ -129,12 +127,10 @@ PACK = Exercise(
             k: Array(v) for -> k: message.content["arrays"][k] for
         this reply carries NaN or infinity, which the server would average: look at
         each number, of all arrays and of the metrics, and raise a ValueError
-            if not all( -> if 0 and all(
             math.isfinite(n) -> not math.isnan(n)
             not all( -> not any(
             *arrays.values()] -> *list(arrays.values())[:1]]
             [np.array([*metrics.values()]), *arrays.values()] -> arrays.values()
-            *arrays.values()] -> ]
     """,
     otherwise=messages.REPLY
     | {
@@ -225,7 +221,6 @@ REPORT = Exercise(
         this is the result of one batch: average over all examples
             torch.cat(losses) -> losses[-1]
             & torch.cat(right) -> right[-1]
-            torch.cat(right) -> right[-1]
         eval-accuracy is a share from 0 to 1: the right ones, divided by all
             torch.cat(right).mean() -> 100 * torch.cat(right).mean()
             torch.cat(right).mean() -> torch.cat(right).sum()
@@ -251,8 +246,8 @@ def play_clip(answer: Attempt, start: State, update: State, max_norm: float) -> 
         assert isinstance(loader, DataLoader), "train_fn takes a DataLoader"
         begun.append({k: v.clone() for k, v in net.state_dict().items()})
         with torch.no_grad():
-            for name, parameter in net.named_parameters():
-                parameter += update[name]
+            for name, tensor in net.state_dict().items():
+                tensor += update[name]
         return 0.5
 
     net = Centred({name: 1 - 3 * tensor for name, tensor in start.items()})
@@ -290,33 +285,30 @@ def clipping(start: State, update: State, max_norm: float, **gives: Any) -> Case
 def random_clip(rng: random.Random) -> Case:
     """Draw a model, an update, and how long it may be."""
     rows, columns = rng.randint(1, 4), rng.randint(2, 4)
-    shapes = {"weight": (rows, columns), "bias": (rows,)}
+    shapes = {"weight": (rows, columns), "bias": (rows,), "mean": (columns,)}
     update = random_state(rng, **shapes)
     max_norm = math.hypot(*(tensor.norm() for tensor in update.values()))
     max_norm *= rng.choice([0.2, 0.7, 1.5])
-    return clipping(random_state(rng, **shapes, mean=(columns,)), update, max_norm)
+    return clipping(random_state(rng, **shapes), update, max_norm)
 
 
-def model(a: float, b: float, bias: float) -> State:
-    """Make the parameters of a model."""
-    return tensors(weight=[[a, b]], bias=[bias])
+def model(a: float, b: float, bias: float, mean: float) -> State:
+    """Make a model. Its mean is a buffer, which a training may change as well."""
+    return tensors(weight=[[a, b]], bias=[bias], mean=[mean, 0])
 
-
-FIVE = tensors(mean=[5.0, 5.0])  # no parameter: it is not trained, and goes back
 
 CLIPPED = Exercise(
     "3.3",
     "whatever a client's data are, it moves the model by max_norm at most.",
     cases=[
-        clipping(
-            model(1, 2, 3) | FIVE, model(*u), m, gives={"arrays": model(*new) | FIVE}
-        )
+        clipping(model(1, 2, 3, 4), model(*u), m, gives={"arrays": model(*new)})
         for u, m, new in [
-            ((6.0, 2.0, 3.0), 2.8, (3.4, 2.8, 4.2)),
-            ((6.0, 2.0, 3.0), 8.0, (7.0, 4.0, 6.0)),
+            ((6, 2, 3, 0), 2.8, (3.4, 2.8, 4.2, 4)),
+            ((6, 2, 3, 0), 8.0, (7, 4, 6, 4)),
             # Each array is short enough, and both together are not.
-            ((6.0, 2.0, 3.0), 6.5, (46 / 7, 27 / 7, 40.5 / 7)),
-            ((0.0, 0.0, 0.0), 2.8, (1.0, 2.0, 3.0)),
+            ((6, 2, 3, 0), 6.5, (46 / 7, 27 / 7, 40.5 / 7, 4)),
+            ((6, 0, 2, 3), 2.8, (3.4, 2, 3.8, 5.2)),
+            ((0, 0, 0, 0), 2.8, (1, 2, 3, 4)),
         ]
     ],
     draw=random_clip,
@@ -359,6 +351,12 @@ CLIPPED = Exercise(
             x + u * -> y + u *
             x + u * -> x - u *
             x + u * -> y - u *
+        what the training changed in a buffer, such as the running means of a
+        BatchNorm, is a part of the update, too: in its norm, and clipped with it
+            x + u * -> x if k == "mean" else x + u *
+            x + u * -> y if k == "mean" else x + u *
+            before.items()] -> before.items() if k != "mean"]
+            & x + u * -> x if k == "mean" else x + u *
         the norm is not right: add up the squares of all numbers, in all arrays,
         and take the root of the sum
             math.hypot(*norms) -> math.hypot(*norms) ** 2
@@ -375,6 +373,6 @@ CLIPPED = Exercise(
         "training begins": "the training began from other parameters than the "
         "message's: load its arrays into net first",
         "train_fn is called": "train_fn should be called once",
-        "arrays": "the arrays should be the message's plus the update, clipped",
+        "arrays": "the message's arrays plus the clipped update go back, buffers too",
     },
 )

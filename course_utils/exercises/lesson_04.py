@@ -75,7 +75,6 @@ RATE = Exercise(
             & .get("config", {}) -> .get("config")
         this lr stands in another record than "config": it is not asked for
             message.content.get("config", {}) -> ChainMap(*message.content.values())
-            get("config", {}) -> get("config", [*message.content.values(), {}][0])
         this is the node config's lr: it was not asked for, look into the
         message's config and then into the run config
             own.run_config -> own.node_config
@@ -84,7 +83,6 @@ RATE = Exercise(
         or else from context.run_config
             else run -> else 0.01
             return lr -> return 0.01
-            else run -> else 0.1
     """,
     otherwise="the result should be the lr of the message's config, as it is, or else "
     "that of context.run_config",
@@ -357,8 +355,6 @@ KEEP = Exercise(
             loss, acc = -> acc, loss =
         best-accuracy and best-round are about the best so far: it stays the best when
         a later round is worse
-            i = max(every, key=of) -> i = every[-1]
-            = past["acc"][i], past["n"][i] -> = acc, this["n"]
             , past["n"][i] -> , this["n"]
             = past["acc"][i], -> = acc,
         the best is the highest accuracy, neither the lowest nor that of the lowest

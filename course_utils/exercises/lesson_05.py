@@ -8,14 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from flwr.app import (
-    ArrayRecord,
-    ConfigRecord,
-    Error,
-    Message,
-    MetricRecord,
-    RecordDict,
-)
+from flwr.app import ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp.strategy import FedAvg
 
@@ -39,8 +32,8 @@ TEN = [301, 788, 154, 920, 467, 633, 215, 549, 872, 106]
 """Ids of ten nodes. Real ones have up to twenty digits."""
 
 
-def play_draws(answer: Attempt, *args: Any, times: int = 1) -> Iterator:
-    """Yield what is drawn, or what three hundred draws have in common."""
+def play_draws(answer: Attempt, *args: Any, times: int = 9) -> Iterator:
+    """Yield what is drawn, and what three hundred draws have in common."""
     nodes = args[0]
     got = [answer(*args) for _ in range(times)]
     if not isinstance(got[0], set | frozenset):
@@ -49,8 +42,9 @@ def play_draws(answer: Attempt, *args: Any, times: int = 1) -> Iterator:
     strangers = {node for drawn in draws for node in drawn if node not in nodes}
     yield "not in node_ids", sorted(strangers, key=repr)
     yield "a node drawn twice", any(len(set(drawn)) < len(drawn) for drawn in draws)
+    yield "as many each time", len({*map(len, draws)}) == 1
     yield "number of nodes", max(map(len, draws))
-    if times > 1:
+    if times > 9:
         seen = {frozenset(map(nodes.index, {*drawn} - strangers)) for drawn in draws}
         yield "other draws, time after time", len(seen) > 1
         yield "positions always drawn", sorted(frozenset.intersection(*seen))
@@ -93,15 +87,12 @@ NODES = Exercise(
     oracle=draw,
     mistakes="""
         a part of a node is cut off, neither rounded nor rounded up
-            int(part) -> math.ceil(part)
             int(part) -> round(part)
         these are fewer than minimum: it counts, too
             max(int(part), minimum) -> int(part)
             max(int(part), minimum) -> int(part) and max(int(part), minimum)
-            max(int(part), minimum) -> max(int(part), 1)
         the larger of the two numbers counts, fraction of the nodes or minimum: here it
         is the smaller
-            max( -> min(
             max(int(part), minimum) -> minimum
         draw the larger of the two numbers, not their sum
             max(int(part), minimum) -> min(int(part) + minimum, n)
@@ -114,29 +105,17 @@ NODES = Exercise(
         list nor a seed in the function
             random.sample -> random.Random(3).sample
             random.sample(range(n), count) -> range(count)
-            random.sample(range(n), count) -> range(n - count, n)
         some nodes are never drawn together: draw each by chance, not neighbours in the
         list
             random.sample(range(n), count) -> random.randrange(n)
             & i in chosen -> i in [(chosen + k) % n for k in range(count)]
-        some nodes are never drawn: all should have the same chance
-            range(n), -> range(max(count, n - 1)),
         these are positions in the list: return the ids that stand there
             [node_ids[i] for i in chosen] -> chosen
-        fraction * len(node_ids) is no whole number: int(...) makes one of it
-            int(part) -> part
-            int(part) -> part
-            & random.sample(range(n), count) -> range(n)[:count]
-            int(part) -> part
-            & random.sample(range(n), count) -> range(count)
-            int(part) -> part
-            & sample(range(n), count) -> choices(node_ids, k=count)
-            int(part) -> part
-            & random.sample(range(n), -> np.random.choice(n,
     """,
     otherwise={
         "node_ids": "your function should return a list of ids from node_ids",
         "a node drawn twice": "a node was drawn more than once",
+        "each time": "how many nodes are drawn is not left to chance",
         "number of nodes": "this is another number of nodes than was asked for",
         "always drawn": "some nodes are always drawn: all should have the same chance",
         "ever drawn": "some nodes are never drawn: all should have the same chance",
@@ -155,12 +134,8 @@ INITIAL = {"age": [0.0], "weight": [[8.0, -4.0], [2.0, 0.5]]}
 class ScriptedGrid(InProcessGrid):
     """A grid of three clients, which keeps what is sent to them.
 
-    Parameters
-    ----------
-    accuracies : tuple[float or None, ...]
-        The clients' average after each round. With None, all fail to evaluate.
-    fails : tuple[tuple[str, int, int], ...]
-        Type, round and client of each message that is answered by an error.
+    ``accuracies`` are the clients' averages after each round (if None, all fail to
+    evaluate), ``fails`` type, round and client of each message that fails.
     """
 
     def __init__(self, accuracies: tuple, fails: tuple) -> None:
@@ -230,7 +205,7 @@ def run_facts(start: Callable, script: tuple, settings: tuple = ()) -> Iterator:
         asked = len(set(map(grid.client, sent)))
         if not raised or len(sent) >= 3:
             said = "a node twice in a row" if len(sent) > asked else f"{asked} of 3"
-            yield number + f"nodes asked to {kind}", said
+            yield number + "nodes asked", said
         records = [message.content.get("arrays") for message in sent]
         is_there = all(isinstance(record, ArrayRecord) for record in records)
         yield number + 'an ArrayRecord "arrays"', is_there
@@ -323,9 +298,14 @@ LR_BY_ACCURACY = Exercise(
         this lr falls without a look at the accuracy: it should fall only after a round
         without a new best
             len(bests) - new_bests -> server_round - 1
-            len(bests) - new_bests -> len(bests)
         compare with the best accuracy so far, not with that of the round before
             len(bests) - new_bests -> sum(b <= a for a, b in zip(found, found[1:]))
+        this lr never falls: override both methods, and return an object of your class
+            len(bests) - new_bests -> 0
+        this number stands in your function: take the factor that it is given, and the
+        lr of the train_config
+            factor ** -> 0.5 **
+            lr = config["lr"] * -> lr = 0.01 *
         the lr should fall again after each further round without a new best
             len(bests) - new_bests -> min(len(bests) - new_bests, 1)
         an accuracy that only equals the best is no new best
@@ -345,7 +325,7 @@ LR_BY_ACCURACY = Exercise(
             & metrics["eval-accuracy"] -> metrics["eval-accuracy"] if metrics else 0.0
     """,
     otherwise={
-        "asked to train": "ask the nodes that FedAvg asks",
+        "nodes asked": "ask the nodes that FedAvg asks",
         "server-round": "let FedAvg's configure_train make the messages: it adds the "
         "server-round",
         "local-epochs": "keep the other settings of the train_config",
@@ -506,7 +486,6 @@ TRAIN_UNTIL = Exercise(
         this is of the last round: return the arrays and the accuracy of the best
             return best, -> return arrays,
             return best, best_accuracy -> return best, accuracy
-            return best, best_accuracy -> return arrays, accuracy
         weight an accuracy by the num-examples of the evaluate replies
             , weights=sizes_of(tested) ->
             sizes_of(tested) -> sizes
@@ -516,10 +495,8 @@ TRAIN_UNTIL = Exercise(
         "no message type": "the run ends too early: go on while there are rounds left "
         "of max_rounds, and of patience",
         "no the first of the three": "the run should have ended before",
-        "asked to train": "ask all nodes to train, each of them once, and then all to "
+        "nodes asked": "ask all nodes to train, each of them once, and then all to "
         "evaluate the new model",
-        "asked to evaluate": "ask all nodes to evaluate, each of them once: that ends "
-        "the round",
         '"arrays"': 'a message carries the model, as an ArrayRecord named "arrays"',
         "model to train": "a round begins with the model that the round before has "
         "made, and the first one with the arrays that your function was given",

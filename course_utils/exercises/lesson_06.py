@@ -83,9 +83,6 @@ SETTINGS = Exercise(
         the name of the table and the key in it are joined by a dot, as in optimizer.lr
             own | overrides -> flat(defaults, "{}-{}") | overrides
             own | overrides -> flat(defaults, "{}_{}") | overrides
-            own | overrides -> flat(defaults, "{}/{}") | overrides
-            own | overrides -> flat(defaults, "{}:{}") | overrides
-            own | overrides -> flat(defaults, "{}{}") | overrides
             own | overrides -> flat(defaults, "{1}") | overrides
         each of these overrides has a default: look for its key among the flattened
         defaults
@@ -102,7 +99,7 @@ SETTINGS = Exercise(
         optimizer.lr, so raise a ValueError
             known = own -> known = own | flat(defaults, "{1}")
     """,
-    otherwise="the result should be the flattened defaults, with the overrides on top",
+    otherwise="return the defaults, flattened to table.key, with the overrides on top",
 )
 
 # ---------------------------------------------------------------------------- 6.2 save

@@ -103,8 +103,8 @@ def content_facts(content: RecordDict) -> Iterator[tuple[str, Any]]:
 REPLY = {
     "records": "the reply should hold these records, of these types and by these "
     "names, and no others",
-    "names in arrays": "the arrays should have the names of the model's parameters, "
-    "all of them and no others",
+    "names in arrays": "the arrays should have the names of the state_dict (in a list "
+    "they have none): all of them, those of buffers too, and no others",
     "types in arrays": "the arrays go back as another type than the model has: its "
     "bytes on the wire depend on it",
     "names in metrics": "the metrics should have these keys, letter by letter, and no "

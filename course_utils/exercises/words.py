@@ -25,6 +25,8 @@ def read_sentences(text: str) -> dict[str, list[str]]:
 REFUSED = read_sentences(r"""
 a str takes nothing but str to it: an f-string or str(...) makes one of a number
     must be str, not int|expected str instance, int|str \(not "int"\)
+how many things, and which place in a list, are whole numbers: int(...) makes one
+    'float' object cannot be int|slice indices|non-int of type 'fl|sequence of integers
 an error reply has no content to read: ask reply.has_error() before you open it
     Message content is None
 Flower could not make the message: a reply takes reply_to=message, and a RecordDict as

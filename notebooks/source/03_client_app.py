@@ -891,10 +891,10 @@ assert np.isnan(array).tolist() == [False, True]
 # |---|---|---|
 # | 3 of 3, build | 13 | one client can pull the model only so far; privacy needs that |
 #
-# As in lesson 00, a client's **update** is what its training changed: parameters after
-# minus parameters before. **Clipping** it means: if it is too long, shorten it and keep
-# its direction. Its length is the L2 norm over *all* its numbers, whatever array they are
-# in: the square root of the sum of their squares.
+# As in lesson 00, a client's **update** is what its training changed: the `state_dict`
+# after minus the one before, so with its buffers. **Clipping** it means: if it is too
+# long, shorten it and keep its direction. Its length is the L2 norm over *all* its
+# numbers, whatever array they are in: the square root of the sum of their squares.
 #
 # Complete `train_clipped`:
 #

@@ -39,7 +39,8 @@ def in_place_on_a_deep_copy(message, net, trainloader, train_fn, max_norm):
     new = copy.deepcopy(net)
     train_fn(new, trainloader)
     with torch.no_grad():
-        pairs = list(zip(net.parameters(), new.parameters(), strict=True))
+        states = net.state_dict().values(), new.state_dict().values()
+        pairs = list(zip(*states, strict=True))
         norm = torch.cat([(b - a).flatten() for a, b in pairs]).norm()
         for a, b in pairs:
             # A small number guards against 0 / 0, as in clip_grad_norm_.

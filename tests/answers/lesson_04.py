@@ -3,7 +3,7 @@
 import json
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, RecordDict
 
 from course_utils.exercises.engine import edited
 from course_utils.exercises.lesson_04 import count, keep, rate, reply
@@ -16,21 +16,12 @@ def by_exception(message, context):
         return context.run_config["lr"]
 
 
-# -------------------------------------------------------------------- 4.2 count_calls
-
-
 def kind_of(message):
     return message.metadata.message_type
 
 
 def counted(message, calls):
     return reply(message, {"calls": calls, "num-examples": 1})
-
-
-def a_record_for_each_type(message, context):
-    counter = context.state.setdefault(kind_of(message), MetricRecord({"n": 0}))
-    counter["n"] += 1
-    return counted(message, counter["n"])
 
 
 def as_json_in_a_new_state(message, context):
@@ -40,22 +31,10 @@ def as_json_in_a_new_state(message, context):
     return counted(message, counts[kind_of(message)])
 
 
-number_of_calls = 0
-
-
-def a_global(message, context):
-    global number_of_calls
-    number_of_calls += 1
-    return counted(message, number_of_calls)
-
-
 def default_argument(message, context, counts={}):  # noqa: B006
     key = context.node_id, kind_of(message)
     counts[key] = counts.get(key, 0) + 1
     return counted(message, counts[key])
-
-
-# ---------------------------------------------------------------------- 4.3 keep_best
 
 
 def tests_the_best_again(message, context, test_fn, num_examples):
@@ -75,7 +54,7 @@ def tests_the_best_again(message, context, test_fn, num_examples):
 
 RIGHT = {
     "4.1": [by_exception],
-    "4.2": [a_record_for_each_type, as_json_in_a_new_state],
+    "4.2": [as_json_in_a_new_state],
     "4.3": [tests_the_best_again],
 }
 PAST = 'own.state["past"] = -> '
@@ -91,7 +70,6 @@ WRONG = {
         ),
     ],
     "4.2": [
-        (a_global, "in a global, an attribute or a default value"),
         (default_argument, "in a global, an attribute or a default value"),
         (edited(count, PAST + "_ ="), "context.state is still empty"),
         (edited(count, PAST + "own.past ="), "context.past is an attribute"),

@@ -4,13 +4,8 @@ import math
 import random
 
 import numpy as np
-import torch
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
-
-RIGHT = {}
-
-# --------------------------------------------------------------------- 5.1 draw_nodes
 
 
 def by_numpy_choice(node_ids, fraction, minimum):
@@ -24,18 +19,6 @@ def as_a_set(node_ids, fraction, minimum):
     while len(drawn) < minimum or len(drawn) < int(len(node_ids) * fraction):
         drawn.add(random.choice(node_ids))
     return drawn
-
-
-def by_torch_permutation(node_ids, fraction, minimum):
-    order = torch.randperm(len(node_ids)).tolist()
-    return tuple(
-        node_ids[i] for i in order[: max(int(fraction * len(node_ids)), minimum)]
-    )
-
-
-RIGHT["5.1"] = [by_numpy_choice, as_a_set, by_torch_permutation]
-
-# ----------------------------------------------------------------- 5.2 lr_by_accuracy
 
 
 def that_changes_the_config_after_a_stall(factor):
@@ -52,20 +35,13 @@ def that_changes_the_config_after_a_stall(factor):
             return [Message(content, node, "train") for node in grid.get_node_ids()]
 
         def aggregate_evaluate(self, server_round, replies):
-            good = [r.content["metrics"] for r in replies if r.has_content()]
-            if good:
-                sizes = [m["num-examples"] for m in good]
-                mean = np.average([m["eval-accuracy"] for m in good], weights=sizes)
-                self.stalled = mean <= self.best
-                self.best = max(self.best, mean)
-            return super().aggregate_evaluate(server_round, replies)
+            metrics = super().aggregate_evaluate(server_round, replies)
+            if metrics:
+                self.stalled = metrics["eval-accuracy"] <= self.best
+                self.best = max(self.best, metrics["eval-accuracy"])
+            return metrics
 
     return Strategy()
-
-
-RIGHT["5.2"] = [that_changes_the_config_after_a_stall]
-
-# -------------------------------------------------------------------- 5.3 train_until
 
 
 def node_by_node(grid, arrays, max_rounds, patience):
@@ -96,4 +72,8 @@ def node_by_node(grid, arrays, max_rounds, patience):
     return best[0], best[1], number
 
 
-RIGHT["5.3"] = [node_by_node]
+RIGHT = {
+    "5.1": [by_numpy_choice, as_a_set],
+    "5.2": [that_changes_the_config_after_a_stall],
+    "5.3": [node_by_node],
+}
