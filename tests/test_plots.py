@@ -565,7 +565,7 @@ def test_the_text_of_the_skew_gives_means_and_ranges(draw) -> None:
 
 def test_the_text_of_ranges_gives_medians_and_of_paths_their_lengths(draw) -> None:
     _, text = draw(plots.plot_ranges, RUNS, by="skew", round=2)
-    assert "of 2 seeds each" in text and "IID 0.85 (0.80 to 0.90)" in text
+    assert "of 2 seeds each" in text and "IID 0.85 (0.81 to 0.90)" in text
     function, args = EVERY_FIGURE["plot_paths"]
     _, text = draw(function, *args)
     assert text.endswith("in steps of the global model: IID 1.4.")  # the root of 2

@@ -265,13 +265,10 @@ def federate(seed: int, *, skew: str, **setting) -> dict:
 
 
 # %%
-def rounded(values: dict) -> dict:
-    return {number: round(value, 2) for number, value in values.items()}
-
-
 one_run = federate(0, skew="IID")
 assert list(one_run["accuracy"]) == [2, 4, 6, 8, 10]
-assert one_run["accuracy"][10] > one_run["accuracy"][2]
+if dataset_name() == DEFAULT_DATASET:
+    assert one_run["accuracy"][10] > one_run["accuracy"][2] + 0.1
 
 # %% [markdown] tags=["slide"]
 # ## What skew costs
