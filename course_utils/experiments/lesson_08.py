@@ -158,7 +158,7 @@ LATE = ("nobody", "the slow", "by chance")
 
 
 def wait_or_not(seed: int, *, late: str) -> dict:
-    """Draw three slow clients, leave out some or none, and test on clients' own data."""
+    """Draw three slow clients, leave out some or none, and test on each one's data."""
     rng = random.Random(seed)
     slow = rng.sample(range(NUM_CLIENTS), 3)
     choices = {

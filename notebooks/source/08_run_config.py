@@ -377,7 +377,7 @@ assert abs(difference.mean()) < 0.01
 # %% [markdown] tags=["slide"]
 # **Fraction: 2, 5 or 10 clients in a round?** Two passes are 10 rounds with 2 clients, 4
 # with 5, and 2 with 10. **Predict:** passes are the same, and so are megabytes. Which ends
-# best?
+# best? And by round: are 10 clients ahead of 5 after two rounds?
 
 # %% tags=["slide-then", "slide-output", "nbval-ignore-output"]
 fractions = vary("rounds", "fraction")
@@ -395,11 +395,6 @@ print("2 clients end more than 1 point above 5: ", held(few))
 print("10 clients end more than 2 points below 5:", held(many))
 assert min(few.sum(), many.sum()) >= 19
 assert by_seed(vary("lr"), "lr")[0.03].mean() > ends[2].mean()
-
-# %% [markdown]
-# **Predict:** and by round? Are 10 clients ahead of 5 after two rounds?
-
-# %%
 by_round = by_seed(fractions, "clients", round=2)
 gain = by_round[10] - by_round[5]
 print(f"after 2 rounds, 10 clients are ahead by {gain.mean():.3f} on average,")
@@ -497,13 +492,22 @@ assert (rates > 0).sum() == 3 and rates[1] > 0
 
 # %% [markdown] tags=["slide"]
 # **How many standard errors?** About two, if n is large. With few seeds, *s* is itself a
-# guess, and often too small. *Student's t distribution* says how many make up for that:
+# guess, and often too small. *Student's t distribution* says how many make up for that. And
+# so, **how large must a difference be?** The two lrs are about two points apart:
 
 # %% tags=["slide-more"]
 from scipy.stats import t
 
+s = rates.std()
+print(f"found: {rates.mean():.3f}")
 for n in (2, 3, 5, 10, 20):
-    print(f"{n:2} seeds: {t.ppf(0.975, n - 1):.1f} standard errors")
+    errors = t.ppf(0.975, n - 1)
+    print(f"{n:2} seeds: {errors:4.1f} standard errors; "
+          f"below {errors * s / n**0.5:.3f} it may be luck")
+assert errors * s / n**0.5 < -rates.mean() < t.ppf(0.975, 4) * s / 5**0.5
+
+# %% [markdown] tags=["slide-more"]
+# So five seeds would seldom show it. (*s* is here that of all 20. Five seeds give another.)
 
 # %% [markdown]
 # ### Exercise 8.2: how large is the difference?
@@ -554,10 +558,10 @@ check("8.2", difference_interval)
 # itself, which says where single seeds lie.
 
 # %% [markdown] tags=["slide"]
-# `course_utils` has such a function, too. **Predict:** three pairs of settings. In which of
-# them is the difference real?
+# `course_utils` has such a function, too. **Predict:** lr 0.03 and 0.01, lr 0.1 and 0.03, 2
+# epochs and 1: in which of these pairs is the difference real?
 
-# %%
+# %% tags=["slide-then", "slide-output"]
 from course_utils.experiments import interval
 
 pairs = {
@@ -565,8 +569,6 @@ pairs = {
     "lr 0.1 - lr 0.03": (last[0.1], last[0.03]),
     "2 epochs - 1 epoch": (by_passes[2], by_passes[1]),
 }
-
-# %% tags=["slide-then", "slide-output"]
 for name, (first, second) in pairs.items():
     low, high = interval(first, second)
     real = "real" if low > 0 or high < 0 else "may be luck"
@@ -580,20 +582,6 @@ assert low < 0 < high and last[0.1].corr(last[0.03]) < 0
 #
 # Pairing takes out luck that both settings share, **if there is any**. Here there is little:
 # the correlations are small, and one is negative.
-#
-# **How large must a difference be?** The more seeds, the smaller. The two lrs are about two
-# points apart:
-
-# %% tags=["slide-more"]
-s = rates.std()
-print(f"found: {rates.mean():.3f}")
-for n in (2, 5, 20):
-    half = t.ppf(0.975, n - 1) * s / n**0.5
-    print(f"{n:2} seeds: below {half:.3f} it may be luck")
-assert half < -rates.mean() < t.ppf(0.975, 4) * s / 5**0.5
-
-# %% [markdown]
-# So five seeds would seldom show it. (*s* is here that of all 20. Five seeds give another.)
 #
 # **Does the interval itself lie?** Try it where nothing can be real: the same setting
 # against itself, n seeds against n others. They are no pairs, but luck is all there is:
@@ -642,20 +630,10 @@ assert tested.max(axis=1).mean() > 0.975
 # not come again. **The images that choose cannot report.** On other images, the chosen
 # setting has its 95 % again.
 
-# %% [markdown] tags=["slide"]
-# The same happens with seeds. The base was run with 20. Take the best of them, and call it
-# "our method":
-
-# %% tags=["slide-more"]
-ends = by_seed(vary(), "lr")[0.01]
-print(f"best seed: {ends.max():.3f}, mean of the others: "
-      f"{ends.drop(ends.idxmax()).mean():.3f}")
-assert ends.max() - ends.mean() > 0.01
-
 # %% [markdown]
-# Now the search over our settings. That is why `evaluate` measures twice: validation
-# images choose, and test images report. With one seed a setting, **predict:** does the
-# search choose the same setting for every seed?
+# **Luck of a seed** does the same. Here is the search over our settings. That is why
+# `evaluate` measures twice: validation images choose, and test images report. With one seed
+# a setting, **predict:** does the search choose the same setting for every seed?
 
 # %%
 def describe(setting: pd.Series) -> str:
@@ -690,14 +668,13 @@ assert best == "lr 0.03" and 0.005 < validation.max(axis=1).mean() - usual < 0.0
 easier = (mean_of - test.mean())[[best, "the base"]]
 assert easier.min() > 0.015 and abs(easier.diff().iloc[1]) < 0.005
 
-# %% [markdown]
+# %% [markdown] tags=["slide-more"]
 # - **A winner of one seed** has nearly one point more than its setting deserves.
 # - **By the mean over 20 seeds**, lr 0.03 is chosen. That takes out the luck of seeds, not
 #   that of the 200 images, which all seeds share.
 # - That validation is above test is no such luck here. Nobody chose the base, and its gap is
 #   the same: these images are easier.
-
-# %% [markdown] tags=["slide-more"]
+#
 # **A confession.** All figures above show *test* accuracies. Whoever chooses by them has
 # used up these images. The search did not look at them. You have. In your own work, draw
 # such figures with validation images, and open the test images once.
@@ -884,8 +861,7 @@ assert waits[100] > 5 * 10 and 2.5 < waits[100] / waits[5] < 3
 # %% [markdown] tags=["slide-more"]
 # The more clients, the surer a slow one is among them. With 100, a round takes several times
 # as long as the device in the middle, and most of the others wait.
-
-# %% [markdown]
+#
 # "Few clients, many rounds" was best by megabytes. But each round waits. **Predict:** two
 # passes with 2, 5 and 10 clients are 10, 4 and 2 rounds. Which are done first?
 
@@ -1035,8 +1011,8 @@ if dataset_name() == DEFAULT_DATASET:
 assert (same > chance).sum() >= 19 and (same > lost["fast", "the slow"]).all()
 
 # %% [markdown] tags=["slide-more"]
-# - **Left out by chance**, all lose a little: about four points on the fast, less on the
-#   slow. Seven clients train in place of ten.
+# - **Left out by chance:** the fast ones lose about four points. On the slow ones, 0 is in
+#   the interval. Seven clients train in place of ten.
 # - **The same ones left out** lose about 20 points. In 19 of 20 seeds that is more than by
 #   chance. It is not the amount of training. It is whose data are missing.
 # - How much differs widely: the more of all data they hold, the more. (All seeds share one
