@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+from scipy.stats import t
 
 from course_utils.exercises.engine import Attempt, Case, Exercise, require_parts
 
@@ -72,13 +73,13 @@ def interval(first: list[float], second: list[float]) -> tuple[float, float]:
     """Subtract seed by seed: the oracle."""
     each = np.subtract(first, second)
     s = np.std(each, ddof=1)
-    half = 2 * s / np.sqrt(len(each))
+    half = t.ppf(0.975, len(each) - 1) * s / np.sqrt(len(each))
     return np.mean(each) - half, np.mean(each) + half
 
 
 def random_accuracies(rng: random.Random) -> Case:
     """Draw two settings' accuracies, which share the luck of their seeds."""
-    luck = [rng.uniform(0.5, 0.9) for _ in range(rng.randint(3, 20))]
+    luck = [rng.uniform(0.5, 0.9) for _ in range(rng.randint(2, 20))]
     first, second = ([x + rng.uniform(-0.1, 0.1) for x in luck] for _ in range(2))
     return Case(first, second)
 
@@ -87,16 +88,18 @@ DIFFERENCE = Exercise(
     "8.2",
     "you can say how large a difference is, and whether it is more than luck.",
     cases=[
-        Case([0.5, 0.75], [0.25, 0.25], gives=(0.125, 0.625)),
+        Case([0.5, 0.75], [0.25, 0.25], gives=(-1.21327559, 1.96327559)),
         Case([0.9, 0.6, 0.8], [0.8, 0.5, 0.7], gives=(0.1, 0.1)),
-        Case([0.6, 0.7, 0.8, 0.9], [0.5, 0.6, 0.7, 0.4], gives=(0.0, 0.4)),
+        Case(
+            [0.6, 0.7, 0.8, 0.9], [0.5, 0.6, 0.7, 0.4], gives=(-0.11824463, 0.51824463)
+        ),
     ],
     draw=random_accuracies,
     oracle=interval,
     parts=("the lower end", "the upper end"),
     mistakes="""
-        the two settings have one seed's luck in common: subtract seed by seed, and take
-        the deviation of the differences
+        the two settings may have one seed's luck in common: subtract seed by seed, and
+        take the deviation of the differences
             (each, ddof=1) -> (first, ddof=1); s = np.hypot(s, np.std(second, ddof=1))
         this is the deviation of one setting: take that of the differences
             np.std(each, ddof=1) -> np.std(first, ddof=1)
@@ -106,19 +109,25 @@ DIFFERENCE = Exercise(
         divide by the root of the number of seeds, not by the number
             np.sqrt(len(each)) -> len(each)
         these are the smallest and the largest difference: return the mean, less and
-        plus twice its standard error
+        plus t.ppf(0.975, n - 1) times its standard error
             np.mean(each) - half, np.mean(each) + half -> each.min(), each.max()
         statistics.stdev divides by n - 1: this divides by n
             , ddof=1 ->
-        go twice the standard error to both sides, not once
-            half = 2 * -> half =
+        go t.ppf(0.975, n - 1) standard errors to both sides, not one
+            t.ppf(0.975, len(each) - 1) * ->
+        two standard errors serve many seeds: with few, go t.ppf(0.975, n - 1)
+            t.ppf(0.975, len(each) - 1) -> 2
+        with n seeds, t is asked for n - 1
+            len(each) - 1) -> len(each))
+        a 40th lies beyond each end, a 20th beyond both: take 0.975
+            0.975 -> 0.95
         this is the second minus the first: turn it round
             subtract(first, second) -> subtract(second, first)
         the lower end comes first
             - half, np.mean(each) + half -> + half, np.mean(each) - half
     """,
-    otherwise="return the mean of the differences, less and plus twice its standard "
-    "error",
+    otherwise="return the mean of the differences, less and plus t.ppf(0.975, n - 1) "
+    "times its standard error",
 )
 
 # ------------------------------------------------------------------------ 8.3 search

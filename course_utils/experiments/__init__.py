@@ -20,6 +20,7 @@ from typing import Any
 import joblib
 import pandas as pd
 import torch
+from scipy.stats import t
 
 from course_utils import with_progress
 from course_utils.isolation import seeded
@@ -287,7 +288,10 @@ def held(claim: pd.Series) -> str:
 
 
 def interval(first: Sequence[float], second: Sequence[float]) -> tuple[float, float]:
-    """Return the mean of the differences, seed by seed, less and plus twice its error.
+    """Return where the mean difference lies, seed by seed, in 19 of 20 cases.
+
+    It is the mean, less and plus some standard errors. How many, Student's t says: 12.7
+    with two seeds, 2.1 with twenty.
 
     Parameters
     ----------
@@ -295,4 +299,5 @@ def interval(first: Sequence[float], second: Sequence[float]) -> tuple[float, fl
         Numbers of two settings, with the same seeds in the same order.
     """
     each = pd.Series([a - b for a, b in zip(first, second, strict=True)])
-    return each.mean() - 2 * each.sem(), each.mean() + 2 * each.sem()
+    half = t.ppf(0.975, len(each) - 1) * each.sem()
+    return each.mean() - half, each.mean() + half

@@ -140,7 +140,7 @@ def follow(seed: int, *, plan: str) -> dict:
 class ImpatientFedAvg(FedAvg):
     """FedAvg that does without the clients that miss the deadline."""
 
-    def __init__(self, late: list[int]) -> None:
+    def __init__(self, late: Callable[[], list[int]]) -> None:
         super().__init__(fraction_evaluate=0.0)
         self.late = late
 
@@ -148,18 +148,25 @@ class ImpatientFedAvg(FedAvg):
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
         """Leave out whose reply would come too late."""
-        late = [list(grid.get_node_ids())[client] for client in self.late]
+        late = [list(grid.get_node_ids())[client] for client in self.late()]
         messages = super().configure_train(server_round, arrays, config, grid)
         return [m for m in messages if m.metadata.dst_node_id not in late]
 
 
 SKEWED = {"scheme": "dirichlet", "alpha": 0.1}
+LATE = ("nobody", "the slow", "by chance")
 
 
-def wait_or_not(seed: int, *, wait: bool) -> dict:
-    """Draw three slow clients, wait for them or not, and test on clients' own data."""
-    slow = random.Random(seed).sample(range(NUM_CLIENTS), 3)
-    make = partial(ImpatientFedAvg, [] if wait else slow)
+def wait_or_not(seed: int, *, late: str) -> dict:
+    """Draw three slow clients, leave out some or none, and test on each one's data."""
+    rng = random.Random(seed)
+    slow = rng.sample(range(NUM_CLIENTS), 3)
+    choices = {
+        "nobody": lambda: [],
+        "the slow": lambda: slow,
+        "by chance": lambda: rng.sample(range(NUM_CLIENTS), 3),
+    }
+    make = partial(ImpatientFedAvg, choices[late])
     run_config = {"num-server-rounds": 4, "lr": 0.03}
     net = load_net(run_with(make, seed, run_config | SKEWED).arrays)
     accuracy = []
@@ -172,6 +179,6 @@ def wait_or_not(seed: int, *, wait: bool) -> dict:
 
 EXPERIMENTS = {
     "settings": Experiment(measure, SETTINGS),
-    "deadline": Experiment(wait_or_not, [{"wait": True}, {"wait": False}]),
+    "deadline": Experiment(wait_or_not, [{"late": who} for who in LATE]),
     "plans": Experiment(follow, [{"plan": name} for name in PLANS]),
 }

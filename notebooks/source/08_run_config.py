@@ -200,20 +200,27 @@ def vary(*names: str, **others: float) -> pd.DataFrame:
 print("lr:", sorted(vary("lr").lr.unique().tolist()))
 
 # %% [markdown] tags=["slide"]
-# **Predict:** the base, with 20 seeds. Between which accuracies do they end?
+# **Predict:** the base, with 20 seeds. Between which accuracies do they end? How far apart
+# are two of them?
 
 # %% tags=["slide-then"]
+from itertools import combinations
+
 from course_utils.experiments import by_seed
 
 ends = by_seed(vary(), "lr")[0.01]
 print(f"from {ends.min():.3f} to {ends.max():.3f}")
 print(f"mean {ends.mean():.3f}, standard deviation {ends.std():.3f}")
-assert ends.max() - ends.min() > 0.04
+gaps = pd.Series([abs(a - b) for a, b in combinations(ends, 2)])
+print(f"two of them: {gaps.median():.3f} apart in the middle of all pairs,")
+print(f"and more than {gaps.quantile(0.95):.3f} in one pair of 20")
+assert 0.01 < gaps.median() < 0.02 and 0.03 < gaps.quantile(0.95) < 0.035
 
 # %% [markdown] tags=["slide-more"]
 # `by_seed` takes the last round of each run: a row for each seed, a column for each
-# setting. Runs of one and the same setting end more than four percentage points apart.
-# Whoever compares two settings by one run each has to see more than that.
+# setting. Two runs of one and the same setting end about one percentage point apart, and
+# one pair of 20 more than three. Whoever compares two settings by one run each has to see
+# more than three.
 
 # %% [markdown] tags=["slide"]
 # ## The learning rate
@@ -238,14 +245,19 @@ last = by_seed(vary("lr"), "lr")
 better = last[0.03] > last[0.01] + 0.01
 nothing = last[0.3] < 0.3
 print("0.03 is more than 1 point above 0.01:", held(better))
+print("0.1 is above 0.01 at all:", held(last[0.1] > last[0.01]))
 print("lr 0.3 stays below an accuracy of 0.3:", held(nothing))
 assert min(better.sum(), nothing.sum()) >= 19
+assert (last[0.1] > last[0.01]).sum() == 16 and last[0.1].median() < 0.92
+assert last[0.1].std() > 3 * last[0.03].std()
 
 # %% [markdown] tags=["slide-then"]
 # - A small lr learns slowly. A larger one learns as much in fewer rounds.
 # - Then it breaks down: with 0.3, nothing is learned.
-# - The bands of 0.03 and 0.1 lie on top of each other. Is one of them better? That is a
-#   question for later.
+# - The bands of 0.03 and 0.1 overlap. That of 0.1 is about three times as wide, and its
+#   median is lower. Is 0.03 better? That is a question for later.
+# - A margin such as "1 point" was set after the numbers were seen. It says how large a
+#   difference is. It is not a test.
 
 # %% [markdown] tags=["slide"]
 # ## Three budgets
@@ -306,16 +318,24 @@ check("8.1", cost_of_a_run)
 
 # %% [markdown]
 # All stored settings cost the clients the same: two passes over all data. They differ in
-# rounds and megabytes:
+# rounds and megabytes. (`cost` is the course's own answer to 8.1.)
 
 # %%
+from course_utils.exercises.lesson_08 import cost
+
 model_bytes = ArrayRecord(Net().state_dict()).count_bytes()
-trainings = settings["round"] * settings.fraction * NUM_CLIENTS
-settings["passes"] = trainings / NUM_CLIENTS * settings.local_epochs
-settings["megabytes"] = trainings * 2 * model_bytes / 1e6
-ends = settings.groupby(list(BASE))[["passes", "megabytes"]].max()
-print(ends.round(1).drop_duplicates().to_string())
-assert (ends.passes.round(6) == 2).all()
+settings["clients"] = (settings.fraction * NUM_CLIENTS).astype(int)
+settings["passes"], settings["megabytes"] = cost(
+    settings["round"],
+    settings.clients,
+    settings.local_epochs,
+    NUM_CLIENTS,
+    model_bytes,
+)
+costs = settings.groupby(["rounds", "clients", "local_epochs"])
+costs = costs[["passes", "megabytes"]].max()
+print(costs.round(1).to_string())
+assert (costs.passes.round(6) == 2).all()
 
 # %% [markdown] tags=["slide"]
 # **Local epochs: 1 or 2?** With 2, two rounds make the two passes. **Predict:** which is
@@ -349,45 +369,43 @@ assert abs(difference.mean()) < 0.01
 # %% [markdown] tags=["slide-more"]
 # - **By rounds**, 2 epochs are far ahead. That is no surprise: such a round computes twice
 #   as much.
-# - **By passes** they end alike: less than one point apart on average, and in half of the
-#   seeds the one is ahead, in half the other.
+# - **By passes** they end alike, at lr 0.01: less than one point apart on average, and in
+#   half of the seeds the one is ahead, in half the other.
 # - **By megabytes**, 2 epochs cost half. This is what local epochs buy, and why FedAvg has
 #   them. (On skewed data they have a price: lesson 09.)
 
 # %% [markdown] tags=["slide"]
 # **Fraction: 2, 5 or 10 clients in a round?** Two passes are 10 rounds with 2 clients, 4
 # with 5, and 2 with 10. **Predict:** passes are the same, and so are megabytes. Which ends
-# best?
+# best? And by round: are 10 clients ahead of 5 after two rounds?
 
 # %% tags=["slide-then", "slide-output", "nbval-ignore-output"]
 fractions = vary("rounds", "fraction")
 plot_intervals(
-    fractions, by="fraction", x="megabytes", xlabel="megabytes sent"
+    fractions, by="clients", x="megabytes", xlabel="megabytes sent"
 )
 
 # %%
-ends = by_seed(fractions, "fraction")
-few = ends[0.2] > ends[0.5] + 0.01
-many = ends[1.0] < ends[0.5] - 0.02
+ends = by_seed(fractions, "clients")
+few = ends[2] > ends[5] + 0.01
+many = ends[10] < ends[5] - 0.02
+print(f"2 clients less 10, on average: {(ends[2] - ends[10]).mean():.3f}")
+assert 0.11 < (ends[2] - ends[10]).mean() < 0.12
 print("2 clients end more than 1 point above 5: ", held(few))
 print("10 clients end more than 2 points below 5:", held(many))
 assert min(few.sum(), many.sum()) >= 19
-
-# %% [markdown]
-# **Predict:** and by round? Are 10 clients ahead of 5 after two rounds?
-
-# %%
-by_round = by_seed(fractions, "fraction", round=2)
-gain = by_round[1.0] - by_round[0.5]
+assert by_seed(vary("lr"), "lr")[0.03].mean() > ends[2].mean()
+by_round = by_seed(fractions, "clients", round=2)
+gain = by_round[10] - by_round[5]
 print(f"after 2 rounds, 10 clients are ahead by {gain.mean():.3f} on average,")
 print("and ahead at all in", held(gain > 0))
 assert 0 < gain.mean() < 0.04
 
 # %% [markdown] tags=["slide-more"]
-# - **At equal megabytes, few clients and many rounds win**, on these IID data. Each round
-#   begins where the last one ended, so 10 rounds go further than 2.
+# - **At equal megabytes, few clients and many rounds win**, on these IID data, at lr 0.01.
+#   That lr is small, so more rounds go further. (5 clients at lr 0.03 end above 2 at 0.01.)
 # - **By round**, 10 clients are ahead of 5, by two points on average, but not in every seed.
-#   Twice the work buys an average that is less noisy, and not much more.
+#   Twice the work buys no more than that here.
 # - In time it may be the other way round: 10 rounds wait 10 times. We come to that.
 
 # %% [markdown] tags=["slide"]
@@ -410,18 +428,22 @@ large, scaled = last["of 64, lr 0.01"], last["of 64, lr 0.04"]
 print("64 end 10 points below 16:           ", held(large < small - 0.1))
 print("with four times the lr, 5 points more:", held(scaled > large + 0.05))
 print("and still below 16:                  ", held(scaled < small - 0.01))
+made_up = (scaled - large).mean() / (small - large).mean()
+print(f"made up by it, on average: {made_up:.0%} of the difference")
+assert 0.5 < made_up < 0.6
 assert (large < small - 0.1).sum() >= 19
 assert min((scaled > large + 0.05).sum(), (scaled < small - 0.01).sum()) >= 19
 
 # %% [markdown] tags=["slide-more"]
-# - Fewer steps of the same size go less far. Four times the lr makes up for most of it, not
-#   for all.
+# - Fewer steps of the same size go less far. Four times the lr makes up for about half of
+#   it. (No other lr was tried. With its own best lr, 64 may do better.)
 # - What batches of 64 buy is speed on a device that computes a large batch as fast as a
 #   small one. These two passes do not show that.
 
 # %% [markdown] tags=["slide"]
-# **Local epochs, again.** At lr 0.01, two local epochs cost nothing in accuracy, and an lr of
-# 0.1 was better than 0.01. **Predict:** so what do two epochs at lr 0.1 give?
+# **Local epochs, again.** At lr 0.01, two local epochs cost nothing that we could see. With
+# one epoch, lr 0.1 was above 0.01 in 16 of 20 seeds. **Predict:** what do both together
+# give?
 
 # %% tags=["slide-then"]
 both = by_seed(vary("rounds", "local_epochs", lr=0.1), "local_epochs")
@@ -432,10 +454,9 @@ print("more than 5 points worse:", held(worse))
 assert worse.sum() >= 19 and both[2].std() > 0.1
 
 # %% [markdown] tags=["slide-then"]
-# Two good changes make a bad run. With the large lr, each client goes far on its own, and
-# after two rounds the average of such models is not yet a good one. (From seed to seed it
-# differs widely, too.) So a setting is good *beside certain others*. Whoever tunes one at a
-# time, and keeps each best, ends here.
+# **Settings that are harmless apart can fail together.** (From seed to seed it differs
+# widely, too.) So a setting is good *beside certain others*. Whoever changes one at a time
+# does not see this pair fail.
 
 # %% [markdown] tags=["slide"]
 # ## Is it real?
@@ -448,7 +469,7 @@ last = by_seed(vary("lr"), "lr")
 rates = last[0.1] - last[0.03]
 print("lr 0.1 is ahead of 0.03 in", held(rates > 0), "seeds")
 print("2 epochs are ahead of 1 in", held(difference > 0), "seeds")
-print("0.1 less 0.03, by seed:", rates.round(3).tolist()[:6], "...")
+print("lr 0.1 less 0.03, by seed:", rates.round(3).tolist()[:6], "...")
 assert (rates > 0).sum() == 3 and rates[1] > 0
 
 # %% [markdown] tags=["slide-more"]
@@ -463,9 +484,30 @@ assert (rates > 0).sum() == 3 and rates[1] > 0
 #   mean.
 # - *s* / √n is the **standard error**: how far the mean of n seeds is from that of very
 #   many.
-# - The mean, less and plus twice the standard error, is an **interval** that has the true
-#   difference in it about 19 times of 20. If 0 is not in it, the difference is more than
-#   luck.
+# - The mean, less and plus some standard errors, is an **interval**. It should have the
+#   true difference in it 19 times of 20. If 0 is not in it, we call the difference *real*.
+#
+# "True" is the mean of very many seeds. All our seeds share one partition and one set of
+# images. So "real" means: real for these.
+
+# %% [markdown] tags=["slide"]
+# **How many standard errors?** About two, if n is large. With few seeds, *s* is itself a
+# guess, and often too small. *Student's t distribution* says how many make up for that. And
+# so, **how large must a difference be?** The two lrs are about two points apart:
+
+# %% tags=["slide-more"]
+from scipy.stats import t
+
+s = rates.std()
+print(f"found: {rates.mean():.3f}")
+for n in (2, 3, 5, 10, 20):
+    errors = t.ppf(0.975, n - 1)
+    print(f"{n:2} seeds: {errors:4.1f} standard errors; "
+          f"below {errors * s / n**0.5:.3f} it may be luck")
+assert errors * s / n**0.5 < -rates.mean() < t.ppf(0.975, 4) * s / 5**0.5
+
+# %% [markdown] tags=["slide-more"]
+# So five seeds would seldom show it. (*s* is here that of all 20. Five seeds give another.)
 
 # %% [markdown]
 # ### Exercise 8.2: how large is the difference?
@@ -477,7 +519,8 @@ assert (rates > 0).sum() == 3 and rates[1] > 0
 # Complete `difference_interval`. It is given the accuracies of two settings, with the same
 # seeds in the same order, two or more of them. Subtract the second from the first, seed by
 # seed. Return the lower and the upper end of the interval: the mean of the differences, less
-# and plus twice its standard error. (`statistics.stdev` divides by n − 1. Do as it does.)
+# and plus `t.ppf(0.975, n - 1)` times its standard error. (`statistics.stdev` divides by
+# n − 1. Do as it does.)
 #
 # <details><summary>Hint 1</summary>
 #
@@ -498,8 +541,9 @@ def difference_interval(
     """Return both ends of the interval of first minus second."""
     ### BEGIN SOLUTION
     differences = [first[i] - second[i] for i in range(len(first))]
-    error = stdev(differences) / len(differences) ** 0.5
-    return mean(differences) - 2 * error, mean(differences) + 2 * error
+    n = len(differences)
+    half = t.ppf(0.975, n - 1) * stdev(differences) / n**0.5
+    return mean(differences) - half, mean(differences) + half
     ### END SOLUTION
 
 
@@ -507,17 +551,17 @@ def difference_interval(
 check("8.2", difference_interval)
 
 # %% [markdown] tags=["solution"]
-# **Why this.** One seed gives both settings the same initial model and the same draws of
-# clients. What a lucky start gives to both falls out of the difference. **What people get
-# wrong:** they take the deviation of each setting for itself, and lose that; they forget the
-# root of n, so that more seeds make nothing surer; or they take *s* itself, which says where
-# single seeds lie.
+# **Why this.** One seed gives both settings the same initial model. If a lucky start helps
+# both, that falls out of the difference. **What people get wrong:** they take the deviation
+# of each setting for itself, and lose that; they forget the root of n, so that more seeds
+# make nothing surer; they go two standard errors with three seeds, too; or they take *s*
+# itself, which says where single seeds lie.
 
 # %% [markdown] tags=["slide"]
-# `course_utils` has such a function, too. **Predict:** three pairs of settings. In which of
-# them is the difference real?
+# `course_utils` has such a function, too. **Predict:** lr 0.03 and 0.01, lr 0.1 and 0.03, 2
+# epochs and 1: in which of these pairs is the difference real?
 
-# %%
+# %% tags=["slide-then", "slide-output"]
 from course_utils.experiments import interval
 
 pairs = {
@@ -525,41 +569,42 @@ pairs = {
     "lr 0.1 - lr 0.03": (last[0.1], last[0.03]),
     "2 epochs - 1 epoch": (by_passes[2], by_passes[1]),
 }
-
-# %% tags=["slide-then", "slide-output"]
 for name, (first, second) in pairs.items():
     low, high = interval(first, second)
     real = "real" if low > 0 or high < 0 else "may be luck"
-    print(f"{name:18} {low:+.3f} to {high:+.3f}: {real}")
-assert low < 0 < high
+    shared = f"correlation {first.corr(second):+.1f}"
+    print(f"{name:18} {low:+.3f} to {high:+.3f}: {real}, {shared}")
+assert low < 0 < high and last[0.1].corr(last[0.03]) < 0
 
 # %% [markdown] tags=["slide"]
 # The first two are real, the third may be luck. Mind what that says: not that one and two
 # epochs are equal, but that these 20 seeds cannot tell.
 #
-# **How large must a difference be?** That depends on how many seeds you run. For the two
-# lrs, with few seeds only a large one shows:
-
-# %% tags=["slide-more"]
-s = rates.std()
-for n in (1, 2, 5, 20):
-    print(f"{n:2} seeds: a difference below {2 * s / n**0.5:.3f} may be luck")
-
-# %% [markdown]
+# Pairing takes out luck that both settings share, **if there is any**. Here there is little:
+# the correlations are small, and one is negative.
+#
 # **Does the interval itself lie?** Try it where nothing can be real: the same setting
-# against itself, ten seeds against the other ten. They are no pairs, but luck is all there
-# is:
+# against itself, n seeds against n others. They are no pairs, but luck is all there is:
 
 # %%
 ends = by_seed(vary(), "lr")[0.01].tolist()
 rng = torch.Generator().manual_seed(0)
-false_alarms = 0
-for _ in range(1000):
-    shuffled = [ends[i] for i in torch.randperm(20, generator=rng)]
-    low, high = interval(shuffled[:10], shuffled[10:])
-    false_alarms += low > 0 or high < 0
-print(f"called real where nothing is: {false_alarms / 10:.0f} %")
-assert false_alarms < 150
+alarms = {}
+for n in (2, 5, 10):
+    calls = []
+    for _ in range(1000):
+        shuffled = [ends[i] for i in torch.randperm(20, generator=rng)]
+        low, high = interval(shuffled[:n], shuffled[n : 2 * n])
+        two = (high - low) / t.ppf(0.975, n - 1)  # standard errors
+        calls.append((low * high > 0, abs(low + high) / 2 > two))
+    alarms[n] = pd.DataFrame(calls).mean()
+    by_t, by_two = alarms[n]
+    print(f"{n:2}: {by_t:.0%} called real by t, {by_two:.0%} by two errors")
+assert max(by_t for by_t, _ in alarms.values()) < 0.1 and alarms[2][1] > 0.25
+
+# %% [markdown] tags=["slide-more"]
+# By t it is near 5 %, for few seeds too. "Two standard errors" is right from about ten seeds
+# on. With two seeds it calls luck real in about three of ten cases.
 
 # %% [markdown] tags=["slide"]
 # ## A search, and how it fools itself
@@ -574,9 +619,9 @@ assert false_alarms < 150
 # %% tags=["slide-then"]
 import numpy as np
 
-draws = np.random.default_rng(0)
+luck = np.random.default_rng(0)
 for number in (1, 10, 50):
-    tested = draws.binomial(200, 0.95, size=(2000, number)) / 200
+    tested = luck.binomial(200, 0.95, size=(2000, number)) / 200
     print(f"best of {number:2}: {tested.max(axis=1).mean():.3f}")
 assert tested.max(axis=1).mean() > 0.975
 
@@ -585,20 +630,10 @@ assert tested.max(axis=1).mean() > 0.975
 # not come again. **The images that choose cannot report.** On other images, the chosen
 # setting has its 95 % again.
 
-# %% [markdown] tags=["slide"]
-# The same happens with seeds. The base was run with 20. Take the best of them, and call it
-# "our method":
-
-# %% tags=["slide-more"]
-ends = by_seed(vary(), "lr")[0.01]
-print(f"best seed: {ends.max():.3f}, mean of the others: "
-      f"{ends.drop(ends.idxmax()).mean():.3f}")
-assert ends.max() - ends.mean() > 0.01
-
 # %% [markdown]
-# Now the search over our settings. That is why `evaluate` measures twice: validation
-# images choose, and test images report. With one seed a setting, **predict:** does the
-# search choose the same setting for every seed?
+# **Luck of a seed** does the same. Here is the search over our settings. That is why
+# `evaluate` measures twice: validation images choose, and test images report. With one seed
+# a setting, **predict:** does the search choose the same setting for every seed?
 
 # %%
 def describe(setting: pd.Series) -> str:
@@ -608,25 +643,41 @@ def describe(setting: pd.Series) -> str:
 
 settings["name"] = settings[list(BASE)].apply(describe, axis=1)
 validation = by_seed(settings, "name", metric="validation")
-test = by_seed(settings, "name")
-for name, count in validation.idxmax(axis=1).value_counts().items():
-    print(f"chosen in {count:2} of 20 seeds: {name}")
+first = validation.eq(validation.max(axis=1), axis=0)
+alone = first[first.sum(axis=1) == 1].sum()
+for name, count in alone[alone > 0].sort_values(ascending=False).items():
+    print(f"alone in front in {count} of 20 seeds: {name}")
+print(f"two in front together: {20 - alone.sum()} seeds")
+assert (alone.sum(), alone.max()) == (15, 8)
 
 # %% [markdown]
-# It depends on the seed: several settings are about equally good, and luck picks one of
-# them. With the mean over all seeds, the choice is steadier:
+# It depends on the seed. Two settings are about equally good on these 200 images. So luck
+# picks one of them, and the winner looks better than the same setting does with other
+# seeds. How much?
 
 # %%
-best = validation.mean().idxmax()
-print("chosen by validation:", best)
-print(f"on the validation images: {validation[best].mean():.3f}")
-print(f"on the test images:       {test[best].mean():.3f}")
-assert test[best].mean() < validation[best].mean() - 0.01
+test = by_seed(settings, "name")
+mean_of = validation.mean()
+usual = mean_of[validation.idxmax(axis=1)].mean()
+print(f"a winner, on the images that chose it: {validation.max(axis=1).mean():.3f}")
+print(f"the same settings, over all seeds:     {usual:.3f}")
+best = mean_of.idxmax()
+for name in (best, "the base"):
+    print(f"{name}: validation {mean_of[name]:.3f}, test {test[name].mean():.3f}")
+assert best == "lr 0.03" and 0.005 < validation.max(axis=1).mean() - usual < 0.012
+easier = (mean_of - test.mean())[[best, "the base"]]
+assert easier.min() > 0.015 and abs(easier.diff().iloc[1]) < 0.005
 
-# %% [markdown]
-# What has chosen looks better, as always. (Here that is not all luck: these 200 images are
-# easier, for nearly every setting.) The test images had no part in the choice, so their
-# number can be believed.
+# %% [markdown] tags=["slide-more"]
+# - **A winner of one seed** has nearly one point more than its setting deserves.
+# - **By the mean over 20 seeds**, lr 0.03 is chosen. That takes out the luck of seeds, not
+#   that of the 200 images, which all seeds share.
+# - That validation is above test is no such luck here. Nobody chose the base, and its gap is
+#   the same: these images are easier.
+#
+# **A confession.** All figures above show *test* accuracies. Whoever chooses by them has
+# used up these images. The search did not look at them. You have. In your own work, draw
+# such figures with validation images, and open the test images once.
 
 # %% [markdown] tags=["slide"]
 # ### Exercise 8.3: a search that can be believed
@@ -680,7 +731,7 @@ def search(
 check("8.3", search)
 
 # %% [markdown] tags=["solution"]
-# **Why this.** The test images take no part in the choice, so their number has no luck of
+# **Why this.** The test images take no part in this choice, so their number has no luck of
 # the choice in it. **What people get wrong:** they report the score that has won, which is
 # the luckiest; they keep the best single seed; or they look at the test images of all
 # settings "only to compare", and choose by them in the end.
@@ -690,7 +741,8 @@ check("8.3", search)
 #
 # A message's config is made anew in each round (lesson 04), and so is the draw of clients.
 # So the server can follow a **plan**: for each round an lr, and how many clients train. A
-# strategy of its own does that, as in lesson 05:
+# strategy of its own does that, as in lesson 05. (FedAvg asks at least `min_train_nodes`
+# clients, 2 by default. So a plan with 1 would train 2.)
 
 # %% tags=["slide-more"]
 from collections.abc import Iterable
@@ -715,8 +767,9 @@ class PlannedFedAvg(FedAvg):
 
 
 # %% [markdown]
-# Three plans, each with as many models sent as the run of lr 0.1 above: four rounds with
-# five clients.
+# Three plans, each with as many models sent as four rounds with five clients. They begin
+# with lr 0.1. So compare them with two constant runs: lr 0.1, and the 0.03 that the search
+# chose.
 
 # %% tags=["slide"]
 PLANS = {
@@ -735,34 +788,40 @@ def follow(seed: int, *, plan: str) -> dict:
 
 
 # %% [markdown] tags=["slide"]
-# **Predict:** which of the three ends above the plain run, and which below it?
+# **Predict:** which of the three ends above "always 0.1"? Which above "always 0.03"? (The
+# figure begins at an accuracy of 0.5.)
 
 # %% tags=["slide-then", "slide-output", "nbval-ignore-output"]
 plans = stored("08", "plans")
 plain = vary("lr")
-plain = plain[plain.lr == 0.1].assign(plan="as it is")
+plain = plain[plain.lr.isin([0.03, 0.1])]
+plans = pd.concat([plain.assign(plan="always " + plain.lr.astype(str)), plans])
 live = run_table(follow, [{"plan": "lower lr later"}], seeds=[0])
-plot_intervals(pd.concat([plain, plans]), by="plan", live=live, lowest=0.5)
+plot_intervals(plans, by="plan", live=live, lowest=0.5)
 
 # %%
-ends = by_seed(pd.concat([plain, plans]), "plan")
+ends = by_seed(plans, "plan")
 for name in PLANS:
-    low, high = interval(ends[name], ends["as it is"])
-    ahead = held(ends[name] > ends["as it is"])
-    print(f"{name:19} ahead in {ahead:>8}, {low:+.3f} to {high:+.3f}")
-ahead = {name: (ends[name] > ends["as it is"]).sum() for name in PLANS}
-assert ahead["fewer clients later"] <= 1
-assert (ahead["lower lr later"], ahead["more clients later"]) == (18, 14)
+    for lr in (0.1, 0.03):
+        constant = ends[f"always {lr}"]
+        low, high = interval(ends[name], constant)
+        ahead = held(ends[name] > constant)
+        print(f"{name:19} less {lr:<4}: {low:+.3f} to {high:+.3f}, {ahead}")
+over = ends[list(PLANS)]
+assert (over.gt(ends["always 0.1"], axis=0)).sum().tolist() == [18, 1, 14]
+assert (over.gt(ends["always 0.03"], axis=0)).sum().tolist() == [11, 0, 9]
+second = by_seed(plans, "plan", round=2)
+assert second["fewer clients later"].std() > 0.1
 
 # %% [markdown] tags=["slide-more"]
-# - **A lower lr later** is ahead in 18 of 20 seeds, by about two points: large steps first,
-#   small ones when the model is nearly right.
-# - **Fewer clients later** is behind in 19 of 20. At this lr, clients end far apart, and an
-#   average of two is a noisy model.
-# - **More clients later** is ahead in 14 of 20. The interval is above 0, but only just.
+# - **A lower lr later** is ahead of a constant 0.1 in 18 of 20 seeds, by about two points.
+# - **More clients later** is ahead of it in 14 of 20. The interval is above 0, but only just.
+# - **Fewer clients later** is behind in 19 of 20. After round 2 it differs most from seed to
+#   seed. Then it has asked five clients, as the constant run has. We do not know why.
 #
-# So if you want to ask fewer clients, ask them first. (At another lr it may be otherwise:
-# settings act together.)
+# **Against a constant 0.03, no plan gains.** The lower lr later is ahead in 11 of 20, and 0
+# is in the interval. Here a plan repairs an lr that is too large. So compare a plan with the
+# best constant setting, not with what it begins with.
 
 # %% [markdown] tags=["slide"]
 # ## What a round costs in time
@@ -772,7 +831,8 @@ assert (ahead["lower lr later"], ahead["more clients later"]) == (18, 14)
 # the devices will do.
 #
 # Here a device needs 10 seconds for a pass over its data, if it is in the middle. Some are
-# much faster, some much slower (the *lognormal* distribution, as it is often seen):
+# much faster, some much slower. That is a *lognormal* distribution. How wide it is, `sigma`,
+# is our guess. Sending takes no time here, and each round draws its devices anew.
 
 # %%
 draws = np.random.default_rng(0)
@@ -787,21 +847,21 @@ assert 9.5 < np.median(seconds) < 10.5
 # average, with 2, 5, 10 and 100 clients?
 
 # %% tags=["slide-then"]
-def round_seconds(clients: int) -> float:
-    return draws.choice(seconds, size=(5000, clients)).max(axis=1).mean()
+def round_seconds(clients: int, sigma: float = 0.8) -> float:
+    took = draws.lognormal(np.log(10), sigma, size=(5000, clients))
+    return took.max(axis=1).mean()
 
 
 waits = {clients: round_seconds(clients) for clients in (2, 5, 10, 100)}
 for clients, wait in waits.items():
     print(f"{clients:3} clients: {wait:.0f} s")
 assert waits[2] < waits[5] < waits[10] < waits[100]
-assert waits[100] > 5 * 10
+assert waits[100] > 5 * 10 and 2.5 < waits[100] / waits[5] < 3
 
 # %% [markdown] tags=["slide-more"]
 # The more clients, the surer a slow one is among them. With 100, a round takes several times
 # as long as the device in the middle, and most of the others wait.
-
-# %% [markdown]
+#
 # "Few clients, many rounds" was best by megabytes. But each round waits. **Predict:** two
 # passes with 2, 5 and 10 clients are 10, 4 and 2 rounds. Which are done first?
 
@@ -816,35 +876,37 @@ assert 10 * waits[2] > 4 * waits[5] > 2 * waits[10]
 # stored runs again, by simulated seconds:
 
 # %% tags=["slide-then", "slide-output", "nbval-ignore-output"]
-clients = (fractions.fraction * NUM_CLIENTS).round().astype(int)
-fractions["seconds"] = fractions["round"] * clients.map(waits)
+fractions["seconds"] = fractions["round"] * fractions.clients.map(waits)
 plot_intervals(
-    fractions, by="fraction", x="seconds", xlabel="simulated seconds"
+    fractions, by="clients", x="seconds", xlabel="simulated seconds"
 )
 
+# %% [markdown]
+# That depends on how much devices differ. So ask with three values of `sigma`, at the time
+# when 10 clients are done:
+
 # %%
-end = 2 * waits[10]
-done = fractions[fractions.seconds <= end]
-print("rounds by then:", done.groupby("fraction")["round"].max().to_dict())
-by_then = by_seed(done, "fraction")
-low, high = interval(by_then[0.2], by_then[1.0])
-print(f"2 clients less 10: {low:+.3f} to {high:+.3f},",
-      "ahead in", held(by_then[0.2] > by_then[1.0]))
-ends = by_seed(fractions, "fraction")
-by_megabytes = (ends[0.2] - ends[1.0]).mean()
-print(f"at equal megabytes it was {by_megabytes:+.3f}")
-assert low > 0 and high < 0.05 < by_megabytes - 0.05
+found = {}
+for sigma in (0.4, 0.8, 1.2):
+    took = {n: round_seconds(n, sigma) for n in (2, 10)}
+    rounds = int(2 * took[10] / took[2])
+    two = by_seed(fractions[fractions.clients == 2], "clients", round=rounds)
+    ten = by_seed(fractions[fractions.clients == 10], "clients")
+    low, high = found[sigma] = interval(two[2], ten[10])
+    print(f"sigma {sigma}: 2 clients have made {rounds} rounds, and are ahead "
+          f"by {low:+.3f} to {high:+.3f}")
+assert found[0.4][1] < 0 < found[0.8][0] < found[0.8][1] < found[1.2][0]
 
 # %% [markdown] tags=["slide-more"]
-# In seconds the curves nearly lie on each other. Two clients are ahead of ten by two points,
-# where they were ahead by eleven at equal megabytes: what they gain by more rounds, they
-# lose by waiting more often. So a setting is not good or bad. It is good *for a budget*.
+# At equal megabytes two clients were ahead by eleven points. In time they are behind if
+# devices are nearly alike, and ahead if devices differ much: then ten clients wait long. So a
+# setting is not good or bad. It is good *for a budget*, and on *your* devices: measure them.
 
 # %% [markdown] tags=["slide"]
-# **A deadline.** The server need not wait for the slowest. `send_and_receive` takes a
-# `timeout`, as does `strategy.start(..., timeout=...)`: when it is over, the round goes on
-# with the replies that are there. **Predict:** with 10 clients, what does a deadline of 20
-# seconds save, and how many clients does it leave out?
+# **A deadline.** `strategy.start(..., timeout=...)` says for how many seconds a round waits:
+# 3600 by default. Then it goes on with the replies that are there. If there are none, the
+# model stays as it was. (A late client has still computed, for nothing.) **Predict:** with 10
+# clients, what does a deadline of 20 seconds save, and how many are late?
 
 # %% tags=["slide-then"]
 rounds_of_10 = draws.choice(seconds, size=(5000, 10))
@@ -856,18 +918,19 @@ assert 0.15 < (rounds_of_10 > 20).mean() < 0.25
 assert waits[10] > 30
 
 # %% [markdown] tags=["slide"]
-# With 20 seconds, a fifth of the work is thrown away, and a round takes half the time. Is that a bargain? If
-# the late are late by chance, yes. But a slow phone is slow in *every* round. **So a deadline
-# leaves out the same clients each time, and whatever only they have.**
+# With 20 seconds, a fifth of the work is thrown away, and a round takes half the time. Is
+# that a bargain? Here each round drew its devices anew. But a slow phone is slow in *every*
+# round. **Then a deadline leaves out the same clients each time.** Does that matter, or only
+# that fewer train?
 
 # %% [markdown]
-# This strategy does as a deadline would: it never gets the replies of some clients. (It does
-# not even ask, which saves your time.)
+# This strategy does as a deadline would: it does without some clients. Which, it asks a
+# function in each round:
 
 
 # %%
 class ImpatientFedAvg(FedAvg):
-    def __init__(self, late: list[int]) -> None:
+    def __init__(self, late: Callable[[], list[int]]) -> None:
         super().__init__(fraction_evaluate=0.0)
         self.late = late
 
@@ -878,7 +941,7 @@ class ImpatientFedAvg(FedAvg):
         config: ConfigRecord,
         grid: Grid,
     ) -> Iterable[Message]:
-        late = [list(grid.get_node_ids())[client] for client in self.late]
+        late = [list(grid.get_node_ids())[client] for client in self.late()]
         messages = super().configure_train(server_round, arrays, config, grid)
         return [m for m in messages if m.metadata.dst_node_id not in late]
 
@@ -886,20 +949,27 @@ class ImpatientFedAvg(FedAvg):
 # %% [markdown]
 # In the experiment three of ten clients are slow, other ones for each seed. The data are
 # skewed: Dirichlet with alpha 0.1. After four rounds, each client tests the model on its own
-# data:
+# data. **The control:** leave out as many, but other ones in each round, by chance.
 
 # %%
 import random
 
 from course_utils import model
+from course_utils.data import DEFAULT_DATASET, dataset_name
 from course_utils.partitions import load_partition
 
 SKEWED = {"scheme": "dirichlet", "alpha": 0.1}
 
 
-def wait_or_not(seed: int, *, wait: bool) -> dict:
-    slow = random.Random(seed).sample(range(NUM_CLIENTS), 3)
-    make = partial(ImpatientFedAvg, [] if wait else slow)
+def wait_or_not(seed: int, *, late: str) -> dict:
+    rng = random.Random(seed)
+    slow = rng.sample(range(NUM_CLIENTS), 3)
+    choices = {
+        "nobody": lambda: [],
+        "the slow": lambda: slow,
+        "by chance": lambda: rng.sample(range(NUM_CLIENTS), 3),
+    }
+    make = partial(ImpatientFedAvg, choices[late])
     run_config = {"num-server-rounds": 4, "lr": 0.03}
     net = load_net(run_with(make, seed, run_config | SKEWED).arrays)
     accuracy = []
@@ -911,47 +981,58 @@ def wait_or_not(seed: int, *, wait: bool) -> dict:
 
 
 # %% [markdown] tags=["slide"]
-# **Predict:** what does the model lose, on the data of the fast clients, and on those of the
-# slow ones?
+# **Predict:** what does the model lose on the data of the fast clients, and on those of the
+# slow ones, if the slow are left out? And if three are left out by chance?
 
 # %% tags=["slide-then"]
 deadline = stored("08", "deadline")
 lost = {}
 for who in ("fast", "slow"):
-    ends = by_seed(deadline, "wait", metric=who)
-    lost[who] = ends[True] - ends[False]
-    low, high = interval(ends[True], ends[False])
-    print(f"{who}: {ends[True].mean():.2f} if the server waits, "
-          f"{ends[False].mean():.2f} if not; lost {low:.2f} to {high:.2f}")
-assert lost["slow"].mean() > 0.15 and lost["fast"].mean() < 0.06
+    ends = by_seed(deadline, "late", metric=who)
+    for late in ("by chance", "the slow"):
+        lost[who, late] = ends["nobody"] - ends[late]
+        low, high = interval(ends["nobody"], ends[late])
+        print(f"{late} left out: the {who} ones lose {low:+.2f} to {high:+.2f}")
+means = {key: each.mean() for key, each in lost.items()}
+assert 0.03 < means["fast", "the slow"] < 0.05 > means["fast", "by chance"] > 0.03
+assert means["slow", "by chance"] < 0.04 < 0.2 < means["slow", "the slow"]
 
 # %%
-for points in (0.5, 5, 20):
-    count = held(lost["slow"] > points / 100)
-    print(f"the slow clients lose more than {points} points: {count}")
-assert (lost["slow"] > 0.005).sum() == 20
+same, chance = lost["slow", "the slow"], lost["slow", "by chance"]
+print("slow ones lose more than by chance:  ", held(same > chance))
+print("and more than the fast ones do:      ", held(same > lost["fast", "the slow"]))
+sizes = [len(load_partition(c, NUM_CLIENTS, **SKEWED)[0].dataset)
+         for c in range(NUM_CLIENTS)]
+slow = {s: random.Random(s).sample(range(NUM_CLIENTS), 3) for s in same.index}
+share = pd.Series({s: sum(sizes[c] for c in slow[s]) for s in slow})
+if dataset_name() == DEFAULT_DATASET:
+    print(f"correlation of the loss with their data: {share.corr(same):.1f}")
+    assert share.corr(same) > 0.6
+assert (same > chance).sum() >= 19 and (same > lost["fast", "the slow"]).all()
 
 # %% [markdown] tags=["slide-more"]
-# - The slow clients lose in every seed, and several times as much as the fast ones.
-# - How much differs widely. Where others hold the same labels, the slow ones lose little.
-#   Where they alone have them, the model has never seen them.
-# - An average over all test images hides that. If you set a deadline, look at those whom it
-#   leaves out.
+# - **Left out by chance:** the fast ones lose about four points. On the slow ones, 0 is in
+#   the interval. Seven clients train in place of ten.
+# - **The same ones left out** lose about 20 points. In 19 of 20 seeds that is more than by
+#   chance. It is not the amount of training. It is whose data are missing.
+# - How much differs widely: the more of all data they hold, the more. (All seeds share one
+#   partition, in which clients hold 42 to 1,167 images. A slow client is not a larger one.)
+# - An average over all test images hides that. Look at those whom a deadline leaves out.
 
 # %% [markdown] tags=["slide"]
 # ## Takeaways
 #
 # - **Compare at an equal budget**, and say which: rounds, passes, megabytes or seconds. At
-#   equal passes, local epochs save megabytes, and few clients in many rounds learn most on
-#   IID data. Settings act together: what is good beside one lr ruins a run beside another.
-# - **One run is one draw.** Run several seeds, subtract seed by seed, and give an interval.
-#   If 0 is in it, the difference may be luck.
-# - **A search finds luck, too.** Let validation images choose, and test images report. The
-#   best of many equally good settings looks better than it is.
-# - **The server can follow a plan:** another lr, another number of clients, round by round,
-#   in `configure_train`.
-# - **The slowest client sets the time of a round.** A deadline saves it, and leaves out the
-#   same clients in every round, with all that only they have.
+#   equal passes, local epochs save megabytes. At lr 0.01, few clients in many rounds learn
+#   most on IID data. Settings that are harmless apart can fail together.
+# - **One run is one draw.** Run several seeds, subtract seed by seed, and give an interval by
+#   t. If 0 is in it, the difference may be luck. It speaks of your partition and images.
+# - **A search finds luck, too.** Let validation images choose, and test images report. Once
+#   you have chosen by them, they cannot report.
+# - **The server can follow a plan**, round by round, in `configure_train`. Compare it with
+#   the best constant setting: here no plan was better.
+# - **The slowest client sets the time of a round.** A deadline saves it. If it leaves out the
+#   same clients in every round, the model is worse for them.
 
 # %% [markdown]
 # ## Check yourself
@@ -959,9 +1040,9 @@ assert (lost["slow"] > 0.005).sum() == 20
 # <details><summary>1. Setting A has 0.951, setting B has 0.948, one run each. Which do you
 # take?</summary>
 #
-# You do not know which is better. In this lesson runs of one setting lie more than four
-# points apart. Run more seeds of both, and look at the interval of the differences. If it
-# has 0 in it, take the cheaper one.
+# You do not know which is better. In this lesson two runs of one setting lie about a point
+# apart. Run more seeds of both, and look at the interval of the differences. If it has 0 in
+# it, take the cheaper one.
 # </details>
 #
 # <details><summary>2. Two local epochs are three points ahead of one, after two rounds. Are
@@ -982,11 +1063,12 @@ assert (lost["slow"] > 0.005).sum() == 20
 # <details><summary>4. Why subtract seed by seed, rather than compare two means?</summary>
 #
 # One seed gives both settings the same initial model, and where they have equally many
-# rounds and clients, the same draws. That part of luck is in both, and falls out.
+# rounds and clients, the same draws. If that luck helps both, it falls out. In this lesson
+# it hardly did.
 # </details>
 #
-# <details><summary>5. A round with 100 clients takes nearly three times as long as one with 5.
-# Each device is as fast as before. Why?</summary>
+# <details><summary>5. A round with 100 clients takes, in our simulation, nearly three times as
+# long as one with 5. Each device is as fast as before. Why?</summary>
 #
 # A round ends with its slowest client, and among 100 there is nearly always a very slow
 # one. The others wait.
@@ -996,7 +1078,7 @@ assert (lost["slow"] > 0.005).sum() == 20
 # images falls by one point. Is that a good bargain?</summary>
 #
 # Ask whose point it is. If it is always the same clients that are late, they may have lost
-# ten points, and the others none.
+# far more than the others: in this lesson about 20 points, and the others four.
 # </details>
 
 # %% [markdown]

@@ -5,6 +5,7 @@ import statistics
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 RIGHT = {}
 
@@ -28,12 +29,13 @@ def by_statistics(first, second):
     each = [a - b for a, b in zip(first, second, strict=True)]
     mean = statistics.mean(each)
     error = statistics.stdev(each) / math.sqrt(len(each))
-    return mean - 2 * error, mean + 2 * error
+    half = stats.t.ppf(0.975, len(each) - 1) * error
+    return mean - half, mean + half
 
 
 def by_pandas(first, second):
     each = pd.Series(first) - pd.Series(second)
-    return [each.mean() - 2 * each.sem(), each.mean() + 2 * each.sem()]
+    return stats.t.interval(0.95, each.size - 1, each.mean(), each.sem())
 
 
 RIGHT["8.2"] = [by_statistics, by_pandas]
