@@ -225,7 +225,7 @@ ROUTES = {
     "### Half a day": [210],
     "### One day": [420],
     "### Three days": [420, 420, 360],
-    "### Part III": [330],
+    "### Part III": [330, 180],
 }
 ROUTE_DAYS = [
     pytest.param(heading, day, id=f"{heading.strip('# ')}, day {day + 1}")
