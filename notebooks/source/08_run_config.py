@@ -659,12 +659,14 @@ assert (alone.sum(), alone.max()) == (15, 8)
 test = by_seed(settings, "name")
 mean_of = validation.mean()
 usual = mean_of[validation.idxmax(axis=1)].mean()
-print(f"a winner, on the images that chose it: {validation.max(axis=1).mean():.3f}")
+winner = validation.max(axis=1).mean()
+print(f"a winner, on the images that chose it: {winner:.3f}")
 print(f"the same settings, over all seeds:     {usual:.3f}")
 best = mean_of.idxmax()
 for name in (best, "the base"):
-    print(f"{name}: validation {mean_of[name]:.3f}, test {test[name].mean():.3f}")
-assert best == "lr 0.03" and 0.005 < validation.max(axis=1).mean() - usual < 0.012
+    print(f"{name}: validation {mean_of[name]:.3f},",
+          f"test {test[name].mean():.3f}")
+assert best == "lr 0.03" and 0.005 < winner - usual < 0.012
 easier = (mean_of - test.mean())[[best, "the base"]]
 assert easier.min() > 0.015 and abs(easier.diff().iloc[1]) < 0.005
 
@@ -961,6 +963,7 @@ from course_utils.partitions import load_partition
 SKEWED = {"scheme": "dirichlet", "alpha": 0.1}
 
 
+# %%
 def wait_or_not(seed: int, *, late: str) -> dict:
     rng = random.Random(seed)
     slow = rng.sample(range(NUM_CLIENTS), 3)
@@ -992,15 +995,17 @@ for who in ("fast", "slow"):
     for late in ("by chance", "the slow"):
         lost[who, late] = ends["nobody"] - ends[late]
         low, high = interval(ends["nobody"], ends[late])
-        print(f"{late} left out: the {who} ones lose {low:+.2f} to {high:+.2f}")
+        print(f"{late} left out: {who} ones lose {low:+.2f} to {high:+.2f}")
 means = {key: each.mean() for key, each in lost.items()}
-assert 0.03 < means["fast", "the slow"] < 0.05 > means["fast", "by chance"] > 0.03
+assert 0.03 < means["fast", "the slow"] < 0.05
+assert 0.03 < means["fast", "by chance"] < 0.05
 assert means["slow", "by chance"] < 0.04 < 0.2 < means["slow", "the slow"]
 
 # %%
 same, chance = lost["slow", "the slow"], lost["slow", "by chance"]
+fast = lost["fast", "the slow"]
 print("slow ones lose more than by chance:  ", held(same > chance))
-print("and more than the fast ones do:      ", held(same > lost["fast", "the slow"]))
+print("and more than the fast ones do:      ", held(same > fast))
 sizes = [len(load_partition(c, NUM_CLIENTS, **SKEWED)[0].dataset)
          for c in range(NUM_CLIENTS)]
 slow = {s: random.Random(s).sample(range(NUM_CLIENTS), 3) for s in same.index}
@@ -1008,7 +1013,7 @@ share = pd.Series({s: sum(sizes[c] for c in slow[s]) for s in slow})
 if dataset_name() == DEFAULT_DATASET:
     print(f"correlation of the loss with their data: {share.corr(same):.1f}")
     assert share.corr(same) > 0.6
-assert (same > chance).sum() >= 19 and (same > lost["fast", "the slow"]).all()
+assert (same > chance).sum() >= 19 and (same > fast).all()
 
 # %% [markdown] tags=["slide-more"]
 # - **Left out by chance:** the fast ones lose about four points. On the slow ones, 0 is in
