@@ -145,7 +145,7 @@ measured = {"accuracy": 0.9, "losses": [0.1, 0.001], "perplexity": 2.31}
 metrics = MetricRecord(measured)
 print(metrics["losses"])
 
-# %% tags=["slide-more"]
+# %% tags=["slide"]
 candidates = {
     "int": 3,
     "float": 0.9,

@@ -211,7 +211,7 @@ distances = np.abs(shares - whole).sum(axis=1) / 2
 print("distances:", distances)
 assert distances.tolist() == [0.25, 0.0, 0.25]
 
-# %% [markdown] tags=["slide-more"]
+# %% [markdown] tags=["slide"]
 # It is the one with 6 and 2. A distance of 0 means *like the whole*, not *evenly spread*.
 #
 # The distance says what share of the client's examples would have to change their label
