@@ -6,7 +6,8 @@
 # After this lesson you can
 #
 # - say what leaves a client in federated learning, and what does not,
-# - run Federated Averaging by hand in plain PyTorch, and once on Flower,
+# - run Federated Averaging by hand in plain PyTorch, and once on Flower, the framework of
+#   this course,
 # - compare it with one client alone and with everyone's data in one place,
 # - show why clients and server exchange models in many rounds,
 # - tell parameters sent back from gradients sent back.
@@ -15,8 +16,7 @@
 
 # %% [markdown]
 # First, is this machine ready for the course? Does a line begin with `FIX`? Then do what
-# it says, restart the kernel and run the cell again. (In a terminal,
-# `python -m course_utils` says the same.)
+# it says, restart the kernel and run the cell again.
 
 # %% tags=["nbval-ignore-output"]
 from course_utils.machine import check_machine
@@ -41,19 +41,16 @@ from course_utils.plots import draw_loop, plot_curves
 draw_loop()
 
 # %% [markdown] tags=["slide-more"]
-# - Parameters cross the network, and with them a few numbers: how many examples the
-#   client trained on, and on Flower, the framework of this course, its mean loss.
-#   Images and labels never do.
+# - Parameters cross the network, and with them a few numbers, such as how many examples
+#   the client trained on. Images and labels never do.
 # - Parameters are not harmless: they can say something about the data that they were
-#   trained on. The last question of this lesson comes back to that.
+#   trained on. *Sending gradients instead* has an example.
 
 # %% [markdown] tags=["slide"]
 # ## The data, the clients, the model
 #
 # The data are real: 5,000 handwritten digits from MNIST that come with the course, 4,000
 # to train on and 1,000 to test on. Each of ten clients gets a tenth of them, at random.
-# (The lessons run on other datasets, too: set the environment variable `COURSE_DATASET`
-# before you start Jupyter. `course_utils/data.py` says which there are.)
 
 # %% tags=["slide-more"]
 import torch
@@ -72,8 +69,8 @@ num_examples = [len(trainloader.dataset) for trainloader, _ in clients]
 print("examples per client:", num_examples)
 
 # %% [markdown]
-# Each client has a train loader and a test loader of its own. This lesson also does what
-# federated learning avoids: to compare, it loads everything in one place.
+# To compare, this lesson also does what federated learning avoids: it loads everything in
+# one place.
 
 # %%
 all_trainloader, all_testloader = load_centralized()
@@ -81,8 +78,7 @@ print("images of one batch:", tuple(next(iter(all_trainloader))[0].shape))
 assert sum(num_examples) == len(all_trainloader.dataset)
 
 # %% [markdown]
-# The model is a small convolutional network. Its convolutions halve the image
-# themselves (`stride=2`). On a CPU that is faster than pooling.
+# The model is a small convolutional network:
 
 # %%
 class Net(nn.Module):
@@ -191,10 +187,6 @@ print(f"alone {alone[-1]:.3f}, everyone's data {centralized[-1]:.3f}")
 # %% [markdown] tags=["slide"]
 # ## Federated Averaging by hand
 #
-# **Predict:** ten clients share only parameters. Where will their model end after ten
-# rounds: below *one client alone*, between the two yardsticks, or above *everyone's data
-# in one place*?
-#
 # The server averages all parameters, weighted by number of examples: a client with twice
 # the data counts twice. (`require_alike` refuses models whose names or shapes differ.)
 
@@ -273,8 +265,12 @@ check("0.1", shares)
 # %% [markdown] tags=["slide"]
 # And this is all of **Federated Averaging (FedAvg)**. The comments are the four steps of
 # the figure.
+#
+# **Predict:** ten clients share only parameters. Where will their model end after ten
+# rounds: below *one client alone*, between the two yardsticks, or above *everyone's data
+# in one place*?
 
-# %% tags=["slide-more", "nbval-ignore-output"]
+# %% tags=["slide", "nbval-ignore-output"]
 torch.manual_seed(0)
 global_net = Net(image_shape())
 federated = [test(global_net, all_testloader)[1]]
@@ -305,7 +301,7 @@ assert alone[-1] < federated[-1] < centralized[-1]
 
 # %% [markdown] tags=["slide-more"]
 # - The federation ends between the two, and not one example moved. (The axis begins at
-#   0.7. All curves begin near 0.1, which is guessing.)
+#   0.7.)
 # - After ten rounds it has not reached everyone's data in one place. Compare the steps:
 
 # %%
@@ -313,12 +309,46 @@ print("steps of one client in a round:", len(clients[0][0]))
 print("steps of a pass over all data: ", len(all_trainloader))
 
 # %% [markdown]
-# One pass over all data is 250 steps, each from where the last one ended. In a round, ten
-# clients take 25 steps each, all from the same start. Their average moves about as far as
-# one client does, not ten times as far. So it is behind everyone's data. But it moves in a
-# better direction: what a client learns by accident of its own 400 images largely cancels
-# in the average. So it is ahead of one client alone. [Lesson 05](05_server_app.ipynb) runs
-# more rounds, and draws the same line beside them.
+# How far does the first round get? Here it is once more, beside one pass over all data:
+
+# %% tags=["nbval-ignore-output"]
+import copy
+
+
+def distance(a: dict, b: dict) -> torch.Tensor:
+    return torch.cat([(a[name] - b[name]).flatten() for name in a]).norm()
+
+
+torch.manual_seed(0)
+start = Net(image_shape())
+nets = [copy.deepcopy(start) for _ in range(NUM_CLIENTS + 1)]
+loaders = [trainloader for trainloader, _ in clients] + [all_trainloader]
+for net, loader in zip(nets, loaders, strict=True):
+    train(net, loader)
+*states, one_pass = [net.state_dict() for net in nets]
+average = weighted_average(states, num_examples)
+ends = {"client 0": states[0], "average": average, "all data": one_pass}
+moved, reached, net = {}, {}, Net(image_shape())
+for name, state in ends.items():
+    moved[name] = distance(state, start.state_dict())
+    net.load_state_dict(state)
+    reached[name] = test(net, all_testloader)[1]
+    print(f"{name:8} moved {moved[name]:.2f}, accuracy {reached[name]:.2f}")
+
+# %% jupyter={"source_hidden": true}
+# What is said below, checked. It holds for the default dataset.
+from course_utils.data import DEFAULT_DATASET, dataset_name
+
+if dataset_name() == DEFAULT_DATASET:
+    assert moved["average"] < moved["client 0"] < moved["all data"] / 2
+    assert reached["average"] > reached["client 0"] + 0.1
+
+# %% [markdown]
+# - One pass takes each step from where the last one ended. The ten clients all begin at
+#   the same start, and their average moves no further than client 0. So it is behind
+#   everyone's data. [Lesson 05](05_server_app.ipynb) runs more rounds.
+# - It moves in a better direction than client 0: its accuracy is higher. So it is ahead of
+#   one client alone.
 
 # %% [markdown] tags=["slide"]
 # ## Why so many rounds?
@@ -328,9 +358,6 @@ print("steps of a pass over all data: ", len(all_trainloader))
 # epochs** against **four rounds of one epoch**.
 
 # %% tags=["slide-more"]
-import copy
-
-
 def federate(clients: list, rounds: int, epochs: int) -> float:
     torch.manual_seed(0)
     net = Net(image_shape())
@@ -346,18 +373,24 @@ def federate(clients: list, rounds: int, epochs: int) -> float:
 
 
 # %% [markdown] tags=["slide"]
-# Try it on two groups of clients. Those above are much alike. In the other group, most
-# clients hold mainly one to three digits. (Lesson 02 explains how their data were shared
-# out, by *Dirichlet(0.1)*.)
-#
-# **Predict:** for which clients is one average worse than four: for those alike, for
-# those unlike, for both or for neither?
+# Try it on two groups of clients. Those above are much alike. Here is the other group.
+# (Lesson 02 explains how their data were shared out, by *Dirichlet(0.1)*.)
 
-# %% tags=["slide-then", "slide-output", "nbval-ignore-output"]
+# %% tags=["slide-then"]
 unlike = [
     load_partition(i, NUM_CLIENTS, scheme="dirichlet", alpha=0.1)
     for i in range(NUM_CLIENTS)
 ]
+for i in range(4):
+    _, labels = unlike[i][0].dataset[:]
+    held = labels.bincount(minlength=10).tolist()
+    print(f"client {i} holds of each digit:", held)
+
+# %% [markdown] tags=["slide"]
+# **Predict:** for which clients is one average worse than four: for those alike, for
+# those unlike, for both or for neither?
+
+# %% tags=["slide-then", "slide-output", "nbval-ignore-output"]
 once = {
     "much alike": federate(clients, rounds=1, epochs=4),
     "unlike": federate(unlike, rounds=1, epochs=4),
@@ -370,19 +403,15 @@ for name in once:
     print(f"{name:10} once {once[name]:.3f}, four times {often[name]:.3f}")
 
 # %% jupyter={"source_hidden": true}
-# What is said below, checked. It holds for the default dataset.
-from course_utils.data import DEFAULT_DATASET, dataset_name
-
+# What is said below, checked.
 if dataset_name() == DEFAULT_DATASET:
     assert abs(often["much alike"] - once["much alike"]) < 0.05
     assert often["unlike"] - once["unlike"] > 0.1
 
 # %% [markdown] tags=["slide-more"]
-# - Much alike: one average at the end is no worse than four. (A point or two is chance:
-#   another order of the batches changes as much.)
-# - Unlike: one average is much worse. Each client learns its own digits and nothing of the
-#   others. The longer they train alone, the further their models drift apart, and the
-#   average of models that are far apart is a poor model.
+# - Much alike: one average at the end is about as good as four.
+# - Unlike: one average is much worse. Each client trains on its own digits only, and the
+#   models *drift* apart.
 # - Each round brings all clients back to one start. Real clients are unlike, so they need
 #   many rounds.
 
@@ -447,8 +476,6 @@ def largest_difference(a: dict, b: dict) -> float:
     return max((a[name] - b[name]).abs().max().item() for name in a)
 
 
-torch.manual_seed(0)
-start = Net(image_shape())
 apart = {}
 for steps in (1, 3):
     by_gradients = send_gradients(start, steps)
@@ -465,14 +492,28 @@ assert apart[1] < 1e-6 < apart[3]
 # - More steps: after its first step each client is at another place, and takes its next
 #   gradient there. So the two ways part, and the clients drift apart.
 # - FedAvg accepts some drift, because exchanges are expensive: lesson 01 counts their
-#   bytes. It takes many local steps for one exchange.
+#   bytes.
+
+# %% [markdown]
+# What does a gradient say about the data? Take it on one image. The last layer's bias has
+# one number for each label:
+
+# %%
+images, labels = batches[0]
+bias = gradient(start, (images[:1], labels[:1]))["head.bias"]
+print("below zero:", (bias < 0).nonzero().flatten().tolist())
+print("the image's label:", labels[:1].tolist())
+assert (bias < 0).nonzero().flatten().tolist() == labels[:1].tolist()
+
+# %% [markdown]
+# Only one entry is below zero: that of the image's label. The gradient gives it away.
 
 # %% [markdown]
 # ### Exercise 0.2: send the update instead
 #
 # | difficulty | minutes | why it matters |
 # |---|---|---|
-# | 2 of 3, apply | 8 | an update says what a client has learned, and nothing else |
+# | 2 of 3, apply | 8 | lesson 03 limits how far one client's update can pull the model |
 #
 # A client can also send its **update**: its trained parameters minus those it started
 # from. Complete `average_of_updates`: compute each client's update, average the updates
@@ -568,10 +609,10 @@ check("0.3", fedavg_round)
 # %% [markdown] tags=["slide"]
 # ## The same federation on Flower
 #
-# So far, the server and all clients were one loop. **Flower**, the framework that this
-# course teaches, takes them apart: a **ServerApp** leads the rounds, a **ClientApp** does
-# what each client does, and messages travel between them. You will write both, in lessons
-# 03 and 05. Here they are ready, and run in this notebook.
+# So far, the server and all clients were one loop. **Flower** takes them apart: a
+# **ServerApp** leads the rounds, a **ClientApp** does what each client does, and messages
+# travel between them. You will write both, in lessons 03 and 05. Here they are ready, and
+# run in this notebook.
 #
 # **Predict:** how many messages do ten clients and ten rounds take?
 
@@ -584,7 +625,7 @@ run = run_in_process(
     server_app,
     client_app,
     num_supernodes=NUM_CLIENTS,  # a SuperNode is where a ClientApp runs
-    run_config={"num-server-rounds": EPOCHS},
+    run_config={"num-server-rounds": EPOCHS},  # settings of this run
     seed=0,
 )
 
@@ -592,6 +633,8 @@ run = run_in_process(
 tests = run.result.evaluate_metrics_serverapp.values()
 on_flower = [metrics["accuracy"] for metrics in tests]
 print(f"by hand {federated[-1]:.3f}, on Flower {on_flower[-1]:.3f}")
+print(f"first round: {federated[1]:.2f}, on Flower {on_flower[1]:.2f}")
+print(f"first round by hand, once more: {reached['average']:.2f}")
 megabytes = sum(message.bytes for message in run.messages) / 1e6
 print(f"{len(run.messages)} messages, {megabytes:.1f} MB")
 
@@ -604,11 +647,11 @@ if dataset_name() == DEFAULT_DATASET:
 
 # %% [markdown] tags=["slide-more"]
 # - The result is the same, but for chance: both began with the same model, and only the
-#   order of the clients' batches differs. (The first rounds are further apart.)
+#   order of the clients' batches differs. It changes much in the first round, where two
+#   runs by hand differ, too.
 # - In each round, ten messages go out and ten come back. Each carries a model.
-# - Nothing of this was made for one notebook. In [lesson 06](06_flower_app.ipynb) and
-#   [lesson 07](07_deployment.ipynb), such apps run unchanged as processes of their own,
-#   and on many machines.
+# - In [lesson 06](06_flower_app.ipynb) and [lesson 07](07_deployment.ipynb), such apps run
+#   unchanged as processes of their own, and on many machines.
 
 # %% [markdown] tags=["slide"]
 # ## Takeaways
@@ -617,8 +660,8 @@ if dataset_name() == DEFAULT_DATASET:
 #   they rest on. Its data do not.
 # - **FedAvg** is a loop: send, train locally, send back, average by number of examples.
 #   On Flower it is two apps and the messages between them.
-# - **Compared** with one client alone it is better. Everyone's data in one place get
-#   there in fewer passes.
+# - **Compared** with one client alone it is better, and with everyone's data in one place
+#   it is behind.
 # - **Many rounds** bring the clients back to one start again and again. If clients are
 #   unlike, one average at the end is much worse.
 # - **Parameters or gradients** make the same model after one local step on the full
@@ -651,8 +694,8 @@ if dataset_name() == DEFAULT_DATASET:
 # better?</summary>
 #
 # No. After one plain step, `gradient = (start - parameters) / LR`, so both say the same
-# about the data. After more steps, parameters hold the sum of several gradients. That is
-# no protection by itself.
+# about the data: for one image, its label. After more steps, parameters hold the sum of
+# several gradients. That is no protection by itself.
 # </details>
 
 # %% [markdown]

@@ -51,13 +51,6 @@ arrays = ArrayRecord(net.state_dict())
 for name, array in arrays.items():
     print(f"{name:14} {array.dtype}  {array.shape}")
 
-# %% [markdown]
-# You can read the names, types and shapes. The numbers themselves are `bytes`, ready for
-# a network:
-
-# %%
-print(type(arrays["head.bias"].data).__name__)
-
 # %% [markdown] tags=["slide"]
 # Now we change the network. Its `state_dict` changes, too, because both share memory.
 # **Predict:** does the record change?
@@ -73,9 +66,11 @@ print("record changed:    ", bool((in_record == 7).any()))
 assert (state["head.bias"] == 7).all() and not (in_record == 7).any()
 
 # %% [markdown]
-# It does not: a record is a snapshot. So it can give the old network back:
+# It does not: a record is a snapshot. You can read its names, types and shapes. The
+# numbers are `bytes`, ready for a network. The record gives the old network back:
 
 # %%
+print(type(arrays["head.bias"].data).__name__)
 net.load_state_dict(arrays.to_torch_state_dict())
 assert torch.equal(net.head.bias, in_record)
 assert list(arrays) == list(net.state_dict())
@@ -141,7 +136,7 @@ assert np.array_equal(named_record["weights"].numpy(), weights)
 # ## Numbers become a MetricRecord
 #
 # A **metric** says how something went: a loss, an accuracy, a number of examples. (These
-# numbers are made up. A perplexity is the `exp` of some loss.)
+# numbers are made up.)
 
 # %% tags=["slide-more"]
 from flwr.app import MetricRecord
@@ -150,10 +145,7 @@ measured = {"accuracy": 0.9, "losses": [0.1, 0.001], "perplexity": 2.31}
 metrics = MetricRecord(measured)
 print(metrics["losses"])
 
-# %% [markdown] tags=["slide"]
-# **Predict:** which of these does a `MetricRecord` take?
-
-# %% tags=["slide-more"]
+# %% tags=["slide"]
 candidates = {
     "int": 3,
     "float": 0.9,
@@ -163,6 +155,7 @@ candidates = {
     "str": "good",
     "bytes": b"\x00\x01",
     "list of str": ["a", "b"],
+    "list of bool": [True, False],
     "None": None,
     "dict": {"a": 1},
     "torch.Tensor": torch.tensor(0.9),
@@ -171,14 +164,17 @@ candidates = {
 }
 
 
-# %% tags=["slide"]
+# %% [markdown] tags=["slide"]
+# **Predict:** which of these does a `MetricRecord` take?
+
+
+# %% tags=["slide-then"]
 def takes(record_type: type, value: Any) -> bool:
     return outcome(record_type, {"value": value}) == "taken"
 
 
 for name, value in candidates.items():
-    metric = "metric" if takes(MetricRecord, value) else ""
-    print(f"{name:24} {metric}".strip())
+    print(f"{name:24} {'metric' if takes(MetricRecord, value) else '–'}")
 
 # %% [markdown]
 # - It takes `int`, `float` and lists of *one* of them, and nothing else. Write
@@ -255,9 +251,7 @@ check("1.1", clean_metrics)
 # %% tags=["slide-more"]
 from flwr.app import ConfigRecord
 
-config = ConfigRecord(
-    {"batch_size": 32, "use_augmentation": True, "data-path": "/my/dataset"}
-)
+config = ConfigRecord({"batch-size": 32, "augment": True, "path": "/data"})
 print(config)
 
 # %% [markdown] tags=["slide"]
@@ -266,9 +260,9 @@ print(config)
 
 # %% tags=["slide-then", "slide-output"]
 for name, value in candidates.items():
-    metric = "metric" if takes(MetricRecord, value) else ""
-    setting = "config" if takes(ConfigRecord, value) else ""
-    print(f"{name:24} {metric:8} {setting}".strip())
+    metric = "metric" if takes(MetricRecord, value) else "–"
+    setting = "config" if takes(ConfigRecord, value) else "–"
+    print(f"{name:24} {metric:8} {setting}")
 assert all(takes(ConfigRecord, value) for value in config.values())
 metric_too = [takes(MetricRecord, value) for value in config.values()]
 assert metric_too == [True, False, False]
@@ -288,8 +282,8 @@ print(config_with_dict["layers"])
 assert json.loads(config_with_dict["layers"]) == layers
 
 # %% [markdown]
-# Why are there two types, if the second takes all that the first takes? The section *Why
-# so strict?* has the answer.
+# Why are there two types, if the second takes all that the first takes? *Why so strict?*,
+# later in this lesson, shows what a server does with metrics.
 
 # %% [markdown]
 # ## Records become a RecordDict
@@ -302,14 +296,14 @@ from flwr.app import RecordDict
 
 content = RecordDict({"arrays": arrays, "config": config})
 print(list(content))
-print(content["config"]["batch_size"])
+print(content["config"]["batch-size"])
 
 # %% [markdown]
 # If you do not know the names, ask by kind. And a `RecordDict` takes only records:
 
 # %%
 print(list(content.array_records), list(content.config_records))
-print(outcome(RecordDict, {"config": {"batch_size": 32}}))
+print(outcome(RecordDict, {"config": {"batch-size": 32}}))
 
 # %% [markdown] tags=["slide"]
 # ## A Message
@@ -325,22 +319,20 @@ print(outcome(lambda: Message(content, dst_node_id=123, message_type="train")))
 
 # %% [markdown] tags=["slide-more"]
 # No. A message also says who sends it, and in which **run**. A run is one execution of a
-# server with its clients. Flower looks the run up (in `TaskIdentity`), and finds none.
-# In plain words: **without a run there is no message.** In a run, the server starts every
-# conversation, and clients answer.
+# server with its clients. The error says that none was found: **without a run there is no
+# message.** In a run, the server starts every conversation, and clients answer.
 
 # %% [markdown] tags=["slide"]
-# So start something small. It takes four words:
+# So start something small. It takes three words:
 #
 # - The **ClientApp** is the client's program.
 # - A **node** is a place where a ClientApp runs. Each client has one.
-# - A **SuperNode** is the process that keeps a node connected.
 # - The **grid** is the server's view of all nodes. The server sends messages through it.
 
 # %% [markdown]
 # This ClientApp sends back what it gets. `@client_app.train()` registers `echo` for
 # messages of type `"train"`. (`context` is what the client knows about itself: see
-# lesson 04.)
+# lesson 03.)
 
 # %%
 from flwr.app import Context
@@ -357,12 +349,11 @@ def echo(message: Message, context: Context) -> Message:
 # %% [markdown]
 # `InProcessGrid` belongs to this course. It stands in for Flower's network, and carries
 # the messages to nodes inside this notebook. `seed` fixes the node ids, which are random.
-# `client_errors="reply"` is for clients that fail: *An error reply* below is about that.
 
 # %%
 from course_utils.runtime import InProcessGrid
 
-grid = InProcessGrid(client_app, 3, seed=0, client_errors="reply")
+grid = InProcessGrid(client_app, 3, seed=0)
 node_ids = grid.get_node_ids()
 print(*node_ids, sep="\n")
 
@@ -422,25 +413,25 @@ print("the reply names the message that it answers")
 # A ClientApp only replies, so it never needs an address.
 
 # %% [markdown] tags=["slide"]
-# ## What crosses the grid is a copy
+# ## Whose object is it?
 #
 # First without a grid: call `echo` as a plain function, and change what it returns.
 
 # %% tags=["slide-more"]
 by_hand = echo(message, None)
-by_hand.content["config"]["batch_size"] = 64
-print("the message says", message.content["config"]["batch_size"])
+by_hand.content["config"]["batch-size"] = 64
+print("the message says", message.content["config"]["batch-size"])
 assert by_hand.content is message.content
-message.content["config"]["batch_size"] = 32
+message.content["config"]["batch-size"] = 32
 
 # %% [markdown] tags=["slide-then"]
 # That is one object with two names. **Predict:** is it the same through the grid?
 
 # %% tags=["slide-then"]
 (reply,) = grid.send_and_receive([message])
-reply.content["config"]["batch_size"] = 64
-print("the message says", message.content["config"]["batch_size"])
-assert message.content["config"]["batch_size"] == 32
+reply.content["config"]["batch-size"] = 64
+print("the message says", message.content["config"]["batch-size"])
+assert message.content["config"]["batch-size"] == 32
 
 # %% [markdown] tags=["slide-more"]
 # The message is untouched. Between two machines it could not be otherwise, and the
@@ -448,20 +439,22 @@ assert message.content["config"]["batch_size"] == 32
 # *sends back*.
 
 # %% [markdown] tags=["slide"]
-# ## An error reply
+# ## What if a client cannot answer?
 #
 # **Predict:** our ClientApp can only `train`. What comes back for a `"query"`?
 
 # %% tags=["slide-then"]
+grid = InProcessGrid(client_app, 3, seed=0, client_errors="reply")
 question = Message(content, dst_node_id=node_ids[1], message_type="query")
 (reply,) = grid.send_and_receive([question])
 print("content:", reply.has_content(), " error:", reply.has_error())
 print(reply.error.code, reply.error.reason)
 
 # %% [markdown]
-# - A reply carries a content *or* an error. An error has a code and a reason. Code 2 means
-#   that the ClientApp raised an exception, and the reason repeats it. (Our app has no
-#   function for queries, not even the `default` one, which needs no name.)
+# - This is an **error reply**: it has an error in place of a content. An error has a code
+#   and a reason. Code 2 means that the ClientApp raised an exception, and the reason
+#   repeats it. (Our app has no function for queries, not even the `default` one, which
+#   needs no name.)
 # - Nothing was raised at the server. It goes on, and must look at the reply itself.
 # - If the server reads `content` without looking, it gets an exception:
 
@@ -469,9 +462,10 @@ print(reply.error.code, reply.error.reason)
 print(outcome(lambda: reply.content))
 
 # %% [markdown]
-# A ClientApp can also answer with an error of its own. You choose the code and the reason.
-# (`InProcessGrid` without `client_errors="reply"` shows you the client's exception right
+# (Without `client_errors="reply"`, `InProcessGrid` raises the client's exception right
 # here. That is kinder while you write a ClientApp.)
+#
+# A ClientApp can also answer with an error of its own, with a code and a reason:
 
 # %%
 from flwr.app import Error
@@ -552,11 +546,19 @@ assert max(apart) < 1e-6
 assert all(np.allclose(flower_metrics[key], mean[key]) for key in mean)
 
 # %% [markdown]
-# - `num-examples` is gone: Flower uses it as the weight, and drops it. Flower knows it by
-#   its *name*. `FedAvg(weighted_by_key=...)` sets another name.
+# What if a client sends other keys?
+
+# %%
+replies[1].content["metrics"] = MetricRecord({"num-examples": 100})
+print(outcome(strategy.aggregate_train, 1, replies))
+
+# %% [markdown]
+# - Flower then averages nothing of this round, not even the models.
+# - `num-examples` is gone from the averages: Flower uses it as the weight, and drops it.
+#   Flower knows it by its *name*. `FedAvg(weighted_by_key=...)` sets another name.
 # - Flower averages every number that you send. You must know whether the average means
-#   anything. For the accuracy it does. For the perplexity it does not: the `exp` of the
-#   average loss is the perplexity on all 400 examples, and that is another number.
+#   anything. For the accuracy it does. For the perplexity, the `exp` of a loss, it does
+#   not: on all 400 examples it is the `exp` of the average loss.
 
 # %%
 losses = np.log([report_a["perplexity"], report_b["perplexity"]])
@@ -613,18 +615,16 @@ assert 0 < lost < 1e-4
 # has `float32` again: `load_state_dict` converts.
 #
 # Metrics and settings take 8 bytes for a number, 1 byte for a `bool`, one for each letter,
-# and the names again. **Predict** the bytes of `config` and `metrics`, then count:
+# and the names again. **Predict** the bytes of `config`, then count:
 
 # %%
 print(config, "→", config.count_bytes(), "bytes")
-print(metrics, "→", metrics.count_bytes(), "bytes")
-assert config.count_bytes() == (10 + 8) + (16 + 1) + (9 + 11)
+assert config.count_bytes() == (10 + 8) + (7 + 1) + (4 + 5)
 assert metrics.count_bytes() == (8 + 8) + (6 + 2 * 8) + (10 + 8)
 
 # %% [markdown]
-# Flower's own `message_size_mod` counts a message in the same way: it adds up the records.
-# It does not count the records' names ("arrays", "config"), the metadata and what the
-# network adds.
+# A message's bytes are those of its records. The records' names ("arrays", "config"), the
+# metadata and what the network adds are not counted.
 
 # %% [markdown] tags=["slide"]
 # ### Exercise 1.2: bytes from shapes
@@ -681,7 +681,7 @@ check("1.2", record_bytes)
 # twice as many examples at each client, twice as many parameters?
 
 # %% [markdown]
-# Write the prediction as code. The values make no difference, only their types do:
+# Here are the bytes in code. The values make no difference, only their types do:
 
 # %%
 train_config = ConfigRecord({"lr": 0.01, "server-round": 1})
@@ -697,7 +697,7 @@ def predict_bytes(num_clients: int, num_rounds: int) -> int:
 print(f"{predict_bytes(10, 10) / 1e6:.1f} MB")
 
 # %% [markdown]
-# Then count. This ClientApp answers like one that trains, but does not train:
+# Then count them. This ClientApp answers like one that trains, but does not train:
 
 # %%
 client_app = ClientApp()
@@ -729,43 +729,42 @@ def run_rounds(num_clients: int, num_rounds: int) -> InProcessGrid:
 for delivery in run_rounds(num_clients=2, num_rounds=1).messages:
     print("up  " if delivery.is_reply else "down", delivery.bytes, "bytes")
 
-# %%
-NUM_ROUNDS = 10
-traffic = {}
-for num_clients in (5, 10, 20):
-    grid = run_rounds(num_clients, NUM_ROUNDS)
-    traffic[num_clients] = [
-        sum(m.bytes for m in grid.messages if m.round <= server_round)
-        for server_round in range(NUM_ROUNDS + 1)
-    ]
-    total = traffic[num_clients][-1]
-    assert total == predict_bytes(num_clients, NUM_ROUNDS)
-    print(f"{num_clients:2} clients: {total:,} bytes, as predicted")
+# %% tags=["slide-then", "slide-output"]
+for num_clients, num_rounds in ((5, 10), (10, 10), (10, 20)):
+    grid = run_rounds(num_clients, num_rounds)
+    total = sum(message.bytes for message in grid.messages)
+    print(f"{num_clients} clients, {num_rounds} rounds: {total:,} bytes")
+    assert total == predict_bytes(num_clients, num_rounds)
+
+# %% [markdown]
+# These are the predicted bytes. Now the ClientApp of lesson 00, which trains. One client of
+# ten has 400 examples, and one of five has 800 (with the default dataset):
 
 # %% tags=["slide-then", "slide-output"]
-from course_utils.plots import plot_curves
+from course_utils.apps import client_app as training_app
 
-curves = {
-    f"{num_clients} clients": [count / 1e6 for count in counts]
-    for num_clients, counts in traffic.items()
-}
-plot_curves(curves, ylabel="MB moved so far")
+for num_clients, epochs in ((10, 1), (5, 1), (10, 2)):
+    run_config = {"local-epochs": epochs}
+    grid = InProcessGrid(
+        training_app, num_clients, seed=0, run_config=run_config
+    )
+    node = grid.get_node_ids()[0]
+    (reply,) = grid.send_and_receive([Message(content, node, "train")])
+    examples = reply.content["metrics"]["num-examples"]
+    size = reply.content["arrays"].count_bytes()
+    print(f"examples {examples}, epochs {epochs}: {size:,} bytes")
+    assert size == arrays.count_bytes()
 
 # %% [markdown] tags=["slide"]
 # - Twice as many clients move twice the bytes. So do twice as many rounds, and twice as
-#   many parameters.
+#   many parameters, but for the headers.
 # - Twice as many examples or local epochs do not. They change what the numbers are, and
 #   not how many there are.
 # - For a model of 7 billion parameters, in `float32`:
 
 # %% tags=["slide-more"]
-assert traffic[10][-1] == 2 * traffic[5][-1] == traffic[20][-1] / 2
 large_model = 4 * 7_000_000_000
 print(f"10 clients, 100 rounds: {100 * 10 * 2 * large_model / 1e12:.0f} TB")
-
-# %% [markdown] tags=["slide-more"]
-# That is why FedAvg lets a client take many steps for one exchange: fewer rounds move
-# fewer bytes.
 
 # %% [markdown]
 # The clients could also send all images to the server, once. An image takes one byte for
