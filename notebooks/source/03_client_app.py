@@ -8,11 +8,11 @@
 # - say what a ServerApp and a ClientApp are for, and where each of them runs,
 # - write a train and an evaluate function for a ClientApp, call them with a Message and a
 #   Context, and train on a GPU if there is one,
-# - say what `num-examples` does, and what happens without it,
+# - say what `num-examples` does to an average,
 # - answer queries and named actions,
 # - recognise, by who notices it, each mistake that everyone makes once.
 #
-# **You need:** lessons 00 to 02. **Time:** 75 minutes, 25 of them for the
+# **You need:** lessons 00 to 02. **Time:** 80 minutes, 25 of them for the
 # exercises.
 
 # %% [markdown] tags=["slide"]
@@ -38,8 +38,7 @@ draw_apps()
 #   time, before a run and after it.
 # - A SuperNode calls the SuperLink and asks for messages. The SuperLink never calls a
 #   SuperNode, so a hospital need not open its network.
-# - The ServerApp is started for one run. The ClientApp is loaded afresh for *each
-#   message*, and keeps nothing. Lesson 04 shows what follows from that.
+# - The ServerApp is started for one run. How long a ClientApp lives, lesson 04 shows.
 # - The ClientApp reads the data on the client's machine. Only its reply goes to the
 #   server.
 
@@ -252,8 +251,7 @@ check("3.1", pack_reply)
 # ## The function, and three ways to call it
 #
 # Here are the same five steps as one function. `@client_app.train()` tells the ClientApp
-# to call this function for messages of type `"train"`. (It is short for
-# `train = client_app.train()(train)`, below the function.)
+# to call this function for messages of type `"train"`:
 
 # %% tags=["slide"]
 client_app = ClientApp()
@@ -290,8 +288,9 @@ assert by_hand.content == by_lines.content
 print("called by hand: the same reply")
 
 # %% [markdown] tags=["slide-more"]
-# It has not. The decorator notes the function down and returns it unchanged. So you can
-# call the function, test it, and set a breakpoint in it, without any server.
+# It has not. The decorator is short for `train = client_app.train()(train)`. It notes the
+# function down and returns it unchanged. So you can call the function, test it, and set a
+# breakpoint in it, without any server.
 #
 # A ClientApp is called the same way, with a Message and a Context. It looks at the
 # message's type, and calls the function for this type:
@@ -304,8 +303,8 @@ print("through the ClientApp: the same reply")
 
 # %% [markdown]
 # The third way is through a grid. It makes the Context, copies the message, and calls
-# the ClientApp as if on another machine. (It gets no `seed` here, so that the replies can
-# be compared.)
+# the ClientApp as if on another machine. (The `seed` of a grid also fixes the order of
+# each client's batches. This grid has none: `manual_seed` fixes it, as above.)
 
 # %%
 grid = InProcessGrid(client_app, NUM_CLIENTS)
@@ -329,7 +328,7 @@ print("over a grid: the same reply")
 # %%
 def train_on_device(message: Message, context: Context) -> Message:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    net = Net(image_shape()).to(device)  # before the optimizer is made
+    net = Net(image_shape()).to(device)
     net.load_state_dict(message.content["arrays"].to_torch_state_dict())
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01)
     trainloader, _ = load_data(context)
@@ -404,9 +403,9 @@ print(outcome(trains_only, question, context))
 print(outcome(client_app.train(), train))
 
 # %% [markdown]
-# The app refuses. So **make the app in the cell that registers its functions**, as the
-# cell of `train` did. Here the app is new each time, so you can run this cell as often as
-# you like:
+# The app refuses. (`'default'` is the name of a function that was given none.) So **make
+# the app in the cell that registers its functions**, as the cell of `train` did. You can
+# run such a cell as often as you like:
 
 # %%
 client_app = ClientApp()
@@ -513,8 +512,8 @@ print("the same average; metrics:", list(averaged))
 # The losses are averaged with the same weights. `num-examples` was only the weight, so it
 # is not in the result.
 #
-# What goes wrong without it? Replies of one number each can show that. As in lesson 00,
-# one client says 0 and has 1 example, and the other says 8 and has 3:
+# Replies of one number each show what it does. As in lesson 00, one client says 0
+# and has 1 example, and the other says 8 and has 3:
 
 # %%
 import numpy as np
@@ -632,16 +631,28 @@ assert list(reply.content["arrays"]) == ["head.weight", "head.bias"]
 # wants a query or a named action sends it itself, as we did.
 
 # %% [markdown] tags=["slide"]
-# ## Mistakes that stop at the client
+# ## Twelve mistakes: who notices?
 #
-# Here are the mistakes that everyone makes once. **Predict**, for each of them: who
-# notices it? The record, the message, the app, the runtime, the server, or nobody? (The
-# app has noticed two already: a type without a function, and a function that was
-# registered twice.)
+# Everyone makes these once. **Predict** who notices each of them: the record, the
+# message, the runtime, the server, or nobody?
 #
-# ### In the records
-#
-# **Reading a record that is not there.** The server calls it `"arrays"`. A key that is
+# | mistake | who? |
+# |---|---|
+# | 1. a record is read that is not there | |
+# | 2. a number of NumPy's as a metric | |
+# | 3. a dictionary of NumPy arrays as arrays | |
+# | 4. no `reply_to` | |
+# | 5. a message type that does not exist | |
+# | 6. nothing returned, or a dictionary | |
+# | 7. other metrics than the other clients | |
+# | 8. another record name than the other clients | |
+# | 9. another shape than the other clients | |
+# | 10. the message's arrays changed and sent back | |
+# | 11. whole numbers among the arrays | |
+# | 12. NaN among the arrays | |
+
+# %% [markdown]
+# **1. Reading a record that is not there.** The server calls it `"arrays"`. A key that is
 # missing in the config looks the same.
 
 
@@ -656,21 +667,12 @@ print(outcome(wrong_name, message, context))
 # %% [markdown]
 # *The record notices*: here the RecordDict, on the client.
 #
-# **A number of NumPy's** (or PyTorch's) as a metric, and **a dictionary of NumPy arrays**
-# as arrays. [Lesson 01](01_messages_and_records.ipynb) has the cures: `float(...)` for
-# the number; for the arrays, a list, or an `Array` each.
-
-# %%
-print(outcome(MetricRecord, {"train-loss": np.float32(0.5)}))
-print(outcome(ArrayRecord, {"weight": np.zeros(3)}))
-
-# %% [markdown]
-# *The record notices*, in the line that makes it.
+# **2 and 3. NumPy's.** *The record notices*, in the line that makes it. [Lesson
+# 01](01_messages_and_records.ipynb) has both errors, and the cures: `float(...)` for the
+# number; for the arrays, a list, or an `Array` each.
 #
-# ### In the reply
-#
-# **No `reply_to`.** To Flower, this is a message to nobody. And on the server, **a type
-# that does not exist**:
+# **4. No `reply_to`**, on the client. And on the server, **5. a type that does not
+# exist**:
 
 
 # %%
@@ -682,10 +684,10 @@ print(outcome(forgets_reply_to, message, context))
 print(outcome(instruction, node_id, "training"))
 
 # %% [markdown]
-# *The message notices*, before it is sent.
+# *The message notices*, before it is sent. To Flower, the first is a message to nobody.
 
 # %% [markdown] tags=["slide"]
-# **No return**, or a dictionary returned. **Predict:** does the ClientApp check what its
+# **6. No return**, or a dictionary returned. **Predict:** does the ClientApp check what its
 # function returns?
 
 
@@ -748,14 +750,10 @@ reply = ask(wrong_name, client_errors="reply")
 print(reply.has_content(), reply.error.reason)
 
 # %% [markdown]
-# ## Mistakes that reach the server
+# ## Mistakes 7 to 12: the average
 #
-# The question stays the same: who notices?
-#
-# ### Unlike the other clients
-#
-# **Other metrics than the other clients**, for example one that only this client could
-# measure. And **another record name than the other clients**:
+# **7. Other metrics than the other clients**, for example one that only this client could
+# measure. And **8. another record name**:
 
 # %%
 usual = {"train-loss": 0.5, "num-examples": 1}
@@ -772,21 +770,20 @@ print(outcome(average_by, "arrays", "model"))
 print(outcome(average_by, "model", "model"))
 
 # %% [markdown]
-# *The server notices*, as it notices a missing `num-examples`, and the run ends. (The
-# server looks in the second reply for the name that the first one uses.) Any name will do
-# if all clients use it.
+# *The server notices*, as it notices a missing `num-examples`, and the run ends. Any name
+# will do if all clients use it.
 
 # %% [markdown]
-# **Another shape than the other clients.** A client whose data lack a class may send a
-# table with fewer rows, as scikit-learn's models do. **Predict:** what is the average of
-# three rows of zeros and one row of ones?
+# **9. Another shape.** A client whose data lack a class may send a table with fewer rows,
+# as scikit-learn's models do. **Predict:** two clients have equally many examples. What is
+# the average of three rows of zeros and one row of ones?
 
 
 # %%
-def average_of(records: list[ArrayRecord]) -> ArrayRecord:
+def average_of(records: list, counts: list[int]) -> ArrayRecord:
     replies = []
-    for i, arrays in enumerate(records):
-        metrics = MetricRecord({"num-examples": 111 + 37 * i})
+    for arrays, count in zip(records, counts, strict=True):
+        metrics = MetricRecord({"num-examples": count})
         content = RecordDict({"arrays": arrays, "metrics": metrics})
         replies.append(Message(content, reply_to=message))
     return FedAvg().aggregate_train(server_round=1, replies=replies)[0]
@@ -794,7 +791,7 @@ def average_of(records: list[ArrayRecord]) -> ArrayRecord:
 
 three_rows = ArrayRecord([np.zeros((3, 8))])
 one_row = ArrayRecord([np.ones((1, 8))])
-(array,) = average_of([three_rows, one_row]).to_numpy_ndarrays()
+(array,) = average_of([three_rows, one_row], [1, 1]).to_numpy_ndarrays()
 print("averaged:", array.shape, array[:, 0])
 states = [r.to_torch_state_dict() for r in (three_rows, one_row)]
 print(outcome(weighted_average, states, [1, 1]))
@@ -807,9 +804,7 @@ print(outcome(weighted_average, states, [1, 1]))
 # that it got.
 
 # %% [markdown]
-# ### Wrong numbers
-#
-# **Changing the arrays of the message.** This client takes tensors out of the record,
+# **10. Changing the arrays of the message.** This client takes tensors out of the record,
 # changes them, and sends the record back. **Predict:** what does the server get?
 
 
@@ -831,37 +826,38 @@ assert unchanged
 # `to_torch_state_dict` makes new tensors each time. Put what you trained into a **new**
 # `ArrayRecord`. The sign of this mistake is an accuracy that never moves.
 #
-# **Whole numbers among the arrays.** A model with batch normalization counts its batches
-# in its `state_dict`. **Predict:** ten clients all send 960. What does the server's model
-# hold then?
+# **11. Whole numbers among the arrays.** A model with batch normalization counts its
+# batches in its `state_dict`. **Predict:** ten clients all send 960. What does the server's
+# model hold then? First all have 111 examples, then 111, 148, 185, and so on:
 
 # %%
 norm = torch.nn.BatchNorm1d(2)
-norm.num_batches_tracked.fill_(960)
-average = average_of([ArrayRecord(norm.state_dict())] * 10)
-state = average.to_torch_state_dict()
-norm.load_state_dict(state)
-print("averaged as", state["num_batches_tracked"].dtype)
-print("loaded as", norm.num_batches_tracked.item())
+for step in (0, 37):
+    norm.num_batches_tracked.fill_(960)
+    sent = [ArrayRecord(norm.state_dict())] * 10
+    average = average_of(sent, [111 + step * i for i in range(10)])
+    state = average.to_torch_state_dict()
+    norm.load_state_dict(state)
+    print(state["num_batches_tracked"].dtype, norm.num_batches_tracked.item())
 
 # %% [markdown]
-# 959. *Nobody notices.* `FedAvg` averages every array as floats, and 960 becomes a little
-# less. Then `load_state_dict` cuts off what follows the decimal point. (Our own
-# `weighted_average` rounds, and keeps the type.)
+# 960, then 959. *Nobody notices.* `FedAvg` averages every array as floats, which round. With
+# some weights, the sum ends a little below 960, and `load_state_dict` cuts off what follows
+# the decimal point.
 #
-# Here it is one batch. Numbers that stand for positions would no longer fit. So send what
-# is *learned*: the parameters, and what batch normalization measures. Leave whole numbers
-# on the client (`if value.is_floating_point()`). Whoever loads the average, server or
-# client, then loads with `strict=False`.
+# Numbers that stand for positions would no longer fit. So leave whole numbers on the client
+# (`if value.is_floating_point()`), and load the average with `strict=False`. Everything
+# else is sent: the parameters, and what batch normalization measures. (The models of
+# exercise 3.3 have no whole numbers, so there *all* arrays go back.)
 
 # %% [markdown]
-# **NaN.** Exercise 3.1 does not let it out. **Predict:** one client of ten sends it all the
+# **12. NaN.** Exercise 3.1 does not let it out. **Predict:** one client of ten sends it all the
 # same. What is the average?
 
 # %%
 fine = ArrayRecord([np.ones(2)])
 diverged = ArrayRecord([np.array([1.0, np.nan])])
-(array,) = average_of([fine] * 9 + [diverged]).to_numpy_ndarrays()
+(array,) = average_of([fine] * 9 + [diverged], [1] * 10).to_numpy_ndarrays()
 print(array)
 assert np.isnan(array).tolist() == [False, True]
 
@@ -879,7 +875,7 @@ assert np.isnan(array).tolist() == [False, True]
 # | the app | a type without a function; a function registered twice |
 # | the runtime | nothing returned, or no Message (on Flower's own: no reply, silence) |
 # | the server | no `num-examples`; record names or metric keys unlike other clients' |
-# | nobody | the old arrays sent back; batches counted instead of examples; whole numbers averaged; other shapes |
+# | nobody | the old arrays sent back; batches counted instead of examples; whole numbers averaged; other shapes; NaN |
 #
 # The further down, the later it is noticed, and the more it costs. So call your functions
 # by hand first, and look at the reply.
