@@ -206,7 +206,7 @@ def plot_intervals(
     names = sorted(table[by].unique().tolist())
     _require_few(names)
     figure, axes = plt.subplots()
-    lines, ends = [], []
+    lines, ends = [], {}
     styles = zip(COLOURS, LINES, MARKERS, strict=True)
     for name, (colour, line, marker) in zip(names, styles, strict=False):
         values = table[table[by] == name].groupby(x).value
@@ -216,7 +216,7 @@ def plot_intervals(
         axes.plot(middle.index, middle, label=str(name), ms=4, **style)
         bands = pd.DataFrame({"low": low, "middle": middle, "high": high})
         lines.append(f"{name}: {', '.join(_bands(bands))}")
-        ends.append(f"{name} {_number(middle.iloc[-1])}")
+        ends[name] = middle.iloc[-1]
         if live is None:
             continue
         own = live[(live.metric == metric) & (live[by] == name)]
@@ -238,11 +238,13 @@ def plot_intervals(
     place = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)}
     axes.legend(frameon=False, title=by.replace("_", " "), **place)
     seeds = table.seed.nunique()
+    least, most = min(ends, key=ends.get), max(ends, key=ends.get)
     _show(
         figure,
         f"{ylabel} by {xlabel or x}, {seeds} seeds each: the band in which nine of ten "
         f"runs lie, and the median. {'; '.join(lines)}.",
-        f"{ylabel} at the end, median of {seeds} seeds: {', '.join(ends)}",
+        f"medians at the end, from {_number(ends[least])} ({least}) to "
+        f"{_number(ends[most])} ({most})",
     )
 
 
