@@ -40,12 +40,13 @@ def reply_of(client: Sent) -> Message:
         return Message(RecordDict(content), reply_to=asked)
 
 
-def round_of(clients: list[Sent], quorum: int, **gives: Any) -> Case:
-    """Make the case of one round."""
+def round_of(clients: list[Sent], quorum: int, *gives: Any) -> Case:
+    """Make the case of one round, which gives a model and a number."""
     said = [f"{c[0]} examples, {c[1:]}" if c else "error reply" for c in clients]
     replies = [reply_of(client) for client in clients]
     shown = {"replies (last numbers of both arrays)": said, "quorum": quorum}
-    return Case(arrays_of(-1.0, -1.0), replies, quorum, shown=shown, **gives)
+    known = {"gives": dict(zip(PARTS, gives, strict=True))} if gives else {}
+    return Case(arrays_of(-1.0, -1.0), replies, quorum, shown=shown, **known)
 
 
 def random_round(rng: random.Random) -> Case:
@@ -93,44 +94,20 @@ def careful(
 
 
 OLD = {"weight": [[1, 2], [4, -1]], "bias": [3, -1]}
+MEAN = {"weight": [[1, 2], [4, 4]], "bias": [3, 2]}
+A, B, NAN, INF = (10, 1.0, 5.0), (30, 5.0, 1.0), math.nan, math.inf
 
 CAREFUL = Exercise(
     "10.1",
     "no bad reply takes your model along, and none goes uncounted.",
     cases=[
-        round_of(
-            [(10, 1.0, 5.0), None, (30, 5.0, 1.0)],
-            quorum=2,
-            gives={PARTS[0]: {"weight": [[1, 2], [4, 4]], "bias": [3, 2]}, PARTS[1]: 1},
-        ),
-        round_of(
-            [
-                (10, 1.0, 5.0),
-                (9, math.nan, 1.0),
-                None,
-                (30, 5.0, 1.0),
-                (9, 1, math.nan),
-            ],
-            quorum=2,
-            gives={PARTS[0]: {"weight": [[1, 2], [4, 4]], "bias": [3, 2]}, PARTS[1]: 3},
-        ),
-        round_of(
-            [(9, math.inf, 1.0), (10, 1.0, 5.0), (30, 5.0, 1.0)],
-            quorum=1,
-            gives={PARTS[0]: {"weight": [[1, 2], [4, 4]], "bias": [3, 2]}, PARTS[1]: 1},
-        ),
-        round_of(
-            [(10, 1.0, 5.0), None, (9, 1.0, -math.inf), None],
-            quorum=2,
-            gives={PARTS[0]: OLD, PARTS[1]: 3},
-        ),
-        round_of(
-            [(10, 1.0, 5.0), (30, 5.0, 1.0)],
-            quorum=3,
-            gives={PARTS[0]: OLD, PARTS[1]: 0},
-        ),
-        round_of([(10, 1.0, 5.0), None], quorum=2, gives={PARTS[0]: OLD, PARTS[1]: 1}),
-        round_of([None, None], quorum=1, gives={PARTS[0]: OLD, PARTS[1]: 2}),
+        round_of([A, None, B], 2, MEAN, 1),
+        round_of([A, (9, NAN, 1.0), None, B, (9, 1, NAN)], 2, MEAN, 3),
+        round_of([(9, INF, 1.0), A, B], 1, MEAN, 1),
+        round_of([A, None, (9, 1.0, -INF), None], 2, OLD, 3),
+        round_of([A, B], 3, OLD, 0),
+        round_of([A, None], 2, OLD, 1),
+        round_of([None, None], 1, OLD, 2),
     ],
     draw=random_round,
     play=play_round,

@@ -26,6 +26,7 @@
 import math
 from functools import partial
 
+import pandas as pd
 from flwr.app import (
     Array,
     ArrayRecord,
@@ -141,10 +142,6 @@ def by_round(run: InProcessRun, name: str = "accuracy") -> list[float]:
     return [metrics[name] for metrics in rounds]
 
 
-# %% [markdown]
-# `run_with` runs any strategy with any clients:
-
-
 # %%
 def run_with(
     strategy: Strategy,
@@ -205,10 +202,11 @@ def momentum(
 
 
 # %% [markdown] tags=["slide-more"]
-# Adam divides by how large the steps usually are, number by number. Yogi differs in one
-# line: it lets `v` grow and shrink more slowly (Reddi et al., 2020,
+# Adam divides by how large the steps usually are, number by number. It moves `v` a
+# hundredth of the way to `step**2`. Yogi moves `v` by a hundredth of `step**2`, up or down.
+# So where `v` is far too large, Yogi's falls more slowly (Reddi et al., 2020,
 # [arXiv:2003.00295](https://arxiv.org/abs/2003.00295)). `eta` is the server's learning
-# rate. `tau` keeps the division from exploding.
+# rate. `1e-3` is `tau`. It keeps the division from exploding.
 
 
 # %%
@@ -231,10 +229,6 @@ def adam(
     t = memory["t"] = memory.get("t", 1) + 1  # Flower counts from 2
     rate = eta * (1 - 0.99**t) ** 0.5 / (1 - 0.9**t)
     return old + rate * memory["m"] / (memory["v"].sqrt() + 1e-3)
-
-
-# %% [markdown]
-# All three work on one long row of numbers. `flat` makes it from a model:
 
 
 # %%
@@ -278,11 +272,13 @@ assert largest_gap(FedYogi(eta=0.01), yogi) < 1e-5
 print("by hand and by Flower: the same models")
 
 # %% [markdown] tags=["slide"]
-# They do. Four things that the source says and the names do not:
+# They do. What the source says and the names do not:
 #
 # - **`FedAvgM()` is FedAvg.** Its `server_momentum` is 0.0 by default.
 # - **`FedAdam` corrects for its short memory, `FedYogi` does not.** The algorithm of the
-#   paper has no such correction. Flower takes Adam's, and counts the rounds from 2.
+#   paper has no such correction. Flower takes Adam's, and counts the rounds from 2. So in
+#   rounds 1 to 6 it multiplies `eta` by 0.74, 0.64, 0.58, 0.54, 0.52 and 0.50.
+# - **`eta` is 0.1 in `FedAdam` and 0.01 in `FedYogi`** by default.
 # - **`v` begins at 0.** In the paper it begins at `tau` squared or more.
 # - **`eta_l` changes nothing.** It is written into the log. What the clients use is what
 #   you send them.
@@ -290,67 +286,100 @@ print("by hand and by Flower: the same models")
 # %%
 assert largest_gap(FedAdam(eta=0.01, eta_l=99.0), adam) < 1e-5
 assert largest_gap(FedAvgM(), lambda old, average, memory: average) < 1e-5
-print("eta_l=99 makes the same models, and FedAvgM() is FedAvg")
+assert (FedAdam().eta, FedYogi().eta) == (0.1, 0.01)
+factors = [(1 - 0.99**t) ** 0.5 / (1 - 0.9**t) for t in range(2, ROUNDS + 2)]
+print("eta times", [round(factor, 2) for factor in factors])
+assert round(factors[0], 2) == 0.74 and round(factors[-1], 2) == 0.5
 
 # %% [markdown]
 # When does it help? Let the clients take steps of a tenth of the size: `lr` is 0.004. One
-# experiment is one run:
+# experiment is one run. (`FedAvg` has no `eta`, and `FedAvgM` calls it
+# `server_learning_rate`.)
 
 # %%
 OPTIMISERS = {
-    "FedAvg": FedAvg,
-    "FedAvgM": partial(FedAvgM, server_momentum=0.9),
-    "FedAdam": partial(FedAdam, eta=0.01),
-    "FedYogi": partial(FedYogi, eta=0.01),
+    "FedAvg": lambda eta: FedAvg(),
+    "FedAvgM": lambda eta: FedAvgM(
+        server_momentum=0.9, server_learning_rate=eta
+    ),
+    "FedAdam": lambda eta: FedAdam(eta=eta),
+    "FedYogi": lambda eta: FedYogi(eta=eta),
 }
 
 
-def optimised(seed: int, *, strategy: str) -> dict[str, list[float]]:
-    chosen = OPTIMISERS[strategy]()
+def optimised(
+    seed: int, *, strategy: str, eta: float
+) -> dict[str, list[float]]:
+    chosen = OPTIMISERS[strategy](eta)
     return {"accuracy": by_round(run_with(chosen, client_app, seed, lr=0.004))}
 
 
 # %% [markdown] tags=["slide"]
-# **Predict:** which of the four ends highest after six rounds?
+# **Predict:** `FedAdam` and `FedYogi`, each with four values of `eta`. How much does the
+# accuracy after six rounds depend on it? (A line is the median of 20 seeds. The band holds
+# nine of ten runs. The thin line is what you have just run.)
+
 
 # %% tags=["slide-then", "slide-output", "nbval-ignore-output"]
 from course_utils.experiments import by_seed, held, run_table, stored
 from course_utils.plots import plot_intervals
 
-settings = [{"strategy": name} for name in ("FedAvg", "FedAvgM")]
+
+def at_the_end(table):
+    return table[table["round"] == ROUNDS]
+
+
+ETAS = (0.003, 0.01, 0.03, 0.1)
+settings = [{"strategy": "FedAdam", "eta": eta} for eta in ETAS]
 live = run_table(optimised, settings, seeds=[0])
 table = stored("10", "optimisers")
-plot_intervals(table, by="strategy", live=live)
+tuned = table[table.strategy.isin(["FedAdam", "FedYogi"])]
+plot_intervals(
+    at_the_end(tuned),
+    by="strategy",
+    live=at_the_end(live),
+    x="eta",
+    xlabel="eta, the server's learning rate",
+    logx=True,
+)
 
-# %% [markdown]
-# A line is the median of 20 seeds. The band holds nine of ten runs. The thin lines are
-# what you have just run.
 
 # %%
-last = by_seed(table, "strategy", round=ROUNDS)
-wins = last["FedAvgM"] > last["FedAvg"] + 0.02
-print("FedAvgM is ahead of FedAvg by 2 points in", held(wins))
-assert wins.sum() >= 19
-yogi_wins = last["FedYogi"] > last["FedAvg"] + 0.01
-print("FedYogi is ahead of FedAvg by 1 point in", held(yogi_wins))
-assert yogi_wins.sum() >= 19
-adam_wins = last["FedAdam"] > last["FedAvg"]
-print("FedAdam is ahead of FedAvg in", held(adam_wins))
-assert adam_wins.sum() == 3
+def spread(values) -> str:
+    low, middle, high = values.quantile([0.05, 0.5, 0.95])
+    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+
+
+fixed, good = (
+    by_seed(table[table.eta == eta], "strategy") for eta in (1.0, 0.03)
+)
+usual = by_seed(stored("10", "compression"), "method", round=ROUNDS)["none"]
+for name, last in fixed.items():
+    print(f"{name}: {spread(last)}")
+print("FedAvg, where the clients' lr is 0.04:", spread(usual))
+assert (fixed["FedAvgM"] > fixed["FedAvg"]).all()
+for name in good:
+    ahead = held(good[name] > fixed["FedAvgM"])
+    print(f"{name}, eta 0.03, ahead of FedAvgM: {ahead}")
+    assert (good[name] > fixed["FedAvg"]).all() and ahead == "18 of 20"
+assert (usual > pd.concat([fixed, good], axis=1).max(axis=1)).all()
 
 # %% [markdown] tags=["slide-then"]
-# - **Momentum helps** where clients take steps that are too small: by 2 percentage points
-#   or more in 20 of 20 seeds. So does Yogi, by 1 point or more in 20 of 20.
-# - **Adam, with the same `eta`, does not:** it ends above FedAvg in 3 of 20. Its first
-#   rounds cost it much. An `eta` has to be found for each of them (lesson 08).
-# - This is one federation. Where the clients' `lr` is well chosen, there is less to gain.
+# (In brackets: where nine of ten runs lie.)
+#
+# - **Everything depends on `eta`.** With 0.03, both are ahead of `FedAvg` in 20 of 20 seeds,
+#   and of `FedAvgM` in 18. A third or three times as much costs accuracy. Their defaults
+#   differ by a factor of ten, and neither is the best here. So find it (lesson 08).
+# - **Momentum** is ahead of `FedAvg` in 20 of 20, without a search.
+# - **They repair part of a bad `lr`.** Plain `FedAvg`, with an `lr` of 0.04, ends ahead of all
+#   of them in 20 of 20. Look there first.
 
 # %% [markdown] tags=["slide"]
 # ## A strategy of your own
 #
-# Lesson 05 changed the config of a round. Now each client gets a config of its own: a
-# client with a slow machine should train with a larger `lr`, say. `configure_train`
-# returns the messages. **Predict:** this one changes the config of the first message.
+# Lesson 05 changed the config of a round. Now each client gets a config of its own. (So a
+# slow machine can get fewer epochs. Here it is the `lr`.) `configure_train` returns the
+# messages. **Predict:** this one changes the config of the first message.
 # Which clients get the new `lr`?
 
 
@@ -376,8 +405,8 @@ print(sent_lrs(SharedConfig()))
 
 # %% [markdown]
 # All of them. `FedAvg` puts one and the same RecordDict into all its messages. So make
-# a new message for each client. This strategy also chooses: it leaves out who is on its
-# list.
+# a new message for each client. This strategy also chooses: it asks all who are not on its
+# list. It ignores `fraction_train` and `min_available_nodes`.
 
 
 # %%
@@ -405,7 +434,8 @@ assert lrs == [0.5] + [LR] * 9
 
 # %% [markdown] tags=["slide"]
 # The whole loop is in `start`. It needs five methods. A class that has them is a
-# strategy, with no `FedAvg` behind it. This one asks everybody, and takes the plain mean:
+# strategy, with no `FedAvg` behind it. This one asks everybody, and takes the plain mean.
+# All clients hold almost equally many examples. So its model is close to FedAvg's:
 
 
 # %% tags=["slide-more"]
@@ -438,9 +468,6 @@ gap = (flat(plain_run.result.arrays) - flat(first_run.result.arrays)).abs()
 print(clients, "clients in the last round")
 assert clients == NUM_CLIENTS and gap.max() < 0.05
 
-# %% [markdown]
-# Its model is close to FedAvg's, since all clients hold almost equally many examples.
-
 # %% [markdown] tags=["slide"]
 # ## A mod: code around a client
 #
@@ -471,9 +498,10 @@ norms = [
     for m in measured_run.result.train_metrics_clientapp.values()
 ]
 assert measured_run.result.arrays == first_run.result.arrays
-if dataset_name() == DEFAULT_DATASET:
-    assert norms[0] > norms[-1]
 print("the same model, and a new metric")
+if dataset_name() == DEFAULT_DATASET:
+    print("by round:", [f"{norm:.1f}" for norm in norms])
+    assert norms[1] > norms[0] and norms[1:] == sorted(norms[1:], reverse=True)
 
 # %% [markdown] tags=["slide"]
 # - `ClientApp(mods=[...])` puts mods around every function of the app. The first in the
@@ -516,7 +544,8 @@ assert names[1] == ["num-examples"]
 #
 # Training is not all that a federation can do. A server may ask for a mean, a histogram,
 # a number of examples. That is **federated analytics**. A mean over all needs two
-# numbers from each client: a sum, and a count.
+# numbers from each client: a sum, and a count. The message type names the query:
+# `"query.histogram"`.
 
 # %%
 analyst = ClientApp()
@@ -539,10 +568,6 @@ def brightness(message: Message, context: Context) -> Message:
     return Message(
         RecordDict({"metrics": MetricRecord(metrics)}), reply_to=message
     )
-
-
-# %% [markdown]
-# The message type names the query: `"query.histogram"`. The server adds up:
 
 
 # %%
@@ -577,7 +602,7 @@ print("labels of client 0:", histograms[0].tolist())
 # A reply carries a whole model, four bytes a number. Two ways to send less:
 #
 # - **8 bits:** round each number of the update to one of 256 levels.
-# - **Top-k:** send only the k largest numbers, and where they belong.
+# - **Top-k:** send only the k numbers that are largest in size, and where they belong.
 
 
 # %%
@@ -622,10 +647,8 @@ assert sizes == [4000, 1008, 80]
 off = (restore(packed[1], 1000) - update).abs().max()
 assert off <= 4 / 255 / 2 + 1e-6
 
-# %% [markdown]
-# With 8 bits, each number is off by at most half a level. Top-k leaves out all but a few.
-
 # %% [markdown] tags=["slide"]
+# With 8 bits, each number is off by at most half a level. Top-k leaves out all but a few.
 # What is left out need not be lost. With **error feedback** a client keeps it, in
 # `context.state`, and adds it to its next update (Stich et al., 2018,
 # [arXiv:1809.07599](https://arxiv.org/abs/1809.07599)). On the client, all this is a mod:
@@ -718,32 +741,34 @@ last = by_seed(table, "method", round=ROUNDS)
 sent = by_seed(table, "method", round=ROUNDS, metric="megabytes").mean()
 print("megabytes:", sent.round(2).to_dict())
 equal = (last["8 bits"] - last["none"]).abs() < 0.02
-feedback = last["top-k, feedback"] > last["top-k"] + 0.02
-behind = last["none"] > last["top-k, feedback"] + 0.08
 print("8 bits within 2 points of all numbers:", held(equal))
-print("feedback ahead of top-k by 2 points:", held(feedback))
-print("all numbers ahead of feedback by 8 points:", held(behind))
-assert min(equal.sum(), feedback.sum(), behind.sum()) >= 19
-assert 3.9 < sent["none"] / sent["8 bits"] < 4
-assert 43 < sent["none"] / sent["top-k"] < 45
+assert equal.sum() >= 19
+gain = last["top-k, feedback"] - last["top-k"]
+gap = last["none"] - last["top-k, feedback"]
+print("feedback gains:", spread(gain), "- and still lacks:", spread(gap))
+assert min(gain) > 0 and min(gap) > 0
+ratios = sent["none"] / sent
+assert 3.9 < ratios["8 bits"] < 4 and 43 < ratios["top-k"] < 45
+saved = (1 - 1 / ratios) / 2  # of the models that go out, and the replies
+print("saved both ways:", saved.round(2).to_dict())
 
 # %% [markdown] tags=["slide-then"]
-# - **8 bits** send a quarter, and end within 2 percentage points, in 20 of 20 seeds. There is
-#   hardly a reason not to.
+# - **8 bits** send a quarter of the bytes, and end within 2 percentage points, in 20 of 20
+#   seeds. That is one small network.
 # - **Top-k** sends a 44th. A hundredth of the numbers is not a hundredth of the bytes: each
 #   number takes its position along.
-# - **Error feedback** is ahead of plain top-k by 2 points or more in 20 of 20. After the
-#   same six rounds it is still 8 points or more behind, in 20 of 20. But for the bytes of
-#   one round without compression, it could have had 44 rounds.
-# - This counts the replies. The model still goes out whole.
-
+# - **Error feedback** gains 9 points over plain top-k (the median). It still lacks 16 after
+#   six rounds. More rounds would be more training, too.
+# - **This counts the replies.** The model still goes out whole. Both ways together, 8 bits
+#   save 37 % of the bytes, and top-k 49 %.
 # %% [markdown] tags=["slide"]
 # ## Clients that fail
 #
-# A client can fail in four ways. What does `FedAvg` do with each? This mod plays all of
-# them, on client 0:
+# A client raises, sends NaN, comes late, or is gone. What does `FedAvg` do with each? This
+# mod plays the first three, on client 0:
 
 # %%
+import inspect
 import time
 
 
@@ -782,8 +807,8 @@ assert len(errors) == ROUNDS and len(raised_run.result.arrays) == 4
 
 # %% [markdown]
 # Nothing is different, but for the model itself. It never saw the data of client 0, and
-# no metric says so. (If *all* clients raise, the run "finishes" without a model: lesson
-# 05.)
+# no metric says so. The log does: "Received 10 results and 1 failures". (If *all* clients
+# raise, the run "finishes" without a model: lesson 05.)
 #
 # **It returns NaN**, which is not a number. That happens when an `lr` is too high.
 # **Predict:** one of eleven models is NaN. What is the average?
@@ -791,39 +816,15 @@ assert len(errors) == ROUNDS and len(raised_run.result.arrays) == 4
 # %% tags=["nbval-ignore-output"]
 nan_run = run_with(FedAvg(), failing_app, how="NaN")
 print("accuracy by round:", [f"{a:.2f}" for a in by_round(nan_run)])
-
-# %%
 assert flat(nan_run.result.arrays).isnan().all()
 assert len(set(by_round(nan_run)[1:])) == 1
-print("from round 1 on, every number of the model is NaN")
 
 # %% [markdown] tags=["slide"]
-# A single client has ended the training of all, in one round. And it does not stop there:
-# the next round sends NaN to everybody. No error is raised. So a strategy should look at
-# what it averages:
-
-
-# %% tags=["slide-more"]
-class FiniteFedAvg(FedAvg):
-    def aggregate_train(self, server_round, replies):
-        good = [r for r in replies if r.has_content() and self.finite(r)]
-        print(f"round {server_round}: {len(good)} of {len(list(replies))}")
-        return super().aggregate_train(server_round, good)
-
-    def finite(self, reply: Message) -> bool:
-        return bool(flat(reply.content["arrays"]).isfinite().all())
-
-
-saved_run = run_with(FiniteFedAvg(), failing_app, how="NaN")
-assert flat(saved_run.result.arrays).isfinite().all()
-
-# %% [markdown]
-# Ten of eleven, and it says so. The other ten learn as if nothing had happened.
-
-# %% [markdown] tags=["slide"]
-# **It comes late, or never.** `start(..., timeout=...)` says how many seconds a round
-# waits. Then it goes on with what is there. A client that has vanished, and one that is
-# late, look the same. The server counts neither as a failure:
+# A single client has ended the training of all. No error is raised. So a strategy should
+# look at what it averages: Exercise 10.1.
+#
+# **It comes late.** `start(..., timeout=...)` says how many seconds a round waits: 3600,
+# if you say nothing. Then it goes on with what is there:
 
 # %% tags=["slide-then"]
 grid = InProcessGrid(
@@ -839,10 +840,16 @@ client_0 = next(iter(grid.get_node_ids()))
 print("client 0 has not replied:", client_0 in missing)
 print("errors:", sum(reply.has_error() for reply in replies))
 assert client_0 in missing and not any(r.has_error() for r in replies)
+waits = inspect.signature(FedAvg.start).parameters["timeout"].default
+assert waits == 3600
 
 # %% [markdown]
 # No reply, and no error. Only who compares the messages that went out with the replies that
 # came in will notice.
+#
+# **It is gone.** That is not the same. Once its SuperNode has been silent for a while, the
+# SuperLink answers in its place, with the error `Node Unavailable` (lesson 07). `FedAvg`
+# counts it as a failure, as it does a client that raises.
 
 # %% [markdown]
 # ### Exercise 10.1: a round that may fail
@@ -912,8 +919,8 @@ check("10.1", careful_round)
 # | `"scale"` | makes its update ten times as long |
 # | `"backdoor"` | teaches the model that a patch in the corner means 0 (Bagdasaryan et al., 2018, [arXiv:1807.00459](https://arxiv.org/abs/1807.00459)) |
 #
-# `"quiet"` is the backdoor without a longer update. The first and the last two change the
-# data:
+# `"quiet"` is the backdoor without a longer update. `poison` makes the data of the first and
+# the last two. `lie`, a mod, makes the updates of the others:
 
 # %%
 BACKDOORS = ("backdoor", "quiet")
@@ -930,9 +937,6 @@ def poison(loader: DataLoader, attack: str) -> DataLoader:
     data = TensorDataset(images, labels)
     return make_loader(data, batch_size=50, shuffle=True)
 
-
-# %% [markdown]
-# The others change the update. That is a mod:
 
 # %%
 FACTORS = {"sign": -4.0, "scale": 10.0, "backdoor": 5.0}
@@ -958,7 +962,7 @@ def lie(message: Message, context: Context, call_next: Callable) -> Message:
 # | `FedTrimmedAvg` | number by number, leaves out the largest and the smallest, and averages the others (the same paper) |
 # | `Krum` | takes one model: the one that is closest to its neighbours (Blanchard et al., 2017, [arXiv:1703.02757](https://arxiv.org/abs/1703.02757)) |
 # | `MultiKrum` | averages several models that Krum likes best |
-# | `Bulyan` | chooses as MultiKrum does, then trims number by number (El Mhamdi et al., 2018, [arXiv:1802.07927](https://arxiv.org/abs/1802.07927)) |
+# | `Bulyan` | chooses as Krum does, then trims number by number (El Mhamdi et al., 2018, [arXiv:1802.07927](https://arxiv.org/abs/1802.07927)) |
 
 # %%
 from flwr.serverapp.strategy import (
@@ -978,269 +982,14 @@ ROBUST = {
         MultiKrum, num_malicious_nodes=2, num_nodes_to_select=7
     ),
     "Bulyan": partial(Bulyan, num_malicious_nodes=2),
+    "plain mean": partial(FedTrimmedAvg, beta=0.0),  # to compare with
 }
-
-# %% [markdown] tags=["slide"]
-# Once by hand. Here are eleven replies, and two of them lie:
-
-# %%
-lying_app = ClientApp(mods=[lie])
-lying_app.train()(train)
-grid = InProcessGrid(
-    lying_app,
-    NUM_CLIENTS,
-    seed=0,
-    run_config={"attack": "sign", "liars": 2, "seed": 0},
-)
-nodes = list(grid.get_node_ids())
-
-
-def eleven_replies() -> list[Message]:
-    content = {"arrays": start, "config": ConfigRecord({"lr": LR})}
-    return list(
-        grid.send_and_receive(
-            [Message(RecordDict(content), node, "train") for node in nodes]
-        )
-    )
-
-
-replies = eleven_replies()
-models = torch.stack([flat(reply.content["arrays"]) for reply in replies])
-print("models:", len(models), "rows")
-
-
-# %%
-def aggregated(name: str) -> torch.Tensor:
-    from copy import deepcopy
-
-    arrays, _ = ROBUST[name]().aggregate_train(1, deepcopy(replies))
-    return flat(arrays)
-
-
-ordered = models.sort(dim=0).values
-near = {"rtol": 0, "atol": 1e-5}
-torch.testing.assert_close(aggregated("FedMedian"), ordered[5], **near)
-torch.testing.assert_close(
-    aggregated("FedTrimmedAvg"), ordered[2:9].mean(dim=0), **near
-)
-print("the median, and the mean of the middle seven: the same as Flower's")
+RULES = [*ROBUST][1:6]
 
 # %% [markdown]
-# - The median of eleven numbers is the sixth in order. `beta=0.2` cuts off a fifth at each
-#   end, rounded down: two of eleven.
-# - Neither weighs by `num-examples`. A liar could claim any number.
-# - `FedMedian` and `FedTrimmedAvg` take the arrays *out of* the replies. So this cell gives
-#   them a copy.
-
-# %% [markdown] tags=["slide"]
-# Krum looks at whole models. Its **score** of a model is the sum of the squared distances
-# to its `n - f - 2` nearest neighbours: `n` models, `f` liars expected. Here these are 7.
-# The liars stand apart:
-
-# %% tags=["slide-then", "slide-output", "nbval-ignore-output"]
-from course_utils.plots import plot_client_bars
-
-distances = torch.cdist(models, models) ** 2
-scores = distances.sort(dim=1).values[:, 1:8].sum(dim=1)
-plot_client_bars({"sign, 2 liars": scores.tolist()}, ylabel="Krum's score")
-if dataset_name() == DEFAULT_DATASET:
-    assert scores[:2].min() > 2 * scores[2:].max()
-
-# %%
-best = scores.argsort()
-torch.testing.assert_close(aggregated("Krum"), models[best[0]], **near)
-counts = [r.content["metrics"]["num-examples"] for r in replies]
-weights = torch.tensor(counts)[best[:7], None]
-seven = (weights * models[best[:7]]).sum(dim=0) / weights.sum()
-torch.testing.assert_close(aggregated("MultiKrum"), seven, **near)
-print("Krum and MultiKrum: the same as Flower's")
-
-# %% [markdown]
-# `MultiKrum` averages its seven by `num-examples`. By default `num_nodes_to_select` is 1,
-# and `MultiKrum` is `Krum`.
-#
-# `Bulyan` chooses `n - 2f` models, here 7, as MultiKrum does. (In the paper it calls Krum
-# again and again.) Then, number by number, it averages the `n - 4f` that are closest to
-# the median:
-
-# %%
-chosen = models[best[:7]]
-middle = chosen.median(dim=0).values
-nearest = (chosen - middle).abs().argsort(dim=0)[:3]
-by_hand = chosen.gather(0, nearest).mean(dim=0)
-off = (aggregated("Bulyan") - by_hand).abs()
-assert (off < 1e-5).float().mean() > 0.999  # a tie may go either way
-print("Bulyan: the same as Flower's")
-
-# %% [markdown] tags=["slide"]
-# **Predict:** `Bulyan` needs `4f + 3` replies. There are eleven. What happens if you expect
-# three liars?
-
-# %% tags=["slide-then"]
-import logging
-
-logging.getLogger("flwr").setLevel(logging.ERROR)  # hides the warning
-outcome = Bulyan(num_malicious_nodes=3).aggregate_train(1, eleven_replies())
-print(outcome)
-assert outcome == (None, None)
-
-# %% [markdown]
-# It aggregates nothing, and says so only by a warning in the log. The run goes on with the old model,
-# in every round. This is one more run that "finishes". A single client that fails is
-# enough, with `f = 2` and eleven clients.
-
-# %% [markdown] tags=["slide"]
-# ## How many liars does a rule survive?
-#
-# One experiment is one strategy against some liars:
-
-# %%
-import gc
-
-
-def lied_to(
-    seed: int, *, strategy: str, attack: str, liars: int, skewed: bool
-) -> dict[str, list[float]]:
-    gc.freeze()  # Bulyan collects garbage for each reply: let there be little
-    settings = {"attack": attack, "liars": liars, "skewed": skewed}
-    chosen = ROBUST[strategy]()
-    run = run_with(chosen, lying_app, seed, **settings)
-    metrics = ["accuracy"] + ["fooled"] * (attack in BACKDOORS)
-    return {metric: by_round(run, metric) for metric in metrics}
-
-
-# %% [markdown] tags=["slide"]
-# **Predict:** 0, 2 or 4 of eleven turn their updates round. All rules expect two liars.
-# Which of them hold with 2, and which with 4?
-
-
-# %% tags=["slide-then", "slide-output", "nbval-ignore-output"]
-def at_the_end(table):
-    return table[table["round"] == ROUNDS]
-
-
-none = {"strategy": "FedAvg", "attack": "none", "liars": 0, "skewed": False}
-settings = [none] + [none | {"attack": "sign", "liars": n} for n in (2, 4)]
-live = run_table(lied_to, settings, seeds=[0])
-plot_intervals(
-    at_the_end(stored("10", "liars")),
-    by="strategy",
-    live=at_the_end(live),
-    x="liars",
-    xlabel="liars among eleven",
-)
-
-
-# %%
-def last_round(name: str, liars: int, attack: str, metric: str = "accuracy"):
-    table = stored("10", name)
-    rows = table[(table.liars == liars) & (table.attack == attack)]
-    return by_seed(rows, "strategy", round=ROUNDS, metric=metric)
-
-
-two, four = (last_round("liars", liars, "sign") for liars in (2, 4))
-for name in [*ROBUST][1:]:
-    ahead = two[name] > two["FedAvg"] + 0.4
-    print(f"2 liars, {name} ahead of FedAvg by 40 points: {held(ahead)}")
-    assert ahead.sum() >= 19
-
-# %% [markdown] tags=["slide-then"]
-# **Two liars** of eleven end `FedAvg`. Each of the five rules is ahead of it by 40
-# percentage points or more, in 20 of 20 seeds.
-
-# %%
-falls = two - four > 0.1
-for name in ROBUST:
-    print(f"4 liars, {name} 10 points lower than with 2: {held(falls[name])}")
-assert falls["FedTrimmedAvg"].sum() >= 19
-assert falls[["FedMedian", "Krum", "MultiKrum", "Bulyan"]].sum().max() <= 2
-fine = last_round("liars", 0, "none")
-price = fine["FedAvg"] > fine["Krum"] + 0.02
-print("without liars, Krum 2 points behind FedAvg:", held(price))
-assert price.sum() >= 19
-
-# %% [markdown]
-# - **Four liars** are more than the rules expect. `FedTrimmedAvg` breaks, in 20 of 20: it
-#   cuts off two at each end, and two liars stay in. The other four lose 10 points or more
-#   in at most 2 of 20.
-# - That is luck, too. `MultiKrum` takes seven models, and there are just seven honest
-#   ones. Do not rely on it.
-# - **Without liars**, `Krum` is behind `FedAvg` by 2 points or more in 20 of 20. It learns
-#   from one client a round.
-
-# %% [markdown] tags=["slide"]
-# Now the other lies, told to `FedAvg` and to `MultiKrum`. **Predict:** the backdoor's two
-# liars want the patch to mean 0. What do they do to the accuracy on clean images, and how
-# many images with the patch become a 0?
-
-# %% tags=["slide-then", "slide-output", "nbval-ignore-output"]
-lies = [("labels", 4), ("scale", 2), ("backdoor", 2), ("quiet", 4)]
-for attack, liars in lies:
-    for metric in ["accuracy"] + ["fooled"] * (attack in BACKDOORS):
-        medians = last_round("attacks", liars, attack, metric).median()
-        print(f"{attack:8} {liars} {metric:8}", medians.round(2).to_dict())
-
-# %%
-for attack, liars, points in (("labels", 4, 0.05), ("scale", 2, 0.4)):
-    last = last_round("attacks", liars, attack)
-    ahead = last["MultiKrum"] > last["FedAvg"] + points
-    print(f"{attack}: MultiKrum ahead by {points}: {held(ahead)}")
-    assert ahead.sum() >= 19
-loud = last_round("attacks", 2, "backdoor", "fooled")
-quiet = last_round("attacks", 4, "quiet", "fooled")
-hidden = fine["FedAvg"] - last_round("attacks", 4, "quiet")["FedAvg"] < 0.04
-for name, fooled in (("backdoor", loud), ("quiet", quiet)):
-    print(f"{name}: FedAvg fooled in most cases: {held(fooled.FedAvg > 0.5)}")
-    assert (fooled["MultiKrum"] < 0.05).sum() >= 19
-print("quiet: costs FedAvg less than 4 points:", held(hidden))
-assert (quiet["FedAvg"] > 0.9).sum() >= 19 and hidden.sum() >= 19
-assert (loud["FedAvg"] > 0.5).sum() == 18
-
-# %% [markdown] tags=["slide-then"]
-# - Against wrong labels and long updates, `MultiKrum` is ahead of `FedAvg`: by 5 and by 40
-#   percentage points or more, in 20 of 20.
-# - **The quiet backdoor does not show.** With four liars, nine of ten images with the patch
-#   become a 0, or more, in 20 of 20. On clean images, the model has lost less than 4
-#   points, in 19 of 20. Who looks at the accuracy sees next to nothing.
-# - A longer update makes a backdoor louder, not better. Two liars fool `FedAvg` in most
-#   cases in 18 of 20, and often spoil the model as well.
-# - `MultiKrum` is fooled by fewer than one in twenty in 20 of 20. That holds here, on IID
-#   data. There are attacks made to pass such rules.
-
-# %% [markdown] tags=["slide"]
-# ## What robust aggregation takes from honest clients
-#
-# So far the data were IID: honest updates look alike, and a liar stands out. **Predict:**
-# now no client lies, and the data are skewed (Dirichlet, alpha = 0.3). Which rule ends
-# highest?
-
-# %% tags=["slide-then", "slide-output", "nbval-ignore-output"]
-table = stored("10", "skewed")
-one = {"attack": "none", "liars": 0, "skewed": True}
-live = run_table(lied_to, [{"strategy": "Krum", **one}], seeds=[0])
-plot_intervals(table, by="strategy", live=live)
-
-# %%
-last = by_seed(table, "strategy", round=ROUNDS)
-for name, points in (("Krum", 0.2), ("Bulyan", 0.1)):
-    behind = last["FedAvg"] > last[name] + points
-    print(f"FedAvg ahead of {name} by {points}: {held(behind)}")
-    assert behind.sum() >= 19
-ahead = {n: int((last["FedAvg"] > last[n]).sum()) for n in ROBUST}
-for name in ("FedMedian", "FedTrimmedAvg", "MultiKrum"):
-    print(f"FedAvg ahead of {name}: {ahead[name]} of 20")
-assert ahead["FedMedian"] == ahead["FedTrimmedAvg"] == 16
-assert ahead["MultiKrum"] == 18
-
-# %% [markdown] tags=["slide-then"]
-# - **Krum pays most.** It takes one client's model, and that client has mainly a few
-#   labels. `FedAvg` is ahead by 20 percentage points or more in 20 of 20 seeds, and ahead of
-#   `Bulyan` by 10 or more.
-# - The others pay, too, but not always. `FedAvg` is ahead of `FedMedian` and of
-#   `FedTrimmedAvg` in 16 of 20, and of `MultiKrum` in 18.
-# - Each of them takes honest outliers for liars. From the server's side there is no
-#   difference: both are far from the others. So first ask how skewed your clients are
-#   (lesson 02), and what you fear.
+# Say how many liars you expect: `num_malicious_nodes` is 0 by default. `FedMedian` needs no
+# such number. Against long updates, a server can also cut each to a fixed length (lesson
+# 12).
 
 # %% [markdown]
 # ### Exercise 10.2: a trimmed mean
@@ -1282,12 +1031,345 @@ check("10.2", trimmed_mean)
 # cut of 0.
 
 # %% [markdown] tags=["slide"]
+# Now Flower's. Here are eleven replies, and two of them lie:
+
+# %%
+lying_app = ClientApp(mods=[lie])
+lying_app.train()(train)
+grid = InProcessGrid(
+    lying_app,
+    NUM_CLIENTS,
+    seed=0,
+    run_config={"attack": "sign", "liars": 2, "seed": 0},
+)
+nodes = list(grid.get_node_ids())
+
+
+def eleven_replies() -> list[Message]:
+    content = {"arrays": start, "config": ConfigRecord({"lr": LR})}
+    return list(
+        grid.send_and_receive(
+            [Message(RecordDict(content), node, "train") for node in nodes]
+        )
+    )
+
+
+replies = eleven_replies()
+models = torch.stack([flat(reply.content["arrays"]) for reply in replies])
+print("models:", len(models), "rows")
+
+
+# %%
+from copy import deepcopy
+
+
+def aggregated(name: str) -> torch.Tensor:
+    arrays, _ = ROBUST[name]().aggregate_train(1, deepcopy(replies))
+    return flat(arrays)
+
+
+ordered = models.sort(dim=0).values
+near = {"rtol": 0, "atol": 1e-5}
+torch.testing.assert_close(aggregated("FedMedian"), ordered[5], **near)
+torch.testing.assert_close(
+    aggregated("FedTrimmedAvg"), ordered[2:9].mean(dim=0), **near
+)
+print("the median, and the mean of the middle seven: the same as Flower's")
+
+# %% [markdown]
+# - The median of eleven numbers is the sixth in order. `beta=0.2` cuts off a fifth at each
+#   end, rounded down: two of eleven.
+# - Neither weighs by `num-examples`, nor does `Bulyan`. `FedAvg` and `MultiKrum` do. There,
+#   a liar who claims a large number counts for more.
+# - These three take the arrays *out of* the replies. So this cell gives them a copy.
+
+# %% [markdown] tags=["slide"]
+# Krum looks at whole models. Its **score** of a model is the sum of the squared distances
+# to its `n - f - 2` nearest neighbours: `n` models, `f` liars expected. Here these are 7.
+
+# %% [markdown]
+# ### Exercise 10.3: Krum by hand
+#
+# | difficulty | minutes | why it matters |
+# |---|---|---|
+# | 3 of 3, build | 12 | who knows the score knows whom it leaves out |
+#
+# Complete `krum_order`: return the clients' numbers, from the best to the worst score. The
+# models are rows of numbers. The score of a model is the sum of the *squared* distances to
+# its `n - f - 2` nearest neighbours, itself left out. `n` is the number of models, and `f`
+# the number of liars that are expected. `n` is larger than `f + 2`. The smallest score is
+# the best.
+#
+# <details><summary>Hint 1</summary>
+#
+# For one model: the squared distances to all *others*, in order. Then the sum of the first
+# `n - f - 2`.
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# `((a - b) ** 2).sum()` is a squared distance.
+# </details>
+# <details><summary>Hint 3</summary>
+#
+# `sorted(range(n), key=scores.__getitem__)` orders clients by their scores.
+# </details>
+
+
+# %%
+def krum_order(models: list[torch.Tensor], f: int) -> list[int]:
+    """Return the clients' numbers, the best score first."""
+    ### BEGIN SOLUTION
+    n = len(models)
+    scores = []
+    for i in range(n):
+        others = [j for j in range(n) if j != i]
+        far = sorted(((models[i] - models[j]) ** 2).sum() for j in others)
+        scores.append(sum(far[: n - f - 2]))
+    return sorted(range(n), key=scores.__getitem__)
+    ### END SOLUTION
+
+
+# %%
+check("10.3", krum_order)
+
+# %% [markdown] tags=["solution"]
+# **Why this.** An honest model has many neighbours. A liar has at most the other liars, and
+# `n - f - 2` neighbours are more than these. **What people get wrong:** they count the
+# distance of a model to itself, which is 0 and takes a neighbour's place; they sum over
+# all others, so that liars far away spoil the score of honest clients; or they forget the
+# square. With fewer models than `f + 3`, Flower still counts one neighbour.
+
+# %% [markdown] tags=["slide"]
+# **Predict:** two of the eleven replies are liars'. What are their scores?
+
+# %% tags=["slide-then", "slide-output", "nbval-ignore-output"]
+from course_utils.plots import plot_client_bars
+
+distances = torch.cdist(models, models) ** 2
+scores = distances.sort(dim=1).values[:, 1:8].sum(dim=1)
+plot_client_bars({"sign, 2 liars": scores.tolist()}, ylabel="Krum's score")
+if dataset_name() == DEFAULT_DATASET:
+    assert scores[:2].min() > 2 * scores[2:].max()
+
+# %%
+best = scores.argsort()
+torch.testing.assert_close(aggregated("Krum"), models[best[0]], **near)
+counts = [r.content["metrics"]["num-examples"] for r in replies]
+weights = torch.tensor(counts)[best[:7], None]
+seven = (weights * models[best[:7]]).sum(dim=0) / weights.sum()
+torch.testing.assert_close(aggregated("MultiKrum"), seven, **near)
+print("Krum and MultiKrum: the same as Flower's")
+
+# %% [markdown]
+# `MultiKrum` averages its seven by `num-examples`. By default `num_nodes_to_select` is 1,
+# and `MultiKrum` is `Krum`.
+#
+# `Bulyan` chooses `n - 2f` models, here 7, by Krum's score. (In the paper it calls Krum
+# again and again.) Then, number by number, it averages the `n - 4f` that are closest to
+# the median. `Bulyan()` expects no liars, and is a plain mean:
+
+# %%
+chosen = models[best[:7]]
+middle = chosen.median(dim=0).values
+nearest = (chosen - middle).abs().argsort(dim=0)[:3]
+by_hand = chosen.gather(0, nearest).mean(dim=0)
+off = (aggregated("Bulyan") - by_hand).abs()
+assert (off < 1e-5).float().mean() > 0.999  # a tie may go either way
+arrays, _ = Bulyan().aggregate_train(1, deepcopy(replies))
+torch.testing.assert_close(flat(arrays), models.mean(dim=0), **near)
+print("Bulyan: the same as Flower's, and Bulyan() is the mean")
+
+# %% [markdown] tags=["slide"]
+# **Predict:** `Bulyan` needs `4f + 3` replies. There are eleven. What happens if you expect
+# three liars?
+
+# %% tags=["slide-then"]
+import logging
+
+logging.getLogger("flwr").setLevel(logging.ERROR)  # hides the warning
+outcome = Bulyan(num_malicious_nodes=3).aggregate_train(1, deepcopy(replies))
+print(outcome)
+assert outcome == (None, None)
+
+# %% [markdown]
+# Nothing is aggregated. Only the log has a warning. The run goes on with the old model, and
+# "finishes". With `f = 2` and eleven clients, a single one that fails is enough.
+#
+# And NaN? One of the two liars now sends it:
+
+# %% tags=["slide-then"]
+broken = {n: value * math.nan for n, value in numbers(replies[0]).items()}
+replies[0].content["arrays"] = ArrayRecord(broken)
+finite = {n: bool(aggregated(n).isfinite().all()) for n in ("FedAvg", *RULES)}
+print("with NaN:", [name for name in finite if not finite[name]])
+assert [n for n in finite if not finite[n]] == ["FedAvg", "FedMedian"]
+assert aggregated("FedMedian").isnan().all()
+
+# %% [markdown]
+# A median does not protect against NaN: NumPy's median of numbers with a NaN is NaN. The
+# other four survive one. Look first whether numbers are finite (Exercise 10.1).
+
+# %% [markdown] tags=["slide"]
+# ## How many liars does a rule survive?
+#
+# One experiment is one strategy against some liars:
+
+# %%
+import gc
+
+
+def lied_to(
+    seed: int, *, strategy: str, attack: str, liars: int, skewed: bool
+) -> dict[str, list[float]]:
+    gc.freeze()  # Bulyan collects garbage for each reply: let there be little
+    settings = {"attack": attack, "liars": liars, "skewed": skewed}
+    chosen = ROBUST[strategy]()
+    run = run_with(chosen, lying_app, seed, **settings)
+    gc.unfreeze()
+    metrics = ["accuracy"] + ["fooled"] * (attack in BACKDOORS)
+    return {metric: by_round(run, metric) for metric in metrics}
+
+
+# %% [markdown] tags=["slide"]
+# **Predict:** 0, 2 or 4 of eleven turn their updates round, and make them four times as
+# long. Were all updates alike, what would be left of `FedAvg`'s step? And which of the
+# other rules, made for two liars, hold with two, and which with four?
+
+# %% tags=["slide-then", "nbval-ignore-output"]
+one = {"strategy": "FedAvg", "attack": "sign", "skewed": False}
+live = run_table(lied_to, [one | {"liars": n} for n in (2, 4)], seeds=[0])
+for liars, value in at_the_end(live)[["liars", "value"]].values:
+    step = NUM_CLIENTS - liars - 4 * liars
+    print(f"{liars:.0f} liars: {step:.0f}/11 of the step: {value:.2f}")
+
+
+# %% tags=["slide-output"]
+def last_round(name: str, liars: int, attack: str, metric: str = "accuracy"):
+    table = stored("10", name)
+    rows = table[(table.liars == liars) & (table.attack == attack)]
+    return by_seed(rows, "strategy", round=ROUNDS, metric=metric)
+
+
+fine = last_round("liars", 0, "none")
+two, four = (last_round("liars", liars, "sign") for liars in (2, 4))
+columns = {"no liars": fine, "2 liars": two, "4 liars": four}
+shown = pd.DataFrame({n: last.apply(spread) for n, last in columns.items()})
+print(shown.loc[["FedAvg", *RULES]].to_string())
+
+# %%
+for name in RULES:
+    print(f"{name:13} loses from 2 to 4: {spread(two[name] - four[name])}")
+    assert (two[name] > two["FedAvg"] + 0.3).all()
+assert (two["FedMedian"] > four["FedMedian"] + 0.02).sum() == 19
+assert (four["FedTrimmedAvg"] == 0.1).sum() >= 19
+price = fine["FedAvg"] - fine["Krum"]
+print("without liars, Krum behind FedAvg by:", spread(price))
+assert (price > 0).all()
+
+# %% [markdown] tags=["slide-then"]
+# - **Two liars** leave `FedAvg` an eleventh of its step: 9 - 2 * 4 = 1. With four, it goes
+#   backwards, down to chance. With two, each of the five rules is far ahead, in 20 of 20.
+# - **Four liars** break `FedTrimmedAvg`: it cuts off two at each end, and two liars stay in.
+#   A median can bear five of eleven, but it pays: 4 points.
+# - `MultiKrum` takes seven models, and just seven are honest. That is luck: do not rely on
+#   it.
+# - **Without liars**, `Krum` is 10 points behind `FedAvg`. It learns from one client a round.
+
+# %% [markdown] tags=["slide"]
+# Now the other lies, told to `FedAvg` and to `MultiKrum`. **Predict:** the backdoor's
+# liars want the patch to mean 0. What do they do to the accuracy on clean images, and how
+# many images with the patch become a 0?
+
+# %% tags=["slide-then", "slide-output"]
+rows = {}
+lies = [("labels", 4), ("scale", 2)]
+for attack, liars in [*lies, ("backdoor", 2), ("quiet", 2), ("quiet", 4)]:
+    row = rows[f"{attack}, {liars}"] = {}
+    for metric in ["accuracy"] + ["fooled"] * (attack in BACKDOORS):
+        last = last_round("attacks", liars, attack, metric)
+        row |= {f"{name} {metric}": spread(last[name]) for name in last}
+print(pd.DataFrame(rows).T.fillna("").to_string())
+
+# %%
+fooled = {n: last_round("attacks", n, "quiet", "fooled") for n in (2, 4)}
+loud = last_round("attacks", 2, "backdoor", "fooled")["FedAvg"]
+print("backdoor fools more than quiet, 2:", held(loud > fooled[2]["FedAvg"]))
+costs = fine["FedAvg"] - last_round("attacks", 2, "backdoor")["FedAvg"]
+hidden = fine["FedAvg"] - last_round("attacks", 4, "quiet")["FedAvg"]
+print("backdoor costs FedAvg more than 10 points:", held(costs > 0.1))
+print("quiet, 4, costs FedAvg:", spread(hidden))
+assert (fooled[4]["FedAvg"] > 0.9).all() and (costs > 0.1).sum() == 11
+assert (loud > fooled[2]["FedAvg"]).sum() == 18
+for attack in ("labels", "quiet"):
+    same = last_round("attacks", 4, attack)["MultiKrum"]
+    assert same.equals(four["MultiKrum"])
+for attack in ("scale", "backdoor"):
+    same = last_round("attacks", 2, attack)["MultiKrum"]
+    assert same.equals(two["MultiKrum"])
+
+# %% [markdown] tags=["slide-then"]
+# - **The quiet backdoor does not show.** With four liars, nine of ten images with the patch
+#   become a 0, or more, in 20 of 20. On clean images that costs 2 points.
+# - **A longer update makes a backdoor stronger,** but louder. Two liars then fool more images
+#   in 18 of 20, and cost more than 10 points in 11.
+# - **`MultiKrum` has left all liars out** of four rows, and so has `"sign"`: seed by seed, they
+#   end alike. That is one success, not five, and seven are honest here, too. There are
+#   attacks made to pass such rules.
+
+# %% [markdown] tags=["slide"]
+# ## What robust aggregation takes from honest clients
+#
+# So far the data were IID: honest updates look alike, and a liar stands out. **Predict:**
+# now the data are skewed (Dirichlet, alpha = 0.3). Without liars, which rule ends highest?
+# With two, as many as the rules expect, are they as safe as before?
+
+# %% tags=["slide-then", "nbval-ignore-output"]
+one = {"strategy": "Krum", "attack": "none", "liars": 0, "skewed": True}
+live = run_table(lied_to, [one], seeds=[0])
+print("Krum, run here:", f"{at_the_end(live).value.item():.2f}")
+
+# %% tags=["slide-output"]
+skewed = last_round("skewed", 0, "none")
+turned = last_round("both", 2, "sign")
+fooled = last_round("both", 2, "quiet", "fooled")
+columns = {"no liars": skewed, "2, sign": turned}
+columns["2, quiet: fooled"] = fooled
+shown = pd.DataFrame({n: last.apply(spread) for n, last in columns.items()})
+shown = shown.loc[["FedAvg", "plain mean", *RULES]].fillna("")
+print(shown.to_string())
+
+# %%
+for name in ["plain mean", *RULES]:
+    behind = skewed["FedAvg"] - skewed[name]
+    print(f"{name:13} behind FedAvg by {spread(behind)}: {held(behind > 0)}")
+most = fooled > 0.5
+print("fooled in most cases:", most.sum().to_dict())
+assert (skewed["plain mean"] > skewed["FedAvg"]).sum() == 11
+assert (skewed["FedAvg"] > skewed[["Krum", "Bulyan"]].max(axis=1)).all()
+assert (most["FedAvg"].sum(), most["MultiKrum"].sum()) == (11, 9)
+assert (turned["MultiKrum"] > turned["FedAvg"]).sum() == 19
+assert fooled["MultiKrum"].min() < 0.01 and fooled["MultiKrum"].max() > 0.99
+
+# %% [markdown] tags=["slide-then"]
+# - **Krum pays most:** 49 points (the median). It takes one client's model, and that client has
+#   mainly a few labels. `Bulyan` pays 24. Both are behind `FedAvg` in 20 of 20 seeds.
+# - `FedMedian`, `FedTrimmedAvg` and `MultiKrum` pay 6 to 13, in 16 to 18 of 20. The missing
+#   weights are not the reason: the plain mean has none, and is ahead of
+#   `FedAvg` in 11.
+# - **Liars and skew together:** `MultiKrum` expects two liars, and two there are. Yet the quiet
+#   backdoor fools it in most cases in 9 of 20 seeds, `FedAvg` in 11. Against `"sign"` it is
+#   ahead in 19 of 20.
+# - From the server's side an honest outlier and a liar look alike: both are far from the
+#   others. So first ask how skewed your clients are (lesson 02), and what you fear.
+
+# %% [markdown] tags=["slide"]
 # ## Without rounds
 #
 # A round waits for its slowest client. `send_and_receive` is two calls in one:
 # `push_messages` sends and returns ids, `pull_messages` brings the replies that are
 # there. With these two, a server need not wait. We play that with a clock of our own: ten
-# clients take one second, the last one takes four.
+# clients take one second, the last one takes four. With rounds, a deadline says who is left
+# out:
 
 # %%
 import heapq
@@ -1304,10 +1386,6 @@ def order(grid: Grid, client: int, arrays: ArrayRecord) -> str:
     message = Message(RecordDict(content), node_id, "train")
     (message_id,) = grid.push_messages([message])
     return message_id
-
-
-# %% [markdown]
-# With rounds, a deadline says who is left out:
 
 
 # %%
@@ -1380,9 +1458,10 @@ from course_utils.plots import plot_curves
 curves, counts = {}, {}
 for way in ("wait for all", "deadline", "asynchronous"):
     models, counts[way] = against_the_clock(way)
-    at = {now: arrays for now, arrays in models if now % 4 == 0}
-    curves[way] = [evaluate(0, at[now])["accuracy"] for now in at]
-plot_curves(curves, xlabel="time (in 4 seconds)")
+    at = {now: evaluate(0, arrays)["accuracy"] for now, arrays in models}
+    seen = [max(t for t in at if t <= now) for now in range(END + 1)]
+    curves[way] = [at[now] for now in seen]
+plot_curves(curves, xlabel="seconds")
 
 # %%
 print("messages:", counts)
@@ -1403,60 +1482,8 @@ print("replies in between: client 0", fast, "- client 10", slow)
 assert fast <= 11 and slow >= 35
 
 # %% [markdown]
-# So with IID data nothing is lost by the deadline. With skewed data, it loses what only
-# the slow client has. Flower has no asynchronous strategy. A ServerApp writes these loops
-# itself.
-
-# %% [markdown]
-# ### Exercise 10.3: Krum by hand
-#
-# | difficulty | minutes | why it matters |
-# |---|---|---|
-# | 3 of 3, build | 12 | who knows the score knows whom it leaves out |
-#
-# Complete `krum_order`: return the clients' numbers, from the best to the worst score. The
-# models are rows of numbers. The score of a model is the sum of the *squared* distances to
-# its `n - f - 2` nearest neighbours (at least one), itself left out. `n` is the number of
-# models, and `f` the number of liars that are expected. The smallest score is the best.
-#
-# <details><summary>Hint 1</summary>
-#
-# For one model: the squared distances to all *others*, in order. Then the sum of the first
-# `n - f - 2`.
-# </details>
-# <details><summary>Hint 2</summary>
-#
-# `((a - b) ** 2).sum()` is a squared distance.
-# </details>
-# <details><summary>Hint 3</summary>
-#
-# `sorted(range(n), key=scores.__getitem__)` orders clients by their scores.
-# </details>
-
-
-# %%
-def krum_order(models: list[torch.Tensor], f: int) -> list[int]:
-    """Return the clients' numbers, the best score first."""
-    ### BEGIN SOLUTION
-    n = len(models)
-    scores = []
-    for i in range(n):
-        others = [j for j in range(n) if j != i]
-        far = sorted(((models[i] - models[j]) ** 2).sum() for j in others)
-        scores.append(sum(far[: n - f - 2]))
-    return sorted(range(n), key=scores.__getitem__)
-    ### END SOLUTION
-
-
-# %%
-check("10.3", krum_order)
-
-# %% [markdown] tags=["solution"]
-# **Why this.** An honest model has many neighbours. A liar has at most the other liars, and
-# `n - f - 2` neighbours are more than these. **What people get wrong:** they count the
-# distance of a model to itself, which is 0 and takes a neighbour's place; they sum over
-# all others, so that liars far away spoil the score of honest clients; or they forget the
-# square.
+# These data are IID. Where only the slow client has some of the data, expect a price (not
+# measured here). Flower has no asynchronous strategy. A ServerApp writes these loops.
 
 # %% [markdown] tags=["slide"]
 # ## Takeaways
@@ -1465,12 +1492,13 @@ check("10.3", krum_order)
 #   `FedYogi` are a few lines each. Look up their defaults: `FedAvgM()` is `FedAvg`.
 # - **A strategy** is a subclass of `FedAvg`, or five methods of one's own. **A mod** is
 #   code around a client's function. **A query** asks for statistics. Each is a few lines.
-# - **Smaller updates** cost little with 8 bits. Top-k saves far more bytes, and loses
-#   accuracy in the same number of rounds.
-# - **Clients fail without a word.** `FedAvg` leaves errors out, waits until the timeout for
-#   late ones, and averages NaN. Count what comes, and look whether it is finite.
-# - **Robust aggregation** protects against the liars that it expects, where honest clients
-#   look alike. On skewed data it leaves honest clients out.
+# - **Smaller updates:** 8 bits cost next to nothing here. Top-k saves far more bytes of the
+#   replies, and loses accuracy in the same number of rounds. The model still goes out whole.
+# - **Clients that fail:** `FedAvg` leaves errors out, and only the log counts them. It waits for
+#   late ones until the timeout, and averages NaN. Compare what came with what was sent, and
+#   look whether it is finite.
+# - **Robust aggregation** works where honest clients look alike. On skewed data it leaves
+#   honest clients out, and liars may pass.
 
 # %% [markdown]
 # ## Check yourself
@@ -1505,13 +1533,13 @@ check("10.3", krum_order)
 # <details><summary>5. One hospital of eleven has only rare cases. Would you use
 # <code>Krum</code> there?</summary>
 #
-# It would leave this hospital out nearly always: its update is unlike the others'. From
-# afar, an honest outlier and a liar look the same.
+# Expect that it leaves this hospital out: its update is unlike the others'. From afar, an
+# honest outlier and a liar look the same.
 # </details>
 #
 # <details><summary>6. The accuracy is as high as ever. Has nobody lied?</summary>
 #
-# One cannot tell. A backdoor leaves the accuracy on clean images nearly as it was.
+# One cannot tell. A quiet backdoor leaves the accuracy on clean images nearly as it was.
 # </details>
 
 # %% [markdown]
