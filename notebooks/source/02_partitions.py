@@ -228,9 +228,8 @@ assert (changed / changed.sum() == whole).all()
 # labels. A client with 7 and 1 holds two as well, but one of them hardly counts. So this
 # number says how many *equally frequent* labels would be as varied as the client's.
 #
-# It is computed in two steps. −log(share), with the natural logarithm, says how
-# surprising a label is: not at all if its share is 1. The **entropy** is the mean surprise,
-# the sum of share · −log(share) over all labels. The effective number is exp(entropy).
+# −log(share), the natural logarithm, says how surprising a label is. The **entropy** is the
+# mean surprise: the sum of −share · log(share). The effective number is exp(entropy).
 #
 # **Predict** it for 4 and 4, and for 8 and 0. Between which numbers is it for 6 and 2?
 
@@ -505,7 +504,7 @@ spans = [each.max() - each.min() for each in sizes]
 assert spans == sorted(spans)
 assert min(each.min() for each in sizes) >= 10  # the default of Flower
 
-# %% [markdown] tags=["slide-more"]
+# %% [markdown]
 # - A smaller alpha gives the clients fewer effective labels, and makes the sizes more
 #   unequal. Dirichlet skews both.
 # - Another seed gives another partitioning with the same alpha. So compare methods on the
