@@ -1087,7 +1087,7 @@ assert (same > chance).sum() >= 19 and (same > fast).all()
 # </details>
 
 # %% [markdown]
-# **Next:** 09 · Non-IID data, where the clients are no longer alike.
+# **Next:** [09 · Non-IID data](09_non_iid_data.ipynb), where the clients are no longer alike.
 
 # %%
 from course_utils.exercises import progress
