@@ -1312,9 +1312,9 @@ for attack in ("scale", "backdoor"):
 #   become a 0, or more, in 20 of 20. On clean images that costs 2 points.
 # - **A longer update makes a backdoor stronger,** but louder. Two liars then fool more images
 #   in 18 of 20, and cost more than 10 points in 11.
-# - **`MultiKrum` has left all liars out** of four rows, and so has `"sign"`: seed by seed, they
-#   end alike. That is one success, not five, and seven are honest here, too. There are
-#   attacks made to pass such rules.
+# - **`MultiKrum` has left out every liar** in four of these rows: seed by seed, they end as
+#   `"sign"` does with as many liars. That is one success, not five. With four liars, just
+#   seven are honest here, too. There are attacks made to pass such rules.
 
 # %% [markdown] tags=["slide"]
 # ## What robust aggregation takes from honest clients
@@ -1343,7 +1343,7 @@ for name in ["plain mean", *RULES]:
     behind = skewed["FedAvg"] - skewed[name]
     print(f"{name:13} behind FedAvg by {spread(behind)}: {held(behind > 0)}")
 most = fooled > 0.5
-print("fooled in most cases:", most.sum().to_dict())
+print("most fooled:", most[["FedAvg", "MultiKrum"]].sum().to_dict())
 assert (skewed["plain mean"] > skewed["FedAvg"]).sum() == 11
 assert (skewed["FedAvg"] > skewed[["Krum", "Bulyan"]].max(axis=1)).all()
 assert (most["FedAvg"].sum(), most["MultiKrum"].sum()) == (11, 9)
