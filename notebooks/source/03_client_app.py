@@ -295,7 +295,7 @@ print("called by hand: the same reply")
 # A ClientApp is called the same way, with a Message and a Context. It looks at the
 # message's type, and calls the function for this type:
 
-# %% tags=["slide-more"]
+# %%
 torch.manual_seed(1)
 by_app = client_app(message, context)
 assert by_app.content == by_hand.content
@@ -630,7 +630,7 @@ assert list(reply.content["arrays"]) == ["head.weight", "head.bias"]
 # Flower's strategies send `"train"` and `"evaluate"`, and nothing else. A ServerApp that
 # wants a query or a named action sends it itself, as we did.
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # ## Twelve mistakes: who notices?
 #
 # Everyone makes these once. **Predict** who notices each of them: the record, the
@@ -656,7 +656,7 @@ assert list(reply.content["arrays"]) == ["head.weight", "head.bias"]
 # missing in the config looks the same.
 
 
-# %% tags=["slide-then"]
+# %%
 def wrong_name(message: Message, context: Context) -> Message:
     content = RecordDict({"arrays": message.content["weights"]})
     return Message(content, reply_to=message)

@@ -371,7 +371,7 @@ from course_utils.plots import draw_simulation
 
 draw_simulation()
 
-# %% [markdown] tags=["slide-more"]
+# %% [markdown]
 # - Each process imports what it needs anew. The workers import PyTorch once more, which
 #   is the largest part.
 # - Once all is up, a round takes about as long as in this process.

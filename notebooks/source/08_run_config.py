@@ -87,11 +87,11 @@ def run_with(make_strategy: Callable, seed: int, run_config: dict) -> Result:
     ).result
 
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # **Last, the experiment:** the four settings of lesson 04, and a fifth, the batch size.
 # (`partial` makes a function that calls `FedAvg` with these arguments.)
 
-# %% tags=["slide-more"]
+# %%
 from functools import partial
 
 
@@ -149,11 +149,11 @@ rows = [
 ]
 print(len(rows), "rows, the last of them of round", rows[-1]["round"])
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # `run_table` of `course_utils` does that on all cores, for all that an experiment returns.
 # Two settings, two seeds:
 
-# %% tags=["slide-more", "nbval-ignore-output"]
+# %% tags=["nbval-ignore-output"]
 from course_utils.experiments import run_table
 
 own = run_table(measure, [BASE, BASE | {"lr": 0.1}], seeds=[0, 1])
@@ -165,7 +165,7 @@ first = own[(own.metric == "accuracy") & (own.lr == 0.01) & (own.seed == 0)]
 assert [row["value"] for row in rows] == first.value.tolist()
 print("by hand and by run_table: the same numbers")
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # Two seeds say little. Twenty take minutes, and a cell should not. So the course has run
 # the experiments of this lesson with 20 seeds, on its default dataset, and has stored the
 # table. `stored` reads it.
@@ -173,7 +173,7 @@ print("by hand and by run_table: the same numbers")
 # - `make experiments ARGS="08"` makes it again.
 # - `make test` draws two of its runs at random each time, runs them again, and compares.
 
-# %% tags=["slide-more"]
+# %%
 from course_utils.experiments import stored
 
 settings = stored("08", "settings")
@@ -216,7 +216,7 @@ print(f"two of them: {gaps.median():.3f} apart in the middle of all pairs,")
 print(f"and more than {gaps.quantile(0.95):.3f} in one pair of 20")
 assert 0.01 < gaps.median() < 0.02 and 0.03 < gaps.quantile(0.95) < 0.035
 
-# %% [markdown] tags=["slide-more"]
+# %% [markdown]
 # `by_seed` takes the last round of each run: a row for each seed, a column for each
 # setting. Two runs of one and the same setting end about one percentage point apart, and
 # one pair of 20 more than three. Whoever compares two settings by one run each has to see
@@ -251,7 +251,7 @@ assert min(better.sum(), nothing.sum()) >= 19
 assert (last[0.1] > last[0.01]).sum() == 16 and last[0.1].median() < 0.92
 assert last[0.1].std() > 3 * last[0.03].std()
 
-# %% [markdown] tags=["slide-then"]
+# %% [markdown]
 # - A small lr learns slowly. A larger one learns as much in fewer rounds.
 # - Then it breaks down: with 0.3, nothing is learned.
 # - The bands of 0.03 and 0.1 overlap. That of 0.1 is about three times as wide, and its
@@ -401,7 +401,7 @@ print(f"after 2 rounds, 10 clients are ahead by {gain.mean():.3f} on average,")
 print("and ahead at all in", held(gain > 0))
 assert 0 < gain.mean() < 0.04
 
-# %% [markdown] tags=["slide-more"]
+# %% [markdown]
 # - **At equal megabytes, few clients and many rounds win**, on these IID data, at lr 0.01.
 #   That lr is small, so more rounds go further. (5 clients at lr 0.03 end above 2 at 0.01.)
 # - **By round**, 10 clients are ahead of 5, by two points on average, but not in every seed.
@@ -472,7 +472,7 @@ print("2 epochs are ahead of 1 in", held(difference > 0), "seeds")
 print("lr 0.1 less 0.03, by seed:", rates.round(3).tolist()[:6], "...")
 assert (rates > 0).sum() == 3 and rates[1] > 0
 
-# %% [markdown] tags=["slide-more"]
+# %% [markdown]
 # - Most seeds are for 0.03. But seed 1 is for 0.1, and so are two others. **One lucky seed is
 #   all that a wrong conclusion takes.**
 # - For one or two epochs, a seed says what a coin says.
@@ -490,12 +490,12 @@ assert (rates > 0).sum() == 3 and rates[1] > 0
 # "True" is the mean of very many seeds. All our seeds share one partition and one set of
 # images. So "real" means: real for these.
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # **How many standard errors?** About two, if n is large. With few seeds, *s* is itself a
 # guess, and often too small. *Student's t distribution* says how many make up for that. And
 # so, **how large must a difference be?** The two lrs are about two points apart:
 
-# %% tags=["slide-more"]
+# %%
 from scipy.stats import t
 
 s = rates.std()
@@ -506,7 +506,7 @@ for n in (2, 3, 5, 10, 20):
           f"below {errors * s / n**0.5:.3f} it may be luck")
 assert errors * s / n**0.5 < -rates.mean() < t.ppf(0.975, 4) * s / 5**0.5
 
-# %% [markdown] tags=["slide-more"]
+# %% [markdown]
 # So five seeds would seldom show it. (*s* is here that of all 20. Five seeds give another.)
 
 # %% [markdown]
@@ -576,7 +576,7 @@ for name, (first, second) in pairs.items():
     print(f"{name:18} {low:+.3f} to {high:+.3f}: {real}, {shared}")
 assert low < 0 < high and last[0.1].corr(last[0.03]) < 0
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # The first two are real, the third may be luck. Mind what that says: not that one and two
 # epochs are equal, but that these 20 seeds cannot tell.
 #
@@ -602,7 +602,7 @@ for n in (2, 5, 10):
     print(f"{n:2}: {by_t:.0%} called real by t, {by_two:.0%} by two errors")
 assert max(by_t for by_t, _ in alarms.values()) < 0.1 and alarms[2][1] > 0.25
 
-# %% [markdown] tags=["slide-more"]
+# %% [markdown]
 # By t it is near 5 %, for few seeds too. "Two standard errors" is right from about ten seeds
 # on. With two seeds it calls luck real in about three of ten cases.
 
@@ -670,7 +670,7 @@ assert best == "lr 0.03" and 0.005 < winner - usual < 0.012
 easier = (mean_of - test.mean())[[best, "the base"]]
 assert easier.min() > 0.015 and abs(easier.diff().iloc[1]) < 0.005
 
-# %% [markdown] tags=["slide-more"]
+# %% [markdown]
 # - **A winner of one seed** has nearly one point more than its setting deserves.
 # - **By the mean over 20 seeds**, lr 0.03 is chosen. That takes out the luck of seeds, not
 #   that of the 200 images, which all seeds share.
@@ -681,7 +681,7 @@ assert easier.min() > 0.015 and abs(easier.diff().iloc[1]) < 0.005
 # used up these images. The search did not look at them. You have. In your own work, draw
 # such figures with validation images, and open the test images once.
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # ### Exercise 8.3: a search that can be believed
 #
 # | difficulty | minutes | why it matters |
@@ -746,7 +746,7 @@ check("8.3", search)
 # strategy of its own does that, as in lesson 05. (FedAvg asks at least `min_train_nodes`
 # clients, 2 by default. So a plan with 1 would train 2.)
 
-# %% tags=["slide-more"]
+# %%
 from collections.abc import Iterable
 
 
@@ -773,7 +773,7 @@ class PlannedFedAvg(FedAvg):
 # with lr 0.1. So compare them with two constant runs: lr 0.1, and the 0.03 that the search
 # chose.
 
-# %% tags=["slide"]
+# %%
 PLANS = {
     "lower lr later": [(0.1, 5), (0.1, 5), (0.03, 5), (0.01, 5)],
     "fewer clients later": [(0.1, 10), (0.1, 5), (0.1, 3), (0.1, 2)],
@@ -815,7 +815,7 @@ assert (over.gt(ends["always 0.03"], axis=0)).sum().tolist() == [11, 0, 9]
 second = by_seed(plans, "plan", round=2)
 assert second["fewer clients later"].std() > 0.1
 
-# %% [markdown] tags=["slide-more"]
+# %% [markdown]
 # - **A lower lr later** is ahead of a constant 0.1 in 18 of 20 seeds, by about two points.
 # - **More clients later** is ahead of it in 14 of 20. The interval is above 0, but only just.
 # - **Fewer clients later** is behind in 19 of 20. After round 2 it differs most from seed to
@@ -860,7 +860,7 @@ for clients, wait in waits.items():
 assert waits[2] < waits[5] < waits[10] < waits[100]
 assert waits[100] > 5 * 10 and 2.5 < waits[100] / waits[5] < 3
 
-# %% [markdown] tags=["slide-more"]
+# %% [markdown]
 # The more clients, the surer a slow one is among them. With 100, a round takes several times
 # as long as the device in the middle, and most of the others wait.
 #
@@ -919,7 +919,7 @@ for deadline in (10, 20, 40):
 assert 0.15 < (rounds_of_10 > 20).mean() < 0.25
 assert waits[10] > 30
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # With 20 seconds, a fifth of the work is thrown away, and a round takes half the time. Is
 # that a bargain? Here each round drew its devices anew. But a slow phone is slow in *every*
 # round. **Then a deadline leaves out the same clients each time.** Does that matter, or only
@@ -983,11 +983,11 @@ def wait_or_not(seed: int, *, late: str) -> dict:
     return {"slow": own, "fast": (sum(accuracy) - 3 * own) / (NUM_CLIENTS - 3)}
 
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # **Predict:** what does the model lose on the data of the fast clients, and on those of the
 # slow ones, if the slow are left out? And if three are left out by chance?
 
-# %% tags=["slide-then"]
+# %%
 deadline = stored("08", "deadline")
 lost = {}
 for who in ("fast", "slow"):
@@ -1015,7 +1015,7 @@ if dataset_name() == DEFAULT_DATASET:
     assert share.corr(same) > 0.6
 assert (same > chance).sum() >= 19 and (same > fast).all()
 
-# %% [markdown] tags=["slide-more"]
+# %% [markdown]
 # - **Left out by chance:** the fast ones lose about four points. On the slow ones, 0 is in
 #   the interval. Seven clients train in place of ten.
 # - **The same ones left out** lose about 20 points. In 19 of 20 seeds that is more than by

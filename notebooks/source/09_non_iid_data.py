@@ -40,12 +40,12 @@ stored_runs = sum(
 print(stored_runs, "runs are stored")
 assert stored_runs > 500
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # The last one is new. Its labels are IID, but its **features** are not. Each client has
 # its own pen: it writes plainly, or turned by 90 degrees, or inverted, or blurred.
 # Client 4 writes like client 0, and so on.
 
-# %% tags=["slide-more"]
+# %%
 from torch.utils.data import TensorDataset
 
 from course_utils.partitions import load_partition, make_loader
@@ -117,7 +117,7 @@ def make_net(norm: str = "none") -> nn.Sequential:
     )
 
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # The training is plain SGD, without momentum. One thing is unusual: `extra` may add
 # something to each gradient. Two methods of this lesson are nothing more than such an
 # addition.
@@ -132,7 +132,7 @@ from torch.utils.data import DataLoader
 from course_utils.model import weighted_average
 
 
-# %% tags=["slide-more"]
+# %%
 def train_locally(
     net: nn.Module,
     loader: DataLoader,
@@ -156,7 +156,7 @@ def train_locally(
     return steps
 
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # Now the rounds: every client starts from the global model, trains, and all models are
 # averaged by number of examples (FedAvg: McMahan et al., 2016,
 # [arXiv:1602.05629](https://arxiv.org/abs/1602.05629)). Every client is asked in every
@@ -178,7 +178,7 @@ def copy_of(net: nn.Module) -> dict:
     return {name: value.clone() for name, value in net.state_dict().items()}
 
 
-# %% tags=["slide-more"]
+# %%
 def rounds_of(
     clients: list,
     epochs: int = 1,
@@ -326,7 +326,7 @@ costs = pd.DataFrame(
 )
 print(costs.to_string())
 
-# %% [markdown] tags=["slide-then"]
+# %% [markdown]
 # - **Sizes cost nothing here:** less than 3 points in all 20 seeds, though the smallest
 #   client has 10 examples and the largest over 1,000.
 # - **Labels cost by degrees.** Dirichlet(100) is IID for all that we can see. Dirichlet(0.1)
@@ -375,7 +375,7 @@ if dataset_name() == DEFAULT_DATASET:
 #   long updates at right angles to one another still give 0.32.
 # - **length**: how long the mean is, as a share of the clients' mean length.
 
-# %% tags=["slide-more"]
+# %%
 from torch.nn.functional import cosine_similarity
 
 
@@ -419,7 +419,7 @@ print("cosine, round 1: ", first.median().round(2).to_dict())
 print("cosine, round 10:", tenth.median().round(2).to_dict())
 print("length, round 1: ", length.median().round(2).to_dict())
 
-# %% tags=["slide-more"]
+# %%
 skewed_first, iid_first = first["Dirichlet(0.1)"], first["IID"]
 apart = iid_first > skewed_first + 0.1
 between = first["pens"] > skewed_first + 0.05
@@ -434,7 +434,7 @@ assert length.median().round(2).to_dict() == lengths
 assert tenth["IID"].median().round(2) == 0.46
 assert round(1 / math.sqrt(NUM_CLIENTS), 2) == 0.32
 
-# %% [markdown] tags=["slide-then"]
+# %% [markdown]
 # - In round 1, IID clients agree more than skewed ones, by 0.1 and more in 20 of 20 seeds.
 #   By the cosine, clients with pens lie between, in 19 of 20.
 # - With IID data, the mean has 0.8 of the length of an update: the rest cancels. Under
@@ -452,7 +452,7 @@ assert round(1 / math.sqrt(NUM_CLIENTS), 2) == 0.32
 # picture of it. **Predict:** how does the path of a skewed federation differ from that
 # of an IID one?
 
-# %% tags=["slide-more"]
+# %%
 import numpy as np
 
 print(f"{len(flat(copy_of(make_net()))):,} dimensions")
@@ -564,7 +564,7 @@ print("Dirichlet(0.1): six or more of ten lose in", held(most_lose))
 assert most_lose.sum() == 19
 assert runs.loc["pens", "losers"].median() == 6
 
-# %% [markdown] tags=["slide-then"]
+# %% [markdown]
 # - **On their own data, clients are on average better off alone**, by 2 points and more in
 #   20 of 20 seeds. Under Dirichlet(0.1), six or more of ten lose by joining in 19 of 20
 #   seeds. With pens 6 lose, in the median. Few labels are easy: in most seeds, always naming
@@ -575,14 +575,14 @@ assert runs.loc["pens", "losers"].median() == 6
 # So ask each client which of the two tests is its life. (A client may also train the joint
 # model on for itself, as in lesson 04.)
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # ### Whom do more rounds help?
 #
 # What the average gains from round 4 to round 10, and what the client that gets least
 # (medians of 20 seeds):
 
 
-# %% tags=["slide-then", "slide-output"]
+# %%
 def gain(metric: str) -> pd.DataFrame:
     early = by_seed(skewed, "skew", round=4, metric=metric)
     return by_seed(skewed, "skew", round=10, metric=metric) - early
@@ -612,7 +612,7 @@ assert closer[["Dirichlet(1)", "pens"]].sum().tolist() == [18, 15]
 print("worst of Dirichlet(0.1), 10 points below:", end=" ")
 print(held(worst["Dirichlet(0.1)"] < last["Dirichlet(0.1)"] - 0.1))
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # ### Exercise 9.1: the lowest tenth
 #
 # | difficulty | minutes | why it matters |
@@ -700,7 +700,7 @@ assert [ahead.sum() for ahead in three_ahead.values()] == [19, 19]
 assert [ahead.sum() for ahead in one_ahead.values()] == [14, 17]
 assert [round(lead.median(), 2) for lead in leads.values()] == [0.04, 0.1]
 
-# %% [markdown] tags=["slide-then"]
+# %% [markdown]
 # - **After ten rounds**, three epochs are ahead by 2 points in 19 of 20 seeds, under skew
 #   as with IID data.
 # - **After six passes**, one epoch is ahead more often: in 14 of 20 seeds with IID data, in
@@ -753,7 +753,7 @@ print("the pull is the gradient of the term")
 # Flower has a strategy of that name. **Predict:** how does it pull at the clients'
 # weights, from the server?
 
-# %% tags=["slide-then"]
+# %%
 from flwr.app import (
     ArrayRecord,
     ConfigRecord,
@@ -777,7 +777,7 @@ messages = list(
 print(dict(messages[0].content["config"]))
 assert FedProx.aggregate_train is FedAvg.aggregate_train
 
-# %% [markdown] tags=["slide-then"]
+# %% [markdown]
 # It does not. It puts `proximal-mu` into each message's config, and does nothing else that
 # `FedAvg` does not do. The term is the ClientApp's work. A ClientApp that ignores
 # `proximal-mu` runs plain FedAvg under the name of FedProx, and no error says so.
@@ -798,7 +798,7 @@ def reply_to(message: Message, net: nn.Module, loader: DataLoader) -> Message:
     return Message(RecordDict(content), reply_to=message)
 
 
-# %% tags=["slide-more"]
+# %%
 prox_app = ClientApp()
 
 
@@ -839,7 +839,7 @@ def two_rounds(
     )
 
 
-# %% tags=["slide-then"]
+# %%
 def fedprox() -> FedProx:
     return FedProx(proximal_mu=0.1, fraction_evaluate=0.0)
 
@@ -853,13 +853,13 @@ torch.testing.assert_close(
 )
 print("by hand and by Flower: the same model after two rounds")
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # ### What the docstring says
 #
 # How does a client compute the term? Flower's docstring of `FedProx` has code for it. This
 # is the code, and below it what it says of `global_params`:
 
-# %% tags=["slide-more", "slide-output"]
+# %%
 import inspect
 
 doc = inspect.getdoc(FedProx)
@@ -891,7 +891,7 @@ def as_documented(
     return net
 
 
-# %% tags=["slide-then"]
+# %%
 torch.manual_seed(0)
 net, batches = make_net(), list(clients[0][0])
 free, tied = (
@@ -904,7 +904,7 @@ print(len(batches), "batches: the two models are the same, to the last bit")
 # %% [markdown]
 # The term does nothing. No error says so, and a run with it is FedAvg.
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # ### Exercise 9.2: mend the term
 #
 # | difficulty | minutes | why it matters |
@@ -992,7 +992,7 @@ def new_control(
 # **Predict:** a client takes a single step, with a gradient of 3. Its $c_i$ is 5, the
 # server's $c$ is 4. What is $c_i^+$?
 
-# %% tags=["slide-then"]
+# %%
 one, lr = {"w": torch.tensor(1.0)}, 0.5
 three, five, four = ({"w": torch.tensor(v)} for v in (3.0, 5.0, 4.0))
 end = {"w": one["w"] - lr * (three["w"] + four["w"] - five["w"])}
@@ -1007,7 +1007,7 @@ assert new_control(five, four, one, end, way=lr) == three
 # in FedAvg. (The paper counts all clients alike, and has a formula for a draw of them.)
 
 
-# %% tags=["slide-more"]
+# %%
 def scaffold_rounds(clients: list, epochs: int, lr: float) -> Iterator[Round]:
     net = make_net()
     new, sizes = copy_of(net), [len(train.dataset) for train, _ in clients]
@@ -1028,7 +1028,7 @@ def scaffold_rounds(clients: list, epochs: int, lr: float) -> Iterator[Round]:
         yield Round(start, states, new, [{} for _ in clients])
 
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # ### SCAFFOLD in Flower
 #
 # Flower has no such strategy. It needs two things that you know: a client that
@@ -1037,7 +1037,7 @@ def scaffold_rounds(clients: list, epochs: int, lr: float) -> Iterator[Round]:
 # The client gets the server's $c$ as a second `ArrayRecord`, and sends its new $c_i$ back:
 
 
-# %% tags=["slide-more"]
+# %%
 def as_dict(record: ArrayRecord) -> dict:
     return dict(record.to_torch_state_dict())
 
@@ -1071,7 +1071,7 @@ def train_scaffold(message: Message, context: Context) -> Message:
 # every client to reply, in every round. Lesson 10 deals with those who do not.)
 
 
-# %% tags=["slide-more"]
+# %%
 class Scaffold(FedAvg):
     def __init__(self, zero: dict) -> None:
         super().__init__(fraction_evaluate=0.0)
@@ -1091,7 +1091,7 @@ class Scaffold(FedAvg):
         return super().aggregate_train(server_round, replies)
 
 
-# %% tags=["slide-then"]
+# %%
 zero = {name: torch.zeros_like(value) for name, value in copy_of(net).items()}
 scaffold_run = two_rounds(lambda: Scaffold(zero), scaffold_app)
 torch.manual_seed(0)
@@ -1127,7 +1127,7 @@ assert abs(ratio - 2) < 0.01
 # There is a rival that costs nothing: a smaller learning rate. **Predict:** which of them
 # is ahead of FedAvg? (2 labels for each client.)
 
-# %% tags=["slide-more"]
+# %%
 LOCAL_EPOCHS = 3
 
 
@@ -1148,7 +1148,7 @@ methods["what"] = methods.method + ", lr " + methods.lr.astype(str)
 plot_intervals(methods, by="what")
 
 
-# %% tags=["slide-more", "slide-output"]
+# %%
 def against(table: pd.DataFrame, by: str, rival: str) -> pd.DataFrame:
     last = by_seed(table, by, round=10)
     rows = last.quantile([0.05, 0.5, 0.95]).T.round(2)
@@ -1177,7 +1177,7 @@ print("SCAFFOLD behind at lr 0.1, by 2:", held(lost_it))
 assert (by_lr.sum(), by_prox.sum(), prox_behind.sum()) == (19, 12, 2)
 assert by_scaffold.sum() == 20 == lost_it.sum()
 
-# %% [markdown] tags=["slide-then"]
+# %% [markdown]
 # - **The learning rate helped most.** A third of it brought more than 5 points in 19 of 20
 #   seeds.
 # - **SCAFFOLD helped, with the small rate:** at least 2 points more than FedAvg with the same
@@ -1221,7 +1221,7 @@ assert (mean_of_variances, variance_of_all) == (0, 25)
 # network that loads it?
 
 
-# %% tags=["slide-then"]
+# %%
 def counted(batches: int) -> Message:
     layer = nn.BatchNorm1d(1)
     layer.num_batches_tracked.fill_(batches)
@@ -1261,7 +1261,7 @@ norms = pd.concat([skewed.assign(norm="none"), stored("09", "norms")])
 pens = norms[norms["skew"] == "pens"]
 plot_ranges(pens, by="norm", round=10)
 
-# %% tags=["slide-more", "slide-output"]
+# %%
 for skew in ("Dirichlet(0.1)", "pens"):
     rows = norms[norms["skew"] == skew]
     print(f"{skew}: accuracy; ahead of no normalisation by 2 points in ...")
@@ -1283,7 +1283,7 @@ for skew, new, than, points in (
     print(held(ahead[skew, new, than]))
 assert [each.sum() for each in ahead.values()] == [20, 20, 13, 20, 20, 3]
 
-# %% [markdown] tags=["slide-then"]
+# %% [markdown]
 # - **Skewed labels:** BatchNorm is often said to fail there. Here it *helped*, at this one
 #   learning rate, by more than 5 points in 20 of 20 seeds, with all five arrays averaged.
 #   FedBN was behind it in all 20, perhaps because a client's own layers see few labels.
@@ -1293,7 +1293,7 @@ assert [each.sum() for each in ahead.values()] == [20, 20, 13, 20, 20, 3]
 #
 # So look first at how your clients differ.
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # ### Exercise 9.3: a client that keeps its BatchNorm
 #
 # | difficulty | minutes | why it matters |
@@ -1366,7 +1366,7 @@ check("9.3", train_fedbn)
 # thing. Right of 0 it helped.
 
 
-# %% tags=["slide-more"]
+# %%
 def gained(table: pd.DataFrame, by: str, new: str, old: str) -> pd.DataFrame:
     last = by_seed(table, by, round=10)
     what = f"{table['skew'].iloc[0]}: {new}"
@@ -1402,7 +1402,7 @@ for what in helped:
     better, worse = held(helped[what] > 0.02), held(helped[what] < -0.02)
     print(f"{what:32} better in {better:8}, worse in {worse}")
 
-# %% [markdown] tags=["slide-then"]
+# %% [markdown]
 # - **Helped in 19 or 20 of 20 seeds:** a smaller learning rate, SCAFFOLD with it, three
 #   local epochs per round (with three times the computing), and BatchNorm where labels are
 #   skewed.
@@ -1427,7 +1427,7 @@ assert better[unsure].tolist() == [12, 13]
 unsure = ["pens: GroupNorm", "Dirichlet(0.1): FedBN", "pens: FedBN"]
 assert worse[unsure].tolist() == [17, 13, 12]
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # ### What a sceptic would say
 #
 # - *"Ten rounds are few."* They are. What is behind there may be ahead after a

@@ -245,7 +245,7 @@ print(f"{len(flat(start)):,} numbers")
 # **Predict:** for three rounds, the same replies go to our rule and to Flower's strategy.
 # Do both make the same model?
 
-# %% tags=["slide-then"]
+# %%
 from collections.abc import Callable
 
 from flwr.serverapp.strategy import FedAdam, FedAvgM, FedYogi
@@ -271,7 +271,7 @@ assert largest_gap(FedAdam(eta=0.01), adam) < 1e-5
 assert largest_gap(FedYogi(eta=0.01), yogi) < 1e-5
 print("by hand and by Flower: the same models")
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # They do. What the source says and the names do not:
 #
 # - **`FedAvgM()` is FedAvg.** Its `server_momentum` is 0.0 by default.
@@ -364,7 +364,7 @@ for name in good:
     assert (good[name] > fixed["FedAvg"]).all() and ahead == "18 of 20"
 assert (usual > pd.concat([fixed, good], axis=1).max(axis=1)).all()
 
-# %% [markdown] tags=["slide-then"]
+# %% [markdown]
 # (In brackets: where nine of ten runs lie.)
 #
 # - **Everything depends on `eta`.** With 0.03, both are ahead of `FedAvg` in 20 of 20 seeds,
@@ -432,13 +432,13 @@ lrs = sent_lrs(OwnConfig(lrs={first: 0.5}, banned={second}))
 print(lrs)
 assert lrs == [0.5] + [LR] * 9
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # The whole loop is in `start`. It needs five methods. A class that has them is a
 # strategy, with no `FedAvg` behind it. This one asks everybody, and takes the plain mean.
 # All clients hold almost equally many examples. So its model is close to FedAvg's:
 
 
-# %% tags=["slide-more"]
+# %%
 class PlainMean(Strategy):
     def configure_train(self, server_round, arrays, config, grid):
         content = RecordDict({"arrays": arrays, "config": config})
@@ -590,7 +590,7 @@ assert abs(mean - images.double().mean().item()) < 1e-9
 print("labels in all:", histograms.sum(dim=0).tolist())
 print("labels of client 0:", histograms[0].tolist())
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # Both are exactly what one would count on all data. But look at the last line: the server
 # did not only learn the sum. It learned the histogram of *each* client. Who wants to hide
 # that needs lessons 12 and 13. And a mean over a client with one example *is* this
@@ -647,14 +647,14 @@ assert sizes == [4000, 1008, 80]
 off = (restore(packed[1], 1000) - update).abs().max()
 assert off <= 4 / 255 / 2 + 1e-6
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # With 8 bits, each number is off by at most half a level. Top-k leaves out all but a few.
 # What is left out need not be lost. With **error feedback** a client keeps it, in
 # `context.state`, and adds it to its next update (Stich et al., 2018,
 # [arXiv:1809.07599](https://arxiv.org/abs/1809.07599)). On the client, all this is a mod:
 
 
-# %% tags=["slide-more"]
+# %%
 def compress(
     message: Message, context: Context, call_next: Callable
 ) -> Message:
@@ -752,7 +752,7 @@ assert 3.9 < ratios["8 bits"] < 4 and 43 < ratios["top-k"] < 45
 saved = (1 - 1 / ratios) / 2  # of the models that go out, and the replies
 print("saved both ways:", saved.round(2).to_dict())
 
-# %% [markdown] tags=["slide-then"]
+# %% [markdown]
 # - **8 bits** send a quarter of the bytes, and end within 2 percentage points, in 20 of 20
 #   seeds. That is one small network.
 # - **Top-k** sends a 44th. A hundredth of the numbers is not a hundredth of the bytes: each
@@ -819,14 +819,14 @@ print("accuracy by round:", [f"{a:.2f}" for a in by_round(nan_run)])
 assert flat(nan_run.result.arrays).isnan().all()
 assert len(set(by_round(nan_run)[1:])) == 1
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # A single client has ended the training of all. No error is raised. So a strategy should
 # look at what it averages: Exercise 10.1.
 #
 # **It comes late.** `start(..., timeout=...)` says how many seconds a round waits: 3600,
 # if you say nothing. Then it goes on with what is there:
 
-# %% tags=["slide-then"]
+# %%
 grid = InProcessGrid(
     failing_app, NUM_CLIENTS, run_config={"how": "late", "seed": 0}, seed=0
 )
@@ -953,7 +953,7 @@ def lie(message: Message, context: Context, call_next: Callable) -> Message:
     return reply
 
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # **Robust aggregation** takes something else than the mean:
 #
 # | strategy | what it does |
@@ -1030,7 +1030,7 @@ check("10.2", trimmed_mean)
 # place in the list; they cut at one end; or they write `[cut:-cut]`, which is empty for a
 # cut of 0.
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # Now Flower's. Here are eleven replies, and two of them lie:
 
 # %%
@@ -1083,7 +1083,7 @@ print("the median, and the mean of the middle seven: the same as Flower's")
 #   a liar who claims a large number counts for more.
 # - These three take the arrays *out of* the replies. So this cell gives them a copy.
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # Krum looks at whole models. Its **score** of a model is the sum of the squared distances
 # to its `n - f - 2` nearest neighbours: `n` models, `f` liars expected. Here these are 7.
 
@@ -1179,11 +1179,11 @@ arrays, _ = Bulyan().aggregate_train(1, deepcopy(replies))
 torch.testing.assert_close(flat(arrays), models.mean(dim=0), **near)
 print("Bulyan: the same as Flower's, and Bulyan() is the mean")
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # **Predict:** `Bulyan` needs `4f + 3` replies. There are eleven. What happens if you expect
 # three liars?
 
-# %% tags=["slide-then"]
+# %%
 import logging
 
 logging.getLogger("flwr").setLevel(logging.ERROR)  # hides the warning
@@ -1197,7 +1197,7 @@ assert outcome == (None, None)
 #
 # And NaN? One of the two liars now sends it:
 
-# %% tags=["slide-then"]
+# %%
 broken = {n: value * math.nan for n, value in numbers(replies[0]).items()}
 replies[0].content["arrays"] = ArrayRecord(broken)
 finite = {n: bool(aggregated(n).isfinite().all()) for n in ("FedAvg", *RULES)}
@@ -1266,7 +1266,7 @@ price = fine["FedAvg"] - fine["Krum"]
 print("without liars, Krum behind FedAvg by:", spread(price))
 assert (price > 0).all()
 
-# %% [markdown] tags=["slide-then"]
+# %% [markdown]
 # - **Two liars** leave `FedAvg` an eleventh of its step: 9 - 2 * 4 = 1. With four, it goes
 #   backwards, down to chance. With two, each of the five rules is far ahead, in 20 of 20.
 # - **Four liars** break `FedTrimmedAvg`: it cuts off two at each end, and two liars stay in.
@@ -1350,7 +1350,7 @@ assert (most["FedAvg"].sum(), most["MultiKrum"].sum()) == (11, 9)
 assert (turned["MultiKrum"] > turned["FedAvg"]).sum() == 19
 assert fooled["MultiKrum"].min() < 0.01 and fooled["MultiKrum"].max() > 0.99
 
-# %% [markdown] tags=["slide-then"]
+# %% [markdown]
 # - **Krum pays most:** 49 points (the median). It takes one client's model, and that client has
 #   mainly a few labels. `Bulyan` pays 24. Both are behind `FedAvg` in 20 of 20 seeds.
 # - `FedMedian`, `FedTrimmedAvg` and `MultiKrum` pay 6 to 13, in 16 to 18 of 20. The missing
@@ -1400,14 +1400,14 @@ def in_rounds(grid: Grid, arrays: ArrayRecord, deadline: int) -> Timed:
     return models
 
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # Without rounds, each reply moves the model a part of the way, and its client is asked
 # again at once. But the model has moved on since the client got it. Its **staleness** is
 # how many replies came in between. The staler a reply, the less it counts (Xie et al.,
 # 2019, [arXiv:1903.03934](https://arxiv.org/abs/1903.03934)):
 
 
-# %% tags=["slide-more"]
+# %%
 def mix(old: ArrayRecord, new: ArrayRecord, share: float) -> ArrayRecord:
     old, new = old.to_torch_state_dict(), new.to_torch_state_dict()
     return ArrayRecord({n: old[n] + share * (new[n] - old[n]) for n in old})
