@@ -504,7 +504,7 @@ spans = [each.max() - each.min() for each in sizes]
 assert spans == sorted(spans)
 assert min(each.min() for each in sizes) >= 10  # the default of Flower
 
-# %% [markdown]
+# %% [markdown] tags=["slide-more"]
 # - A smaller alpha gives the clients fewer effective labels, and makes the sizes more
 #   unequal. Dirichlet skews both.
 # - Another seed gives another partitioning with the same alpha. So compare methods on the
@@ -818,10 +818,12 @@ assert varied["Dirichlet(0.1)"] > varied["two labels each"] + 0.5
 #   clients are the same. (It is one seed. [Lesson 08](08_run_config.ipynb) tells a
 #   difference from luck.)
 # - Skew costs rounds, and rounds cost bytes. Look where each curve reaches 0.8, if it does.
-# - The label distances of the last two are close, but their curves are far apart. A likely
-#   reason is the effective labels (the last number, weighted by examples as in FedAvg): the
-#   clients of Dirichlet(0.1) hold more. So put a number on the skew, and then run the
-#   federation, too.
+
+# %% [markdown]
+# The label distances of the last two are close, but their curves are far apart. A likely
+# reason is the effective labels (the last number, weighted by examples as in FedAvg): the
+# clients of Dirichlet(0.1) hold more. So put a number on the skew, and then run the
+# federation, too.
 
 # %% [markdown] tags=["slide"]
 # ## Takeaways
