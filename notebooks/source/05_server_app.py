@@ -967,8 +967,8 @@ assert not lost.arrays
 assert len(set(accuracies(silent_run))) == 1
 errors = [m.error for m in silent_run.messages if m.error]
 assert len(errors) == 3 * (5 + 10)
-telling = [line for line in log.output if "failures" in line or "Error" in line]
-for line in telling[:3]:
+said = [line for line in log.output if "failures" in line or "Error" in line]
+for line in said[:3]:
     print(textwrap.fill(line, width=80))
 
 # %% [markdown]
