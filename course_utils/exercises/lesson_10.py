@@ -249,6 +249,12 @@ KRUM = Exercise(
     "10.3",
     "you know how Krum tells a model that has neighbours from one that has none.",
     cases=[
+        # Scores 50, 58, 37, 105, 31, 32, 63. Each mistake makes another order of them.
+        models_of(
+            [[9.0, 6], [9.0, 4], [3.0, 7], [4.0, 0], [2.0, 6], [6.0, 6], [0.0, 3]],
+            f=2,
+            gives=[4, 5, 2, 0, 1, 6, 3],
+        ),
         # In order 0, 1, 3, 7, 20, of two neighbours each: 10, 5, 13, 52, 458.
         models_of([[7.0], [0.0], [20.0], [1.0], [3.0]], 1, gives=[3, 1, 4, 0, 2]),
         models_of(
