@@ -25,6 +25,9 @@ NOTEBOOKS = [
 # A few hundred: these are questions about code, not about minutes of training. (With
 # 400, what lesson 00 says about learning no longer holds.)
 IMAGES = {"train": 800, "test": 400}
+# No bars; and experiments in the kernel itself, where no worker has to start first: in
+# workers, nbval runs them.
+ALONE = {"TQDM_DISABLE": "1", "LOKY_MAX_CPU_COUNT": "1"}
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +52,7 @@ def test_each_cell_runs_twice_offline_and_on_another_dataset(
     command, environment = offline(str(notebook), "2")
     done = subprocess.run(
         command,
-        env={**environment, "TQDM_DISABLE": "1", "COURSE_DATASET": colour_dataset},
+        env=environment | ALONE | {"COURSE_DATASET": colour_dataset},
         capture_output=True,
         text=True,
         timeout=1500,

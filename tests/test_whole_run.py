@@ -1,11 +1,14 @@
 """The run of all tests: its order, its choice of tests, and kernels without network."""
 
 import ast
+import builtins
 import json
 import os
 import re
 import subprocess
+import symtable
 import sys
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -27,12 +30,14 @@ from whole_run import (
     what_concerns,
 )
 
+from course_utils.exercises import all_exercises
+
 FILES = [
     path.relative_to(ROOT).as_posix()
     for pattern in ("tests/test_*.py", "notebooks/[0-9]*", "notebooks/solutions/[0-9]*")
     for path in sorted(ROOT.glob(pattern))
 ]
-SOLUTIONS_OF_PROCESSES = [f for f in FILES if is_shown_by_its_twin(f)]
+SOLUTIONS = [f for f in FILES if is_shown_by_its_twin(f)]
 
 # ------------------------------------------------------------------- the order of work
 
@@ -126,11 +131,7 @@ def test_one_lesson_is_chosen_by_its_number() -> None:
     ).stdout
     collected = [line for line in printed.splitlines() if "::" in line]
     files = {line.partition("::")[0] for line in collected}
-    assert files == {
-        "notebooks/03_client_app.ipynb",
-        "notebooks/solutions/03_client_app.ipynb",
-        "tests/test_exercises.py",
-    }
+    assert files == {"notebooks/03_client_app.ipynb", "tests/test_exercises.py"}
     assert any("[3.3]" in line for line in collected)
     assert not any("[5.3]" in line for line in collected)
 
@@ -175,7 +176,7 @@ def test_cells_that_cost_more_than_their_budget_are_noticed(
     require_budget("x", manager)
 
 
-# ------------------------------------------- solutions of lessons that start processes
+# ------------------------------------------------------------ solutions are not run
 
 
 def prints_the_same(learner, solution) -> bool:
@@ -186,45 +187,153 @@ def prints_the_same(learner, solution) -> bool:
     return outputs[0] == outputs[1]
 
 
-def names(cells, kind: type) -> set[str]:
-    """Return the names that cells define (kind Store) or use (kind Load)."""
-    nodes = [node for cell in cells for node in ast.walk(ast.parse(cell.source))]
-    if kind is ast.Load:
-        return {n.id for n in nodes if isinstance(n, ast.Name) and type(n.ctx) is kind}
-    definitions = (ast.FunctionDef, ast.ClassDef)
-    return {n.name for n in nodes if isinstance(n, definitions)}
+def stored_names(tree: ast.AST) -> set[str]:
+    """Return the names that code binds anywhere, by whatever statement."""
+    found = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
+            found.add(node.id)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.alias):
+            found.add((node.asname or node.name).split(".")[0])
+    return found
 
 
-@pytest.mark.parametrize("file", SOLUTIONS_OF_PROCESSES)
+def loaded_names(tree: ast.AST) -> set[str]:
+    """Return the names that code uses anywhere."""
+    names = (node for node in ast.walk(tree) if isinstance(node, ast.Name))
+    return {node.id for node in names if isinstance(node.ctx, ast.Load)}
+
+
+def global_names(code: str) -> set[str]:
+    """Return the names that the functions in code look for outside themselves."""
+
+    def inside(table: symtable.SymbolTable) -> set[str]:
+        symbols = {s.get_name() for s in table.get_symbols() if s.is_global()}
+        return symbols.union(*map(inside, table.get_children()))
+
+    tables = symtable.symtable(code, "<cell>", "exec").get_children()
+    return set().union(*map(inside, tables))
+
+
+def what_it_prints(cell) -> str:
+    return "".join(output.get("text", "") for output in cell.outputs)
+
+
+JUDGED = re.compile(r'check\("([\d.]+)", \w+\)')
+PROGRESS = 'from course_utils.exercises import progress\n\nprogress("{}")'
+
+
+def require_a_twin(number: str, learner: list, solution: list) -> None:
+    """Fail unless a solution's cells would run as they are stored, as its lesson's do.
+
+    Parameters
+    ----------
+    number : str
+        The lesson's, such as "03".
+    learner, solution : list
+        The code cells of both notebooks. The learner's, nbval has run.
+    """
+    answers, above = set(), {*dir(builtins)}
+    solved = judged = 0
+    for blank, cell in zip(learner, solution, strict=True):
+        new, old = ast.parse(cell.source), ast.parse(blank.source)
+        if blank.source != cell.source:
+            solved += 1
+            assert "raise NotImplementedError" in blank.source, cell.source
+            assert blank.outputs == cell.outputs == [], cell.source
+            # It does nothing but define, and needs nothing that comes later.
+            kinds = (ast.Import, ast.ImportFrom, ast.FunctionDef, ast.ClassDef)
+            assert all(isinstance(part, kinds) for part in new.body), cell.source
+            same = {ast.dump(part) for part in old.body}
+            changed = [part for part in new.body if ast.dump(part) not in same]
+            answers |= {n for part in changed for n in bound_by(part)}
+            missing = global_names(cell.source) - above - stored_names(new)
+            assert not missing, f"{missing} in {cell.source}"
+        elif check := JUDGED.fullmatch(blank.source):
+            judged += 1
+            achieved = all_exercises()[check[1]].achieved
+            assert what_it_prints(cell) == f"{check[1]} correct: {achieved}\n"
+        elif blank.source == PROGRESS.format(number):
+            said = (
+                f"Lesson {number}: {solved} of {solved} exercises solved. All done.\n"
+            )
+            assert what_it_prints(cell) == said
+        else:
+            ignored = "nbval-ignore-output" in build.tags(blank)
+            assert ignored or prints_the_same(blank, cell), cell.source
+            used = answers & loaded_names(new)
+            assert not used, f"this uses the answer {used}: {cell.source}"
+        above |= stored_names(new)
+    assert solved == judged > 0
+
+
+def bound_by(statement: ast.stmt) -> set[str]:
+    """Return the names that one statement binds where it stands."""
+    if isinstance(statement, ast.FunctionDef | ast.ClassDef):
+        return {statement.name}
+    return stored_names(statement)
+
+
+def twins(file: str) -> tuple[str, list, list]:
+    path = ROOT / file
+    learner = code_cells(read_notebook(NOTEBOOKS / path.name))
+    return path.name[:2], learner, code_cells(read_notebook(path))
+
+
+@pytest.mark.parametrize("file", SOLUTIONS, ids=lambda file: Path(file).stem)
 def test_a_solution_that_is_not_run_is_the_learners_notebook_but_its_exercises(
     file,
 ) -> None:
     """Its other cells print what the learner's print, and do not use an answer.
 
-    So it runs as the learner's does. That its answers are right, and what their checks
-    print, tests/test_exercises.py shows.
+    That its answers are right, tests/test_exercises.py shows.
     """
-    solution = code_cells(read_notebook(ROOT / file))
-    learner = code_cells(read_notebook(NOTEBOOKS / (ROOT / file).name))
-    pairs = list(zip(learner, solution, strict=True))
-    exercises = [(a, b) for a, b in pairs if a.source != b.source]
-    assert len(exercises) >= 3
-    for blank, solved in exercises:
-        assert "raise NotImplementedError" in blank.source
-        assert blank.outputs == solved.outputs == []
-    judged = re.compile(r"^(?:check\(\"|progress\(\")", re.M)
-    others = [(a, b) for a, b in pairs if a.source == b.source]
-    for blank, solved in others:
-        if judged.search(blank.source):
-            continue
-        ignored = "nbval-ignore-output" in build.tags(blank)
-        assert ignored or prints_the_same(blank, solved), blank.source
-    answers = names([solved for _, solved in exercises], ast.Store)
-    used = [blank for blank, _ in others if not judged.search(blank.source)]
-    assert not answers & names(used, ast.Load)
+    require_a_twin(*twins(file))
 
 
-def test_an_answer_that_a_later_cell_needs_is_noticed() -> None:
-    cell = nbformat.v4.new_code_cell("def save():\n    pass")
-    later = nbformat.v4.new_code_cell("x = save()")
-    assert names([cell], ast.Store) & names([later], ast.Load) == {"save"}
+def cells_of(answer: str, later: str, printed: str, checked: str) -> list:
+    """Make the cells of a small lesson, with outputs."""
+    done = "Lesson 00: 1 of 1 exercises solved. All done.\n"
+    cells = []
+    for source, output in (
+        ("SQUARE = 2", ""),
+        (f"from math import pi\n\n\ndef area(r):\n    {answer}", ""),
+        ('check("0.1", area)', checked),
+        (later, printed),
+        (PROGRESS.format("00"), done),
+    ):
+        cells.append(nbformat.v4.new_code_cell(source))
+        if output:
+            cells[-1].outputs = [nbformat.v4.new_output("stream", text=output)]
+    return cells
+
+
+RIGHT = "return pi * r**SQUARE"
+
+
+@pytest.mark.parametrize(
+    ("answer", "later", "printed", "right", "said"),
+    [
+        (RIGHT, "print(4)", "4\n", True, ""),
+        (RIGHT, "print(4)", "5\n", True, r"print\(4\)"),  # it was not run again
+        (RIGHT, "print(4)", "4\n", False, "correct"),
+        (RIGHT, "area = 4\nprint(area)", "4\n", True, "uses the answer .*area"),
+        ("return pi * r**CUBE", "CUBE = 3", "", True, "'CUBE'"),  # it comes too late
+        (f"{RIGHT}\n\n\nprint(4)", "print(4)", "4\n", True, r"print\(4\)"),
+        (f"{RIGHT}\n\n\nfrom math import e", "e", "", True, "uses the answer .*e"),
+        (f"{RIGHT}\n\n\ndef e():\n    pass", "e", "", True, "uses the answer .*e"),
+    ],
+)
+def test_a_solution_that_would_have_to_be_run_is_noticed(
+    answer, later, printed, right, said
+) -> None:
+    correct = f"0.1 correct: {all_exercises()['0.1'].achieved}\n"
+    solution = cells_of(answer, later, printed, correct if right else "0.1 wrong\n")
+    stub = "raise NotImplementedError"
+    learner = cells_of(stub, later, "4\n" if printed else "", "0.1 blank\n")
+    if not said:
+        return require_a_twin("00", learner, solution)
+    with pytest.raises(AssertionError, match=said):
+        require_a_twin("00", learner, solution)

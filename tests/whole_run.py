@@ -2,7 +2,8 @@
 
 pytest loads this from the conftest.py at the top. Each test file and each notebook is
 one unit of work. The longest start first, and all that start Flower's processes are
-one unit, so that no two of them run side by side. nbval's kernels have no network.
+one unit, so that no two of them run side by side. nbval's kernels have no network, and
+run the learner's notebooks: with the solutions these are compared.
 """
 
 import json
@@ -55,7 +56,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption(
         "--all-notebooks",
         action="store_true",
-        help="run the solutions of lessons that start processes, too",
+        help="run the solutions, too",
     )
     group.addoption(
         "--keep-durations", action="store_true", help=f"write {DURATIONS.name}"
@@ -153,13 +154,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list) -> None:
 
 
 def is_shown_by_its_twin(file: str) -> bool:
-    """Whether this is the solution of a lesson that starts processes.
+    """Whether this is a solution, which differs from its lesson in its exercises only.
 
-    It takes minutes, and differs from the learner's notebook in its exercises only:
-    tests/test_notebooks.py compares the two cell by cell instead.
+    tests/test_whole_run.py compares the two cell by cell, and tests/test_exercises.py
+    judges the answers. So to run both would show the same things twice.
     """
-    solution = file.startswith("notebooks/solutions/")
-    return solution and unit_of(file) == PROCESSES
+    return file.startswith("notebooks/solutions/")
 
 
 def chosen(lesson: str | None, since: str | None) -> re.Pattern | None:
