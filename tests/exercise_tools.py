@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import CodeType
 
@@ -160,6 +161,7 @@ def other_constant(value: object) -> object:
     return None
 
 
+@cache
 def survivors(exercise: Solved) -> tuple[int, list[str]]:
     """Return how many mutants an exercise has, and those that its check accepts."""
     count, alive = 0, []

@@ -4,6 +4,7 @@ The hooks here belong to pytest; the conftest.py of tests and of notebooks impor
 """
 
 import os
+import sys
 import time
 import uuid
 from pathlib import Path
@@ -38,20 +39,24 @@ def hosts() -> set[str]:
     return {path.name for path in Path("/run/netns").glob("course-*")}
 
 
-def processes() -> list[psutil.Process]:
-    """Return the processes that these tests have started and that still run.
+TRACKERS = (
+    "multiprocessing.resource_tracker",
+    "joblib.externals.loky.backend.resource_tracker",
+)
+"""What starts a process that ends with the one that started it, and cannot before."""
 
-    Python's own trackers are left out that this process has started: they end with it.
-    """
-    found = find_marked(os.environ[MARK], MARK)
-    own = [
-        p for p in psutil.Process().children() if "resource_tracker" in str(p.cmdline())
-    ]
-    return [
-        process
-        for process in found
-        if process.pid != os.getpid() and process not in own
-    ]
+
+def own_trackers() -> set[int]:
+    """Return the ids of Python's trackers of shared memory that serve this process."""
+    loaded = [sys.modules[name] for name in TRACKERS if name in sys.modules]
+    return {module._resource_tracker._pid for module in loaded}
+
+
+def processes() -> list[psutil.Process]:
+    """Return the processes that these tests have started and that still run."""
+    known = own_trackers() | {os.getpid()}
+    marked = find_marked(os.environ[MARK], MARK)
+    return [process for process in marked if process.pid not in known]
 
 
 def is_worker(config: pytest.Config) -> bool:

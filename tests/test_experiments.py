@@ -29,7 +29,8 @@ from course_utils.experiments.lesson_08 import BASE, measure
 
 ROOT = Path(__file__).parents[1]
 TOOL = ROOT / "notebooks" / "tools" / "experiments.py"
-LESSONS = ("08", "09", "10")
+EXACT = 5.1e-5
+"""What is lost of a value by storing four decimals."""
 LARGEST = 1.5e6
 """Bytes that the stored table may have: a learner clones it."""
 
@@ -184,7 +185,8 @@ def test_rows_that_were_not_run_as_declared_are_refused(small) -> None:
 
 
 def test_every_declared_experiment_is_stored_and_nothing_else() -> None:
-    declared = {(les, name) for les in LESSONS for name in experiments_of(les)}
+    lessons = load_tool().LESSONS
+    declared = {(les, name) for les in lessons for name in experiments_of(les)}
     rows = stored_rows()
     assert declared == {*zip(rows.lesson, rows.experiment, strict=True)}
     for lesson, name in declared:
@@ -206,7 +208,8 @@ def difference(experiment: Experiment, setting: dict, seed: int, rows) -> float:
         own = again[again.metric == metric]
         assert len(own) == len(values), f"{metric} has other rounds: {as_text(setting)}"
         off = abs(own.value.mean() - values.mean())
-        allowed = (experiment.tolerance or 0.02) * max(1.0, abs(values.mean()))
+        share = 0.02 if experiment.tolerance is None else experiment.tolerance
+        allowed = max(share * max(1.0, abs(values.mean())), EXACT)
         if experiment.tolerance is None and off > allowed:
             middle, allowed = where_seeds_lie(rows, metric)
             off = abs(own.value.mean() - middle)
@@ -238,6 +241,13 @@ def test_a_changed_experiment_is_noticed() -> None:
         return measure(seed, **(setting | {"lr": 0.02}))
 
     assert difference(Experiment(changed, [BASE]), BASE, 0, rows) > 1
+
+
+def test_no_tolerance_is_none_but_for_the_decimals_that_are_not_stored() -> None:
+    rows = stored_rows().head(1).assign(metric="accuracy", value=0.1235)
+    for value, differs in ((0.12346, False), (0.1237, True)):
+        exact = Experiment(lambda seed, v=value: {"accuracy": v}, [{}], (0,), 0.0)
+        assert (difference(exact, {}, 0, rows) > 1) == differs
 
 
 def test_where_rounding_makes_another_run_it_lies_where_the_others_lie() -> None:

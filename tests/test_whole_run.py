@@ -8,8 +8,10 @@ import re
 import subprocess
 import symtable
 import sys
+from multiprocessing import resource_tracker
 from pathlib import Path
 
+import leftovers
 import nbformat
 import pytest
 import whole_run
@@ -174,6 +176,22 @@ def test_cells_that_cost_more_than_their_budget_are_noticed(
             require_budget("x", manager)
     monkeypatch.setattr(whole_run, "durations", lambda: {"x": {"budget": spent + 100}})
     require_budget("x", manager)
+
+
+# ------------------------------------------------------------------- nothing is left
+
+
+def test_only_this_process_own_trackers_are_not_left_behind() -> None:
+    resource_tracker.ensure_running()
+    before = {process.pid for process in leftovers.processes()}
+    assert resource_tracker._resource_tracker._pid not in before
+    sleeps = "import time; time.sleep(600)  # multiprocessing.resource_tracker"
+    with subprocess.Popen([sys.executable, "-c", sleeps]) as left:
+        try:
+            found = {process.pid for process in leftovers.processes()} - before
+        finally:
+            left.kill()
+    assert found == {left.pid}
 
 
 # ------------------------------------------------------------ solutions are not run

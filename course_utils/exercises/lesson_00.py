@@ -170,7 +170,12 @@ ROUND = Exercise(
             [10, 30],
             start=10.0,  # trained, the models are 6 and 8
             gives={"weight": [[7.5, 7.5]] * 2, "bias": [7.5] * 2, "seen": [7.5] * 2},
-        )
+        ),
+        clients(
+            [10, 10, 20],
+            start=4.0,  # trained, 3, 5 and 7; one after the other, 3, 4.5 and 7.25
+            gives={"weight": [[5.5, 5.5]] * 2, "bias": [5.5] * 2, "seen": [5.5] * 2},
+        ),
     ],
     draw=lambda rng: clients(random_sizes(rng)),
     oracle=lead,

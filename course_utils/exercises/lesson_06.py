@@ -363,6 +363,8 @@ PYPROJECT = Exercise(
         default({"empty": "", "seed": 0, "flag": False}),
         default({"label": "3", "flag": "true"}, **{"label: value": "str '3'"}),
         default({"course": "kurs \U0001f338"}),
+        # A module that is not called as the app is.
+        Case("an-app", "digits", {}, gives={"serverapp": "digits.server_app:app"}),
     ],
     draw=random_app,
     play=play_app,

@@ -142,6 +142,20 @@ def one_weight(start: float, inputs: list[float], mu: float, lr: float) -> Case:
     return Case(net, batches, mean_output, mu, lr, shown=said, gives=gives)
 
 
+def weight_and_bias() -> Case:
+    """Make a case with a network of two weights, whose gradients are 2 and 1."""
+    net = nn.Linear(1, 1)
+    for weight in net.parameters():
+        nn.init.zeros_(weight)
+    batches = [(torch.tensor([[2.0]]), torch.zeros(1))] * 2
+    gives = {
+        "the weights after 1 batches": [-1.0, -0.5],
+        "the weights after 2 batches": [-1.5, -0.75],
+    }
+    said = "two weights, both 0, gradients 2 and 1 twice, mu=1.0, lr=0.5"
+    return Case(net, batches, mean_output, 1.0, 0.5, shown=said, gives=gives)
+
+
 def random_training(rng: random.Random) -> Case:
     """Draw a small network and some batches."""
     values = torch.Generator().manual_seed(rng.getrandbits(32))
@@ -165,6 +179,7 @@ PROX = Exercise(
         one_weight(0.0, [1.0, 1.0, 1.0], mu=1.0, lr=0.5),  # -0.5, -0.75, -0.875
         one_weight(2.0, [1.0, 0.0, 0.0], mu=0.5, lr=1.0),  # 1, 1.5, 1.75
         one_weight(1.0, [1.0, 1.0], mu=0.0, lr=0.5),
+        weight_and_bias(),
     ],
     draw=random_training,
     play=play_training,

@@ -51,9 +51,10 @@ class Experiment:
         The seeds of each setting.
     tolerance : float or None
         How far the mean over a run's rounds may lie from the stored one on another
-        machine, whose rounding differs. Above 1, a share of the stored value. None if
-        rounding alone makes another run of it: then it may lie where those of the
-        other seeds lie.
+        machine, whose rounding differs. Above 1, a share of the stored value. With 0.0
+        it has to be the same to the four decimals that are stored. None if rounding
+        alone makes another run of it: then it may lie where those of the other seeds
+        lie.
     """
 
     function: Callable[..., Measured]

@@ -6,9 +6,11 @@ what was run change in ``notebooks/data/experiments.csv``.
 
 import argparse
 import time
+from pathlib import Path
 
 import pandas as pd
 
+from course_utils import experiments
 from course_utils.experiments import (
     COLUMNS,
     STORED,
@@ -18,7 +20,8 @@ from course_utils.experiments import (
     run_table,
 )
 
-LESSONS = ("08", "09", "10")
+DECLARED = Path(experiments.__file__).parent.glob("lesson_*.py")
+LESSONS = sorted(path.stem[-2:] for path in DECLARED)
 
 
 def rows_of(lesson: str, name: str, experiment: Experiment) -> pd.DataFrame:
