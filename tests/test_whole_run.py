@@ -311,6 +311,21 @@ def test_a_solution_that_is_not_run_is_the_learners_notebook_but_its_exercises(
     require_a_twin(*twins(file))
 
 
+def texts(path: Path) -> list[str]:
+    """Return a notebook's texts without links: a term's first use has one."""
+    cells = read_notebook(path).cells
+    written = [cell.source for cell in cells if cell.cell_type == "markdown"]
+    return [re.sub(r"\[([^]]*)\]\([^)]*\)", r"\1", text) for text in written]
+
+
+@pytest.mark.parametrize("file", SOLUTIONS, ids=lambda file: Path(file).stem)
+def test_a_solution_has_all_texts_of_its_lesson(file) -> None:
+    """So the browser need not open both."""
+    rest = iter(texts(ROOT / file))
+    missing = [t for t in texts(NOTEBOOKS / Path(file).name) if t not in rest]
+    assert not missing
+
+
 def cells_of(answer: str, later: str, printed: str, checked: str) -> list:
     """Make the cells of a small lesson, with outputs."""
     done = "Lesson 00: 1 of 1 exercises solved. All done.\n"

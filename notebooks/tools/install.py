@@ -40,6 +40,7 @@ def install(installed: dict[str, str]) -> None:
         constraints.write_text("".join(kept), encoding="utf-8")
         command = [sys.executable, "-m", "pip", "install", "--progress-bar=off"]
         command += ["--constraint", str(constraints), "--editable", str(ROOT)]
+        command += ["--no-compile"]  # Python compiles what a lesson imports, no more
         with subprocess.Popen(
             command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
         ) as pip:
