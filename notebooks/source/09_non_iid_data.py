@@ -1478,6 +1478,7 @@ from flwr.serverapp.strategy import Strategy
 from course_utils.runtime import InProcessRun, run_in_process
 
 
+# %%
 def two_rounds(
     make_strategy: Callable[[], Strategy], client_app: ClientApp
 ) -> InProcessRun:
