@@ -378,8 +378,8 @@ by_pen = pd.concat([part(skewed, "IID"), stored("09", "pens")])
 plot_ranges(by_pen, by="skew", round=10)
 
 # %%
-by_pen = by_seed(by_pen, "skew", round=10)
-pen_costs = -by_pen.sub(by_pen["IID"], axis=0).round(4)
+pen_ends = by_seed(by_pen, "skew", round=10)
+pen_costs = -pen_ends.sub(pen_ends["IID"], axis=0).round(4)
 print(pen_costs.median().round(2).to_string())
 for skew, points, seeds in (
     ("half rotated", 0.1, 20),
