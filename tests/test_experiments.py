@@ -173,6 +173,19 @@ def test_what_is_stored_is_what_was_measured_and_only_its_rows_change(small) -> 
     )
 
 
+def test_rows_that_nothing_reads_are_not_stored(small) -> None:
+    tool, known = small
+    every = tool.rows_of("08", "a", known["a"])
+    few = replace(known["a"], kept={"accuracy": (1, 2), "at": (2,)})
+    rows = tool.rows_of("08", "a", few)
+    assert {*zip(rows["metric"], rows["round"], strict=True)} == {
+        ("accuracy", 1),
+        ("accuracy", 2),
+        ("at", 2),
+    }
+    pd.testing.assert_frame_equal(rows, every.loc[rows.index])
+
+
 def test_rows_that_were_not_run_as_declared_are_refused(small) -> None:
     tool, known = small
     tool.store(tool.rows_of("08", "a", known["a"]))
@@ -203,6 +216,7 @@ def difference(experiment: Experiment, setting: dict, seed: int, rows) -> float:
     the rounds are compared: a single round may jump.
     """
     again = pd.DataFrame(run_once(experiment.function, setting, seed))
+    again = again[experiment.keeps(again)]
     worst = 0.0
     for metric, values in rows.groupby("metric").value:
         own = again[again.metric == metric]

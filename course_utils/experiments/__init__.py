@@ -55,12 +55,24 @@ class Experiment:
         it has to be the same to the four decimals that are stored. None if rounding
         alone makes another run of it: then it may lie where those of the other seeds
         lie.
+    kept : Mapping[str, Sequence[int]] or None
+        By metric, the rounds that are stored: those that a figure or a claim reads.
+        None: all.
     """
 
     function: Callable[..., Measured]
     settings: Sequence[Setting]
     seeds: Sequence[int] = range(20)
     tolerance: float | None = 0.02
+    kept: Mapping[str, Sequence[int]] | None = None
+
+    def keeps(self, table: pd.DataFrame) -> pd.Series:
+        """Say of each row of a table of runs whether it is stored."""
+        if self.kept is None:
+            return pd.Series(True, table.index)
+        pairs = zip(table["metric"], table["round"], strict=True)
+        stays = [number in self.kept.get(metric, ()) for metric, number in pairs]
+        return pd.Series(stays, table.index)
 
 
 def run_table(

@@ -25,8 +25,9 @@ LESSONS = sorted(path.stem[-2:] for path in DECLARED)
 
 
 def rows_of(lesson: str, name: str, experiment: Experiment) -> pd.DataFrame:
-    """Run an experiment, and return its rows as they are stored."""
+    """Run an experiment, and return those of its rows that are stored."""
     table = run_table(experiment.function, experiment.settings, experiment.seeds)
+    table = table[experiment.keeps(table)]
     # Not from the table's own values: beside a 0.5, pandas makes a 1 a 1.0.
     names = list(experiment.settings[0])
     texts = {tuple(s[n] for n in names): as_text(s) for s in experiment.settings}

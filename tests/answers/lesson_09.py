@@ -11,8 +11,7 @@ RIGHT = {}
 
 
 def by_numpy(accuracies):
-    count = -(-len(accuracies) // 10)
-    return np.sort(accuracies)[:count].mean()
+    return np.sort(accuracies)[: -(-len(accuracies) // 10)].mean()
 
 
 RIGHT["9.1"] = [by_numpy]
@@ -25,9 +24,8 @@ def with_the_term_in_the_loss(net, batches, loss_fn, mu, lr):
     start = [w.detach().clone() for w in net.parameters()]
     for images, labels in batches:
         optimizer.zero_grad()
-        term = 0.0
-        for w, s in zip(net.parameters(), start, strict=True):
-            term = term + (w - s).norm(2) ** 2
+        pairs = zip(net.parameters(), start, strict=True)
+        term = sum((w - s).norm(2) ** 2 for w, s in pairs)
         (loss_fn(net(images), labels) + mu / 2 * term).backward()
         optimizer.step()
     return net
