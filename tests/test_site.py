@@ -1,6 +1,7 @@
 """The website: every page is whole, by itself, and can be read by everybody."""
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import yaml
 from axe_core_python.sync_playwright import Axe
 from browser import find_browser, launched
 from bs4 import BeautifulSoup
@@ -40,7 +42,7 @@ def site(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def pages(site) -> dict[Path, BeautifulSoup]:
     paths = [path for path in site.rglob("*.html") if "_static" not in path.parts]
-    return {path: BeautifulSoup(path.read_text("utf-8"), "lxml") for path in paths}
+    return {path: BeautifulSoup(path.read_text("utf-8"), "html.parser") for path in paths}
 
 
 def addresses(soup: BeautifulSoup, *tags: str) -> Iterator[str]:
@@ -142,8 +144,10 @@ def test_once_published_a_page_opens_in_colab(tmp_path) -> None:
     ignored = shutil.ignore_patterns(".git", ".venv", "build", "[0-9][1-9]_*", "10_*")
     shutil.copytree(ROOT, course, ignore=ignored)
     settings = course / "pyproject.toml"
-    text = re.sub(r"(?m)^Repository = .*$", 'Repository = "https://github.com/ada/fl"', settings.read_text("utf-8"))
-    settings.write_text(re.sub(r'(?m)^release = .*$', 'release = "v2.0"', text), "utf-8")
+    text = settings.read_text("utf-8")
+    text = re.sub(r"github\.com/[\w/-]+", "github.com/ada/fl", text)
+    text = re.sub(r"(?m)^release = .*$", 'release = "v2.0"', text)
+    settings.write_text(text, "utf-8")
     command = [sys.executable, "-m", "sphinx", "-q", "-b", "html"]
     command += ["-c", "notebooks/tools/website", ".", str(tmp_path / "site")]
     subprocess.run(command, cwd=course, capture_output=True, check=True)
@@ -153,6 +157,37 @@ def test_once_published_a_page_opens_in_colab(tmp_path) -> None:
     assert f'href="{address}{name}.ipynb"' in page
     front = (tmp_path / "site" / "index.html").read_text("utf-8")
     assert 'href="https://github.com/ada/fl/tree/v2.0/notebooks/flower_app"' in front
+
+
+def test_a_release_stamps_its_own_address_on_tag_and_branch(tmp_path) -> None:
+    def git(*words: str, cwd: Path = ROOT) -> str:
+        done = subprocess.run(
+            ["git", *words], cwd=cwd, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    hub, clone = tmp_path / "hub", tmp_path / "clone"
+    git("clone", "-q", "--bare", str(ROOT), str(hub))
+    git("branch", "-f", "main", git("rev-parse", "HEAD"), cwd=hub)
+    git("tag", "-f", "v3.0", "main", cwd=hub)
+    git("clone", "-q", "--branch", "v3.0", str(hub), str(clone))
+    workflow = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
+    (step,) = [s for s in workflow["jobs"]["publish"]["steps"] if "REPO" in str(s)]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {"REPO": "ada/fl", "TAG": "v3.0", "BRANCH": "main", "PATH": path}
+    for _ in range(2):  # a release that is published again changes nothing
+        subprocess.run(
+            ["bash", "-e", "-c", step["run"]],
+            cwd=clone,
+            env={**os.environ, **environment},
+            capture_output=True,
+            check=True,
+        )
+    assert git("rev-parse", "v3.0", cwd=hub) == git("rev-parse", "main", cwd=hub)
+    settings = git("show", "v3.0:pyproject.toml", cwd=hub)
+    assert 'Repository = "https://github.com/ada/fl"' in settings
+    assert 'release = "v3.0"' in settings
+    assert "github/ada/fl/blob/v3.0/" in git("show", "v3.0:README.md", cwd=hub)
 
 
 # ------------------------------------------------------------------------- in a browser
