@@ -1,8 +1,8 @@
 """Make the README's pictures: ``make picture``.
 
 One moves: a run of the course's federation, drawn message by message from what the
-in-process grid recorded. The other is lesson 05 in JupyterLab, run on the spot: the cell
-that draws how the accuracy of its runs develops, and the figure. Not a test:
+in-process grid recorded. The other is lesson 05 in JupyterLab, run on the spot: the
+cell that draws how the accuracy of its runs develops, and the figure. Not a test:
 tests/test_site.py compares the run with a new one.
 """
 

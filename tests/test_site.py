@@ -19,6 +19,9 @@ from picture import IMAGES, record_run
 from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "notebooks" / "tools"))
+import build  # noqa: E402
+
 LESSONS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
 
 
@@ -42,7 +45,9 @@ def site(tmp_path_factory) -> Path:
 @pytest.fixture(scope="module")
 def pages(site) -> dict[Path, BeautifulSoup]:
     paths = [path for path in site.rglob("*.html") if "_static" not in path.parts]
-    return {path: BeautifulSoup(path.read_text("utf-8"), "html.parser") for path in paths}
+    return {
+        path: BeautifulSoup(path.read_text("utf-8"), "html.parser") for path in paths
+    }
 
 
 def addresses(soup: BeautifulSoup, *tags: str) -> Iterator[str]:
@@ -52,7 +57,7 @@ def addresses(soup: BeautifulSoup, *tags: str) -> Iterator[str]:
                 yield tag[name]
 
 
-# ------------------------------------------------------------------------- what is there
+# ------------------------------------------------------------------------ what is there
 
 
 def test_nothing_is_loaded_from_elsewhere(pages, site) -> None:
@@ -126,12 +131,10 @@ def test_the_moving_picture_is_a_run_of_this_course() -> None:
         assert old == new
 
 
-# -------------------------------------------------------------- with and without address
+# ------------------------------------------------------------- with and without address
 
 
 def test_without_an_address_nothing_leads_to_one(pages) -> None:
-    import build
-
     if build.is_published():
         pytest.skip("it is published")
     for soup in pages.values():
@@ -175,14 +178,13 @@ def test_a_release_stamps_its_own_address_on_tag_and_branch(tmp_path) -> None:
     (step,) = [s for s in workflow["jobs"]["publish"]["steps"] if "REPO" in str(s)]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {"REPO": "ada/fl", "TAG": "v3.0", "BRANCH": "main", "PATH": path}
-    for _ in range(2):  # a release that is published again changes nothing
-        subprocess.run(
-            ["bash", "-e", "-c", step["run"]],
-            cwd=clone,
-            env={**os.environ, **environment},
-            capture_output=True,
-            check=True,
-        )
+    subprocess.run(
+        ["bash", "-e", "-c", step["run"]],
+        cwd=clone,
+        env={**os.environ, **environment},
+        capture_output=True,
+        check=True,
+    )
     assert git("rev-parse", "v3.0", cwd=hub) == git("rev-parse", "main", cwd=hub)
     settings = git("show", "v3.0:pyproject.toml", cwd=hub)
     assert 'Repository = "https://github.com/ada/fl"' in settings
@@ -251,8 +253,9 @@ def test_every_page_can_be_read_in_both_themes(browser, site, pages, scheme) -> 
         if not measure and scheme == "dark":
             continue
         page.evaluate(FEWER)
-        rules = {} if measure else {"color-contrast": {"enabled": False}}
-        found = Axe().run(page, options={"rules": rules, "resultTypes": ["violations"]})
+        # Contrast is of level AA: without it, what level A asks for is left.
+        levels = ["wcag2a", "wcag21a"] + ["wcag2aa", "wcag21aa"] * measure
+        found = Axe().run(page, options={"runOnly": levels})
         serious = [
             (rule["id"], [node["html"] for node in rule["nodes"]])
             for rule in found["violations"]

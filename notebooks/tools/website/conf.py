@@ -17,7 +17,7 @@ from sphinx.application import Sphinx
 
 ROOT = Path(__file__).resolve().parents[3]
 sys.path.insert(0, str(ROOT / "notebooks" / "tools"))
-import build  # noqa: E402: it knows the address
+import build  # noqa: E402
 
 project = "Federated learning with Flower"
 html_title = project
@@ -93,7 +93,9 @@ def prepare(app: Sphinx, document: str, source: list[str]) -> None:
         # A badge is a picture from elsewhere; the page of a lesson has its own link.
         source[0] = re.sub(r" \[!\[[^]]*\]\([^)]*\)\]\([^)]*\)", "", source[0])
         source[0] += contents()
-    if not app.env.doc2path(document).suffix == ".ipynb":
+    if app.env.doc2path(document).suffix != ".ipynb":
+        # A heading's own anchor is what Sphinx gives it, too.
+        source[0] = re.sub(r'(?m)^(#+ )<a id="[^"]*"></a>', r"\1", source[0])
         return
     notebook = json.loads(source[0])
     first = notebook["cells"][0]["source"]
