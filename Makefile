@@ -4,7 +4,7 @@ BIN := .venv/bin
 ARGS ?=
 
 .PHONY: lab test notebooks experiments bench lint superlink supernode run blank slides kit \
-	assignment minutes picture publish-links
+	assignment minutes picture publish-links site
 
 lab: .venv/installed
 	$(BIN)/jupyter lab $(ARGS) notebooks/00_why_federated_learning.ipynb
@@ -47,6 +47,10 @@ minutes: .venv/complete
 publish-links: .venv/complete
 	$(BIN)/python notebooks/tools/publish_links.py --repo "$(REPO)" --tag "$(TAG)"
 
+# A website of what is stored, in build/site: it runs nothing.
+site: .venv/complete
+	$(BIN)/python -m sphinx -q -E -W --keep-going -b html -d build/doctrees -c notebooks/tools/website . build/site
+
 # A federation of a whole room: notebooks/teaching/classroom.md
 superlink: .venv/installed
 	$(BIN)/python -m course_utils.classroom superlink $(ARGS)
@@ -61,8 +65,11 @@ lint: .venv/complete
 	$(BIN)/ruff check . && $(BIN)/ruff format --check course_utils tests notebooks/tools
 
 # Made once, and again only when the list of dependencies changes: what a learner needs,
+# with the small build of torch where there is no GPU,
 .venv/installed: pyproject.toml requirements.txt
 	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install "uv>=0.13.5"
+	$(BIN)/uv pip install -p $(BIN)/python --torch-backend=auto torch torchvision || echo "No build of torch made for this machine can be had: pip takes the one on PyPI."
 	$(BIN)/python -m pip install -r requirements.txt
 	touch $@
 

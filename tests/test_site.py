@@ -1,0 +1,266 @@
+"""The website: every page is whole, by itself, and can be read by everybody."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+import pytest
+import yaml
+from axe_core_python.sync_playwright import Axe
+from browser import find_browser, launched
+from bs4 import BeautifulSoup
+from picture import IMAGES, record_run
+from playwright.sync_api import Browser
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT / "notebooks" / "tools"))
+import build  # noqa: E402
+
+LESSONS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
+
+
+def sphinx(course: Path, folder: Path) -> None:
+    """Make the website of a course as ``make site`` does."""
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    words = re.search(r"^site:.*\n\t\$\(BIN\)/python (.*)$", makefile, re.M)[1].split()
+    words[words.index("build/doctrees")] = str(folder / "doctrees")
+    command = [sys.executable, *words[:-1], str(folder / "site")]
+    done = subprocess.run(command, cwd=course, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("website")
+    sphinx(ROOT, folder)
+    return folder / "site"
+
+
+@pytest.fixture(scope="module")
+def pages(site) -> dict[Path, BeautifulSoup]:
+    paths = [path for path in site.rglob("*.html") if "_static" not in path.parts]
+    return {
+        path: BeautifulSoup(path.read_text("utf-8"), "html.parser") for path in paths
+    }
+
+
+def addresses(soup: BeautifulSoup, *tags: str) -> Iterator[str]:
+    for tag in soup.find_all(tags):
+        for name in ("src", "href"):
+            if tag.has_attr(name):
+                yield tag[name]
+
+
+# ------------------------------------------------------------------------ what is there
+
+
+def test_nothing_is_loaded_from_elsewhere(pages, site) -> None:
+    for path, soup in pages.items():
+        for address in addresses(soup, "script", "link", "img", "iframe", "source"):
+            assert not urlsplit(address).netloc, f"{path.name}: {address}"
+    for path in [*site.rglob("*.css")]:
+        found = re.findall(r"url\([\"']?(?:https?:)?//[^)]*", path.read_text("utf-8"))
+        assert not found, path
+
+
+def test_every_link_leads_somewhere(pages, site) -> None:
+    anchors = {
+        path: {tag["id"] for tag in soup.find_all(id=True)}
+        | {tag["name"] for tag in soup.find_all("a", attrs={"name": True})}
+        for path, soup in pages.items()
+    }
+    checked = 0
+    for path, soup in pages.items():
+        for address in addresses(soup, "a", "link", "img", "script"):
+            parts = urlsplit(address)
+            if parts.scheme or parts.netloc:
+                continue
+            target = (path.parent / unquote(parts.path)).resolve()
+            target = target if parts.path else path
+            assert target.exists(), f"{path.relative_to(site)}: {address}"
+            if parts.fragment and target in anchors:
+                assert unquote(parts.fragment) in anchors[target], f"{path}: {address}"
+            checked += 1
+    assert checked > 1000
+
+
+def test_every_lesson_has_its_page_solution_and_notebook(pages, site) -> None:
+    front = pages[site / "index.html"]
+    for path in LESSONS:
+        page = site / "notebooks" / f"{path.stem}.html"
+        links = set(addresses(pages[page], "a"))
+        assert {f"solutions/{path.stem}.html", path.name} <= links
+        assert (site / "notebooks" / path.name).read_bytes() == path.read_bytes()
+        solution = site / "notebooks" / "solutions" / f"{path.stem}.html"
+        assert f"../{path.stem}.html" in set(addresses(pages[solution], "a"))
+        assert f"notebooks/{path.stem}.html" in set(addresses(front, "a"))
+    for name in ("glossary", "teaching/INSTRUCTOR", "teaching/classroom"):
+        assert site / "notebooks" / f"{name}.html" in pages
+
+
+def test_every_figure_says_what_it_shows(pages, site) -> None:
+    for path in LESSONS:
+        soup = pages[site / "notebooks" / f"{path.stem}.html"]
+        cells = json.loads(path.read_text("utf-8"))["cells"]
+        outputs = [output for cell in cells for output in cell.get("outputs", [])]
+        stored = [
+            output["metadata"]["image/png"]["alt"]
+            for output in outputs
+            if "image/png" in output.get("data", {})
+        ]
+        shown = [image["alt"] for image in soup.select("div.cell_output img")]
+        assert [" ".join(alt.split()) for alt in shown] == [
+            " ".join(alt.split()) for alt in stored
+        ]
+    for soup in pages.values():
+        for image in soup.find_all("img"):
+            assert len(image.get("alt", "")) > 10, image
+
+
+def test_the_moving_picture_is_a_run_of_this_course() -> None:
+    text = (IMAGES / "run.svg").read_text("utf-8")
+    stored = json.loads(re.search("<metadata>(.*)</metadata>", text)[1])
+    for old, new in zip(stored, record_run(), strict=True):
+        assert abs(old.pop("accuracy") - new.pop("accuracy")) <= 0.02
+        assert old == new
+
+
+# ------------------------------------------------------------- with and without address
+
+
+def test_without_an_address_nothing_leads_to_one(pages) -> None:
+    if build.is_published():
+        pytest.skip("it is published")
+    for soup in pages.values():
+        for address in addresses(soup, "a", "img", "link"):
+            assert "colab.research" not in address and "OWNER" not in address
+
+
+def test_once_published_a_page_opens_in_colab(tmp_path) -> None:
+    course = tmp_path / "course"
+    ignored = shutil.ignore_patterns(".git", ".venv", "build", "[0-9][1-9]_*", "10_*")
+    shutil.copytree(ROOT, course, ignore=ignored)
+    settings = course / "pyproject.toml"
+    text = settings.read_text("utf-8")
+    text = re.sub(r"github\.com/[\w/-]+", "github.com/ada/fl", text)
+    text = re.sub(r"(?m)^release = .*$", 'release = "v2.0"', text)
+    settings.write_text(text, "utf-8")
+    command = [sys.executable, "-m", "sphinx", "-q", "-b", "html"]
+    command += ["-c", "notebooks/tools/website", ".", str(tmp_path / "site")]
+    subprocess.run(command, cwd=course, capture_output=True, check=True)
+    (name,) = [path.stem for path in LESSONS if path.name.startswith("00")]
+    page = (tmp_path / "site" / "notebooks" / f"{name}.html").read_text("utf-8")
+    address = "https://colab.research.google.com/github/ada/fl/blob/v2.0/notebooks/"
+    assert f'href="{address}{name}.ipynb"' in page
+    front = (tmp_path / "site" / "index.html").read_text("utf-8")
+    assert 'href="https://github.com/ada/fl/tree/v2.0/notebooks/flower_app"' in front
+
+
+def test_a_release_stamps_its_own_address_on_tag_and_branch(tmp_path) -> None:
+    def git(*words: str, cwd: Path = ROOT) -> str:
+        done = subprocess.run(
+            ["git", *words], cwd=cwd, capture_output=True, text=True, check=True
+        )
+        return done.stdout.strip()
+
+    hub, clone = tmp_path / "hub", tmp_path / "clone"
+    git("clone", "-q", "--bare", str(ROOT), str(hub))
+    git("branch", "-f", "main", git("rev-parse", "HEAD"), cwd=hub)
+    git("tag", "-f", "v3.0", "main", cwd=hub)
+    git("clone", "-q", "--branch", "v3.0", str(hub), str(clone))
+    workflow = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
+    (step,) = [s for s in workflow["jobs"]["publish"]["steps"] if "REPO" in str(s)]
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = {"REPO": "ada/fl", "TAG": "v3.0", "BRANCH": "main", "PATH": path}
+    subprocess.run(
+        ["bash", "-e", "-c", step["run"]],
+        cwd=clone,
+        env={**os.environ, **environment},
+        capture_output=True,
+        check=True,
+    )
+    assert git("rev-parse", "v3.0", cwd=hub) == git("rev-parse", "main", cwd=hub)
+    settings = git("show", "v3.0:pyproject.toml", cwd=hub)
+    assert 'Repository = "https://github.com/ada/fl"' in settings
+    assert 'release = "v3.0"' in settings
+    assert "github/ada/fl/blob/v3.0/" in git("show", "v3.0:README.md", cwd=hub)
+
+
+# ------------------------------------------------------------------------- in a browser
+
+# What every page has in common is measured once: a colour of code on its first use.
+FEWER = """() => {
+    const seen = new Set();
+    for (const token of document.querySelectorAll('.highlight span')) {
+        if (token.children.length) continue;
+        if (seen.has(token.className)) token.replaceWith(token.textContent);
+        else seen.add(token.className);
+    }
+    document.body.normalize();
+}"""
+# A table or a line of code that is cut, and can't be scrolled to.
+CUT = """() => [...document.querySelectorAll('article table, article pre, article img')]
+    .filter(part => {
+        let box = part;
+        while (box && box.tagName !== 'ARTICLE') {
+            if (getComputedStyle(box).overflowX === 'auto') return false;
+            box = box.parentElement;
+        }
+        const edge = box.getBoundingClientRect().right;
+        return part.getBoundingClientRect().right > edge + 1;
+    }).map(part => part.outerHTML.slice(0, 200))"""
+# Nothing but its own card lies behind a figure.
+BEHIND = """() => [...document.querySelectorAll('article img')]
+    .map(image => getComputedStyle(image))
+    .filter(style => style.backgroundColor !== 'rgba(0, 0, 0, 0)'
+        || style.filter !== 'none').length"""
+
+
+@pytest.fixture(scope="module")
+def browser(tmp_path_factory) -> Iterator[Browser]:
+    def launch(playwright):
+        return playwright.chromium.launch(
+            **find_browser(playwright), args=["--no-sandbox"]
+        )
+
+    with launched(launch) as browser:
+        yield browser
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_can_be_read_in_both_themes(browser, site, pages, scheme) -> None:
+    page = browser.new_page(
+        viewport={"width": 1280, "height": 900}, color_scheme=scheme
+    )
+    failed = []
+    page.on("requestfailed", lambda request: failed.append(request.url))
+    page.on("pageerror", lambda error: failed.append(str(error)))
+    # Colours are the same on all pages of a kind, and take seconds to measure.
+    coloured = {"index.html", f"{LESSONS[1].stem}.html", "glossary.html"}
+    for path in pages:
+        page.goto(path.as_uri())
+        assert page.evaluate("document.documentElement.dataset.theme") == scheme
+        if page.query_selector("article"):
+            assert page.evaluate(CUT) == [], path
+            assert page.evaluate(BEHIND) == 0, path
+        measure = path.name in coloured and path.parent.name != "solutions"
+        if not measure and scheme == "dark":
+            continue
+        page.evaluate(FEWER)
+        # Contrast is of level AA: without it, what level A asks for is left.
+        levels = ["wcag2a", "wcag21a"] + ["wcag2aa", "wcag21aa"] * measure
+        found = Axe().run(page, options={"runOnly": levels})
+        serious = [
+            (rule["id"], [node["html"] for node in rule["nodes"]])
+            for rule in found["violations"]
+            if rule["impact"] in ("serious", "critical")
+        ]
+        assert serious == [], path
+    assert failed == []
+    page.close()
