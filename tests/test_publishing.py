@@ -80,7 +80,13 @@ def every_link_opens_its_own_notebook(course: Path, repo: str, tag: str) -> None
         assert f'release = "{tag}"\n' in setup.source
         code = [c for c in read_notebook(course / path).cells if "outputs" in c]
         assert [c.execution_count for c in code] == list(range(1, len(code) + 1))
-    readme = COLAB.findall((course / "README.md").read_text("utf-8"))
+    text = (course / "README.md").read_text("utf-8")
+    owner, name = repo.split("/")
+    assert (
+        text.count(f"[Read it in the browser](https://{owner}.github.io/{name}/)") == 1
+    )
+    assert text.count("Read it in the browser") == 1
+    readme = COLAB.findall(text)
     learners = [path for path in paths if "/solutions/" not in path]
     assert readme == [(repo, tag, path) for path in learners]
 

@@ -83,6 +83,12 @@ def colab(path: str) -> str:
     return COLAB.format(repo=address.split("github.com/")[-1], tag=tag, path=path)
 
 
+def website() -> str:
+    """Return the address at which GitHub Pages shows the course's website."""
+    owner, name = publication()[0].split("github.com/")[-1].split("/")
+    return f"https://{owner.lower()}.github.io/{name}/"
+
+
 def has_exercises(source: Path) -> bool:
     """Whether a lesson needs a solution notebook."""
     return "### BEGIN SOLUTION" in source.read_text(encoding="utf-8")

@@ -2,7 +2,7 @@
 
 ``make publish-links REPO=owner/name TAG=v1.0`` sets both in ``pyproject.toml``, and
 gives every notebook a link to Colab and a set-up cell, and every lesson in the README a
-badge. It runs no notebook: no output depends on the address.
+badge, with a link to the website. It runs no notebook: no output depends on that.
 """
 
 import argparse
@@ -19,6 +19,8 @@ LESSON = re.compile(
     rf"(\| \[[^\]]*\]\(notebooks/(\w+\.ipynb)\))(?: \[{re.escape(IMAGE)}\]\([^)]*\))?"
 )
 """A lesson's link in the README's table, and its badge if it has one."""
+READ = "[Read it in the browser]({address}), with nothing to install.\n\n"
+WEBSITE = re.compile(re.escape(READ).replace(re.escape("{address}"), r"[^)]*"))
 
 
 def repository(text: str) -> str:
@@ -47,7 +49,9 @@ def replace_once(text: str, pattern: str, new: str) -> str:
 
 
 def with_badges(readme: str) -> str:
-    """Put a badge behind each lesson's link in the table, or none before it is public.
+    """Link to the website, and put a badge behind each lesson's link in the table.
+
+    Before the course is public there is neither.
 
     Parameters
     ----------
@@ -59,7 +63,11 @@ def with_badges(readme: str) -> str:
         badge = f" [{IMAGE}]({build.colab(match[2])})" if build.is_published() else ""
         return match[1] + badge
 
-    return LESSON.sub(row, readme)
+    readme = LESSON.sub(row, WEBSITE.sub("", readme))
+    if build.is_published():
+        link = READ.format(address=build.website())
+        readme = re.sub(r"(?m)^!\[", lambda image: link + image[0], readme, count=1)
+    return readme
 
 
 def stamp(repo: str, tag: str) -> None:
