@@ -237,7 +237,9 @@ def test_no_slide_is_nearly_empty_or_only_announces_the_next(source) -> None:
 
 @every_source
 def test_each_exercise_is_a_slide_with_what_its_card_says(source) -> None:
-    cards = re.findall(r"^# ### (Exercise \d+\.\d+: .*)$", source.read_text("utf-8"), re.M)
+    cards = re.findall(
+        r"^# ### (Exercise \d+\.\d+: .*)$", source.read_text("utf-8"), re.M
+    )
     shown = {slide.heading: slide for slide in made(source)}
     assert len(cards) == 3
     for card in cards:
@@ -266,7 +268,9 @@ def test_code_on_a_slide_uses_only_what_was_shown(source) -> None:
 def imported(lesson: nbformat.NotebookNode) -> set[str]:
     """Return the names that come from outside the course."""
     code = [c.source for c in lesson.cells if c.cell_type == "code"]
-    return {n for text in code for n, was in slides.definitions(text).items() if not was}
+    return {
+        n for text in code for n, was in slides.definitions(text).items() if not was
+    }
 
 
 @every_source
@@ -397,7 +401,8 @@ def shown():
 #
 # What to do, in a line.
 #
-# And more, in another one. And more, in another one. And more, in another one. And more.
+# And more, in another one. And more, in another one. And more, in another one, to
+# the end.
 """
 
 

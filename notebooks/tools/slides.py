@@ -332,7 +332,9 @@ def height(cells: list[NotebookNode]) -> int:
     lines = 0
     for cell in cells:
         if cell.cell_type == "markdown":
-            lines += sum(len(textwrap.wrap(li, WIDTH)) for li in paragraphs(cell.source))
+            lines += sum(
+                len(textwrap.wrap(li, WIDTH)) for li in paragraphs(cell.source)
+            )
             continue
         code = [] if OUTPUT_ONLY in build.tags(cell) else cell.source.split("\n")
         lines += len(code)
@@ -356,7 +358,7 @@ def is_thin(slide: Slide) -> bool:
 
 
 def join_thin(deck: list[Slide]) -> list[Slide]:
-    """Put what is too little for a slide on its neighbour in the section, if it fits."""
+    """Put what is too little for a slide on a neighbour in its section, if it fits."""
     joined: list[Slide] = []
     for slide in deck:
         last = joined[-1] if joined else slide
@@ -407,7 +409,11 @@ def subject(slide: Slide) -> str:
     shown = [c for c in slide.cells if c.cell_type == "code"]
     bold = re.findall(r"^(?:- )?\*\*(?!Predict)([^*]{3,60}?)[.:]?\*\*", prose, re.M)
     code = "\n".join(c.source for c in shown if OUTPUT_ONLY not in build.tags(c))
-    own = [n.name for n in parse(code).body if isinstance(n, ast.FunctionDef | ast.ClassDef)]
+    own = [
+        n.name
+        for n in parse(code).body
+        if isinstance(n, ast.FunctionDef | ast.ClassDef)
+    ]
     if len(bold) == 1:
         return bold[0]
     if "**Predict:**" in prose:
@@ -474,7 +480,7 @@ def is_text(output: NotebookNode) -> bool:
 
 
 def reveal() -> dict[str, str]:
-    """Read reveal.js, its speaker's view, style sheet and licence from where pip put them.
+    """Read reveal.js, its speaker's view, style and licence from where pip put them.
 
     They come with the package pyreveal, of whose own code nothing is used.
     """
