@@ -7,7 +7,7 @@ replies reaches the server. So the server asks, by a query.
 
 import json
 
-from federated_digits.client_app import app as client_app
+from federated_digits.client_app import app
 from federated_digits.server_app import main as federate
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
@@ -17,6 +17,7 @@ NAMES = "Names by node id: "
 PATIENCE = 60.0
 """Seconds to wait for names."""
 
+client_app = app  # Flower looks for the name in this file
 server_app = ServerApp()
 
 
