@@ -1000,7 +1000,7 @@ check("7.3", read_rounds)
 # - **Who is to be up tomorrow** runs under a supervisor that starts it again, and the
 #   SuperLink with its `--database` on a disk that survives.
 #
-# In class, a teacher starts a SuperLink with `make superlink`, which prints one line for
+# In class, a teacher starts a SuperLink with `make superlink`, which writes one line for
 # each participant, and every laptop joins with `make supernode`: the page
 # [A federation in the classroom](teaching/classroom.md) says how, and what to do with only one
 # machine.

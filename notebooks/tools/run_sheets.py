@@ -38,7 +38,7 @@ main + main { break-before: page; }
 h1 { font-size: 15pt; margin: 0 0 1mm; }
 .before { margin: 0 0 2mm; }
 table { border-collapse: collapse; width: 100%; table-layout: fixed; }
-td, th { border-top: 1px solid #999; padding: 1mm 2mm 1mm 0; text-align: left;
+td, th { border-top: 1px solid #999; padding: 0.7mm 2mm 0.7mm 0; text-align: left;
   vertical-align: top; overflow-wrap: break-word; }
 tr { break-inside: avoid; }
 .time { width: 14mm; font-variant-numeric: tabular-nums; }
@@ -132,8 +132,9 @@ def on_paper(page: str, done: list[str], said: list[str], detail: int) -> None:
     text = teaching.chapter(page, "## An opening without computers")
     steps = re.findall(r"^\| (\d+) \| ([^|]+) \|$", text, flags=re.MULTILINE)
     done.append("; ".join(f"{length} min {step}" for length, step in steps))
-    say = re.search(r"^\*\*Say:\*\* \*(.*?)\*$", text, re.MULTILINE | re.DOTALL)
-    said.append(f"**Say:** {' '.join(say[1].split())}")
+    if detail >= 0:
+        say = re.search(r"^\*\*Say:\*\* \*(.*?)\*$", text, re.MULTILINE | re.DOTALL)
+        said.append(f"**Say:** {' '.join(say[1].split())}")
     if detail >= 1:
         items = re.findall(r"^\d\. (.*?)(?=^\d\. |\n\n)", text, re.M | re.S)
         said += [" ".join(item.split()) for item in items]
@@ -153,11 +154,13 @@ def stalls(words: teaching.Words, row: teaching.Row) -> list[str]:
 
 
 def questions(words: teaching.Words, detail: int) -> list[str]:
-    """Return what to ask the room: two questions, or all, or all with their answers."""
+    """Return what to ask the room: all, with answers or without, or the first ones."""
     asked = [without_relative_links(ask) for ask in words.asks]
     if detail < 2:
         asked = [re.match(r"\*[^*]+\*", ask)[0] for ask in asked]
-    return [f"**Ask:** {ask}" for ask in (asked if detail >= 0 else asked[:2])]
+    return [
+        f"**Ask:** {ask}" for ask in (asked if detail >= 0 else asked[: 3 + detail])
+    ]
 
 
 def needed(made: list[Line], size: float) -> float:
@@ -170,13 +173,13 @@ def needed(made: list[Line], size: float) -> float:
     total = 0.0
     for line in made:
         high = max(count(line.done, NARROW), count(line.said, WIDE))
-        total += high * 1.25 * size * POINT + 2.3 + 0.7 * len(line.said)
+        total += high * 1.25 * size * POINT + 1.7 + 0.7 * len(line.said)
     return 1.08 * total  # lines break at words
 
 
 def choose(rows: list[teaching.Row], page: str) -> tuple[list[Line], float]:
     """Return as much as fits on a page, in letters as large as fit with it."""
-    for detail in (2, 1, 0, -1):
+    for detail in (2, 1, 0, -1, -2):
         made = lines(rows, page, detail)
         for size in SIZES:
             if needed(made, size) <= HEIGHT:
