@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=
 
-.PHONY: lab test notebooks experiments bench lint superlink supernode run blank slides kit \
-	assignment minutes picture publish-links site
+.PHONY: lab test notebooks experiments bench lint superlink supernode run blank slides \
+	run-sheets kit assignment minutes picture publish-links site
 
 lab: .venv/installed
 	$(BIN)/jupyter lab $(ARGS) notebooks/00_why_federated_learning.ipynb
@@ -34,6 +34,9 @@ blank: .venv/installed
 slides: .venv/complete
 	$(BIN)/python notebooks/tools/slides.py $(ARGS)
 
+run-sheets: .venv/complete
+	$(BIN)/python notebooks/tools/run_sheets.py $(ARGS)
+
 kit: .venv/complete
 	$(BIN)/python notebooks/tools/kit.py $(ARGS)
 
@@ -56,7 +59,7 @@ superlink: .venv/installed
 	$(BIN)/python -m course_utils.classroom superlink $(ARGS)
 
 supernode: .venv/installed
-	$(BIN)/python -m course_utils.classroom supernode $(JOIN)
+	$(BIN)/python -m course_utils.classroom supernode $(JOIN) $(if $(findstring command,$(origin NAME)),--name "$$NAME")
 
 run: .venv/installed
 	$(BIN)/python -m course_utils.classroom run $(ARGS)

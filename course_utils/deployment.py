@@ -226,15 +226,21 @@ class Process:
         self._wait(lambda: not self.is_running, "end", timeout)
         return self._popen.wait()
 
-    def show(self, timeout: float) -> None:
-        """Print its lines as they come, until it has ended or time is up."""
+    def show(self, timeout: float, to: Callable[[str], None] | None = None) -> None:
+        """Print its lines as they come, until it has ended or time is up.
+
+        Where ``to`` is given, it gets them instead, whole lines at a time.
+        """
         deadline = time.monotonic() + timeout
         shown = 0
         while True:
             ended = not self.is_running  # asked first: its last words count
             text = self.log()
             end = len(text) if ended else text.rfind("\n") + 1
-            print(text[shown:end], end="", flush=True)
+            if to is None:
+                print(text[shown:end], end="", flush=True)
+            elif end > shown:
+                to(text[shown:end])
             shown = max(shown, end)
             if ended or time.monotonic() > deadline:
                 return
@@ -484,7 +490,7 @@ class Deployment:
         self,
         command: str | list[str],
         *,
-        show: bool = False,
+        show: bool | Callable[[str], None] = False,
         timeout: float = 2 * PATIENCE,
     ) -> str:
         """Run one ``flwr`` command to its end.
@@ -493,8 +499,8 @@ class Deployment:
         ----------
         command : str or list[str]
             What follows ``flwr``, such as ``"list"``.
-        show : bool
-            Whether to print its lines here as they come.
+        show : bool or callable
+            Whether to print its lines here as they come, or what takes them instead.
         timeout : float
             Seconds that it may take.
 
@@ -516,7 +522,7 @@ class Deployment:
             process = self.start(f"flwr-{self._commands}", ["flwr", *words])
             try:
                 if show:
-                    process.show(timeout)
+                    process.show(timeout, None if show is True else show)
                 code = process.wait(timeout)
             except BaseException:  # an interrupt of the notebook, too
                 process.stop()
@@ -699,6 +705,7 @@ def free_port() -> int:
 def write_private(path: Path, content: bytes) -> None:
     """Write a file that nobody but its owner may read."""
     path.touch(mode=0o600)  # before anything is in it
+    path.chmod(0o600)  # also where it was there before
     path.write_bytes(content)
 
 

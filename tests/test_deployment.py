@@ -1,6 +1,7 @@
 """Real processes: what starts, what is refused, what survives, and what is left."""
 
 import json
+import logging
 import os
 import signal
 import socket
@@ -14,6 +15,8 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 from federation import NODES, Federation
+from flwr.app import Context, RecordDict
+from flwr.common.config import parse_config_args
 from jupyter_client.manager import start_new_kernel
 from whole_run import AWKWARD, run_cell
 
@@ -29,7 +32,9 @@ from course_utils.deployment import (
     make_certificates,
     make_supernode_key,
 )
+from course_utils.runtime import InProcessGrid
 
+MAKEFILE = Path(__file__).parents[1] / "Makefile"
 SLEEP = [
     sys.executable,
     "-c",
@@ -474,6 +479,10 @@ def node_id(log: str) -> str:
 # ----------------------------------------------------------------------- the classroom
 
 
+NAMED = 'Ada "λ" O\'Hara = 花\\'
+"""A name with all that could be taken for something else."""
+
+
 class Terminal(Process):
     """A part of the classroom, as in a terminal of its own."""
 
@@ -498,20 +507,29 @@ def test_a_room_joins_by_one_line_each(tmp_path) -> None:
         parts.append(teacher)
         teacher.wait_for("0 of 2 online")
         lines = (room / "join-lines.txt").read_text().splitlines()
-        assert all(line in teacher.log() for line in lines) and len(lines) == 2
+        assert len(lines) == 2 and "0 of 2 online: nobody yet" in teacher.log()
+        # Private keys are for no projector: what is printed is where they are.
+        assert str(room / "join-lines.txt") in teacher.log()
+        assert not any(line[-40:] in teacher.log() for line in lines)
+        assert (room / "join-lines.txt").stat().st_mode & 0o077 == 0
         for number, line in enumerate(lines):
             join = line.removeprefix("make supernode JOIN=")
-            name = f"participant-{number}"
-            parts.append(start_classroom(tmp_path, name, "supernode", join))
+            words = ["supernode", join, *(["--name", NAMED] if number == 0 else [])]
+            parts.append(start_classroom(tmp_path, f"participant-{number}", *words))
         teacher.wait_for("2 of 2 online: 0 1")
         settings = "num-server-rounds=1 fraction-evaluate=0.0"
         words = ["run", "--folder", str(room), "--config", settings]
         run = start_classroom(tmp_path, "run", *words)
         parts.append(run)
         assert run.wait() == 0, run.tail()
-        assert "[ROUND 1/1]" in run.log() and "Received 2 results" in run.log()
+        assert f"Here: 0 {NAMED}, 1." in run.log()
+        columns = run.log().split("train-loss  accuracy\n")[1].split()
+        assert columns[:5] == ["1/1", "2", "2", "2", "0"] and 0 < float(columns[6]) < 1
+        assert "[ROUND 1/1]" in (room / "run.log").read_text(encoding="utf-8")
+        teacher.wait_for(f"2 of 2 online: 0 {NAMED}, 1")
         parts[1].press_control_c()  # one goes home, and says so
-        teacher.wait_for("1 of 2 online: 1")
+        assert "You have left. The teacher sees that participant 0" in parts[1].log()
+        teacher.wait_for(f"1 of 2 online: 1 (has left: 0 {NAMED})")
         assert GOODBYE in (room / "superlink.log").read_text(encoding="utf-8")
     finally:
         for part in reversed(parts):
@@ -573,6 +591,118 @@ def test_a_room_without_participants_is_told(tmp_path) -> None:
     command += ["--participants", "0", "--folder", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 1 and "at least one participant" in done.stderr
+
+
+def test_a_name_reaches_the_node_config_as_it_is(deployment, monkeypatch) -> None:
+    words = []
+    monkeypatch.setattr(
+        deployment, "start", lambda name, command: words.extend(command)
+    )
+    ticket = {"superlink": "10.0.0.7:9091", "ca": "", "key": ""}
+    ticket |= {"partition-id": 0, "num-partitions": 2}
+    classroom.start_supernode(deployment, ticket, NAMED)
+    config = parse_config_args([words[words.index("--node-config") + 1]])
+    assert config == {"partition-id": 0, "num-partitions": 2, "name": NAMED}
+
+
+def test_a_name_is_short_and_can_be_seen() -> None:
+    assert classroom.checked_name("  Ada  Lovelace ") == "Ada Lovelace"
+    assert classroom.checked_name(
+        "花" * 40
+    ) == "花" * 40 and not classroom.checked_name("")
+    for wrong in ("x" * 41, "a\x1b[2J", "a\u202eb"):
+        with pytest.raises(ValueError, match="at most 40 characters"):
+            classroom.checked_name(wrong)
+    assert classroom.shown_name("a\x1b[2J\n" + 99 * "b") == "a [2J " + 34 * "b"
+
+
+@pytest.mark.parametrize("typed", [["NAME=Ada L"], []])
+def test_make_hands_on_a_name_that_was_typed(typed, tmp_path) -> None:
+    python = tmp_path / ".venv" / "bin" / "python"
+    python.parent.mkdir(parents=True)
+    python.write_text('#!/bin/sh\nprintf "%s|" "$@"\n', encoding="utf-8")
+    python.chmod(0o700)
+    (python.parents[1] / "installed").touch()
+    for name in ("pyproject.toml", "requirements.txt"):
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (0, 0))
+    command = ["make", "-s", "-f", str(MAKEFILE), "supernode", "JOIN=abc", *typed]
+    # Some systems set a variable of this name: that is not what somebody goes by.
+    environment = {**os.environ, "NAME": "LAPTOP-7"}
+    done = subprocess.run(
+        command,
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    words = done.stdout.split("|")[:-1]
+    assert words[2:] == ["supernode", "abc", *(["--name", "Ada L"] if typed else [])]
+
+
+def test_a_run_is_a_table_with_names_and_no_exponents(
+    tmp_path, capsys, caplog, monkeypatch
+) -> None:
+    app = classroom.make_room_app(tmp_path)
+    settings = tomllib.loads((app / "pyproject.toml").read_text(encoding="utf-8"))
+    parts = settings["tool"]["flwr"]["app"]["components"]
+    assert parts == {
+        "serverapp": "federated_digits.room:server_app",
+        "clientapp": "federated_digits.room:client_app",
+    }
+    config = settings["tool"]["flwr"]["app"]["config"] | {"num-server-rounds": 2}
+    config |= {"fraction-train": 1.0, "fraction-evaluate": 0.0}
+    room = {}
+    code = (app / "federated_digits" / "room.py").read_text(encoding="utf-8")
+    exec(compile(code, "room.py", "exec"), room)  # as it is, under any name
+    grid = InProcessGrid(
+        room["client_app"], 3, run_config=config, seed=0, client_errors="reply"
+    )
+    first, _, third = grid.node_contexts.values()
+    first.node_config["name"] = "Ada"
+    third.node_config["partition-id"] = 99  # it fails, in each round
+    context = Context(1, 0, {}, RecordDict(), config | {"results-dir": str(tmp_path)})
+    caplog.set_level("INFO", logger="flwr")
+    monkeypatch.setattr(logging.getLogger("flwr"), "propagate", True)
+    room["server_app"](grid, context)
+    said = [f"INFO :      {record.getMessage()}" for record in caplog.records]
+    printed = capsys.readouterr().out.splitlines()
+    nodes = {str(node): number for number, node in enumerate(grid.node_contexts)}
+    view = classroom.RunView(nodes, {1: "Grace"})
+    view.read("\n".join([*printed, *said]))
+    here, saved, before, *rest = capsys.readouterr().out.splitlines()
+    assert (here, saved[:8]) == ("Here: 0 Ada, 1 Grace, 2.", "Saved in")
+    assert before.startswith("Before training, the accuracy is 0.") and view.is_saved
+    failed, header, one, again, two = rest
+    assert failed.startswith("  failed: 2: ") and again == failed
+    assert header.split() == list(view.COLUMNS) and len(one) == len(header) == len(two)
+    for number, row in enumerate((one, two), start=1):
+        assert row.split()[:5] == [f"{number}/2", "3", "3", "2", "1"]
+        assert "e" not in row and 0 < float(row.split()[6]) <= 1
+
+
+def test_who_comes_and_goes_is_told(deployment, capsys, monkeypatch) -> None:
+    looks = [set(), {0}, {0, 1}, {0, 1}, {1}, {1}, set(), set()]
+
+    def who(*_) -> set[int]:
+        if len(looks) == 1:
+            superlink.kill()
+        return looks.pop(0)
+
+    superlink = deployment.start("superlink", SLEEP, ready="ready")
+    (deployment.folder / "names.json").write_text('{"1": "Grace"}', encoding="utf-8")
+    monkeypatch.setattr(classroom, "who_is_online", who)
+    monkeypatch.setattr(classroom, "POLL", 0)
+    with pytest.raises(CommandFailed, match="The SuperLink ended"):
+        classroom.watch(deployment, superlink, {"7": 0, "8": 1})
+    assert [line[10:] for line in capsys.readouterr().out.splitlines()] == [
+        "0 of 2 online: nobody yet",
+        "1 of 2 online: 0",
+        "2 of 2 online: 0, 1 Grace",
+        "1 of 2 online: 1 Grace (has left: 0)",
+        "0 of 2 online: nobody any more (has left: 1 Grace)",
+    ]
 
 
 def test_a_superlink_that_does_not_answer_is_told_and_asked_again(

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from functools import cache
 from html.parser import HTMLParser
 from pathlib import Path
+from statistics import median
 
 import jupytext
 import nbformat
@@ -18,6 +19,7 @@ from playwright.sync_api import Browser, Page, Playwright
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "notebooks" / "tools"))
 import slides  # noqa: E402
+import teaching  # noqa: E402
 from slides import build  # noqa: E402
 
 SOURCES = sorted(build.SOURCES.glob("[0-9]*.py"))
@@ -85,8 +87,12 @@ MEASURE = """() => {
         size: [box.width / scale, box.height / scale].map(Math.round),
         heading: slide.querySelector("h1, h2, h3")?.textContent,
         outside: parts.filter(sticksOut).map(part => part.outerHTML.slice(0, 200)),
+        section: slide.querySelector(".section")?.textContent,
         smallest: Math.min(...parts.filter(hasText).map(
             part => parseFloat(getComputedStyle(part).fontSize))),
+        code: [...slide.querySelectorAll("pre")].map(
+            part => parseFloat(getComputedStyle(part).fontSize)),
+        prose: parseFloat(getComputedStyle(slide).fontSize),
         pictures: [...slide.querySelectorAll("img")].map(image => ({
             alt: image.alt,
             loaded: image.naturalWidth > 0,
@@ -109,7 +115,8 @@ def look_at_slides(page: Page) -> list[dict]:
 def test_a_deck_fits_the_screen_and_asks_for_nothing(source, page, tmp_path) -> None:
     requests, errors = show(page, deck(source), tmp_path)
     seen = look_at_slides(page)
-    assert 12 <= len(seen) <= 22
+    exercises = [slide for slide in seen if slide["heading"].startswith("Exercise ")]
+    assert 12 <= len(seen) - len(exercises) <= 22
     title = build.make_notebook(source).cells[0].source
     assert f"# {seen[0]['heading']}\n" in title
     assert seen[-1]["heading"] == "Takeaways"
@@ -117,16 +124,30 @@ def test_a_deck_fits_the_screen_and_asks_for_nothing(source, page, tmp_path) -> 
         assert slide["size"] == [1280, 720]
         assert slide["heading"], number
         assert not slide["outside"], (number, slide["outside"])
-        assert slide["smallest"] >= 18, number
+        assert slide["smallest"] >= 18 and slide["prose"] >= 24, number
         for picture in slide["pictures"]:
             assert picture["loaded"] and picture["height"] >= 250, number
             assert picture["alt"].startswith("Figure: ") and len(picture["alt"]) > 60
     cells = [c for c in build.make_notebook(source).cells if slides.kind_of(c)]
     plotted = sum(bool(re.search(r"^(plot|draw)_", c.source, re.M)) for c in cells)
     assert sum(len(slide["pictures"]) for slide in seen) == plotted
+    # A line of 20 pixels is 1 in 36 on the wall; most code is larger.
+    code = [size for slide in seen for size in slide["code"]]
+    assert min(code) >= 20 and median(code) >= 24
+    headings = [(slide["section"], slide["heading"]) for slide in seen]
+    assert len(set(headings)) == len(headings)
     assert {url.split(":")[0] for url in requests} <= {"file", "data"}
     assert sum(url.startswith("file:") for url in requests) == 1
     assert not errors
+
+
+def test_the_speakers_view_shows_what_to_say_first(page, tmp_path) -> None:
+    show(page, deck(SOURCES[0]), tmp_path)
+    with page.expect_popup() as opened:
+        page.keyboard.press("s")
+    notes = opened.value.locator(".speaker-controls-notes .value")
+    notes.get_by_text("Ten hospitals want one model").wait_for(timeout=30_000)
+    assert not page.get_by_text("Ten hospitals want one model").is_visible()
 
 
 def test_an_answer_appears_at_the_next_key(page, tmp_path) -> None:
@@ -193,8 +214,83 @@ def test_a_deck_leaves_out_what_serves_a_reader_only(source) -> None:
     assert "No description has been provided" not in page
 
 
+@cache
+def made(source: Path) -> list[slides.Slide]:
+    """Return a lesson's slides, not yet a page."""
+    return slides.slides_of(lesson_of(source), source.name)
+
+
+def lesson_of(source: Path) -> nbformat.NotebookNode:
+    lesson = build.make_notebook(source)
+    stored = nbformat.read(build.NOTEBOOKS / f"{source.stem}.ipynb", as_version=4)
+    slides.add_outputs(lesson, stored)
+    return lesson
+
+
+@every_source
+def test_no_slide_is_nearly_empty_or_only_announces_the_next(source) -> None:
+    for slide in made(source):
+        assert not slides.is_thin(slide), slide.heading
+        last = slide.cells[-1]
+        assert last.cell_type == "code" or last.source[-1] != ":", slide.heading
+
+
+@every_source
+def test_each_exercise_is_a_slide_with_what_its_card_says(source) -> None:
+    cards = re.findall(
+        r"^# ### (Exercise \d+\.\d+: .*)$", source.read_text("utf-8"), re.M
+    )
+    shown = {slide.heading: slide for slide in made(source)}
+    assert len(cards) == 3
+    for card in cards:
+        text = shown[f"## {card}"].cells[0].source
+        assert text.startswith("| difficulty | minutes |") and len(text) > 200
+
+
+@every_source
+def test_code_on_a_slide_uses_only_what_was_shown(source) -> None:
+    lesson, ours, shown = build.make_notebook(source), set(), set()
+    for cell in lesson.cells:
+        if cell.cell_type == "code":
+            ours |= set(slides.definitions(cell.source))
+    for slide in made(source):
+        for cell in slide.cells:
+            if "before" in cell.source:
+                shown |= set(re.findall(r"\w+", cell.source))
+            if cell.cell_type == "code" and not slides.is_hidden(cell):
+                used, defined = slides.names(cell.source)
+                shown |= defined
+                # What another package has given has no line on a slide.
+                unknown = {n for n in used if n in ours and n not in shown}
+                assert unknown <= imported(lesson), (slide.heading, unknown)
+
+
+def imported(lesson: nbformat.NotebookNode) -> set[str]:
+    """Return the names that come from outside the course."""
+    code = [c.source for c in lesson.cells if c.cell_type == "code"]
+    return {
+        n for text in code for n, was in slides.definitions(text).items() if not was
+    }
+
+
+@every_source
+def test_the_speaker_has_what_the_teachers_page_says(source) -> None:
+    words = teaching.words(teaching.PAGE.read_text("utf-8"), source.stem[:2])
+    first, *_, last = made(source)
+    notes = "\n".join(note for slide in made(source) for note in slide.notes)
+    assert words.say in first.notes and len(words.say) > 100
+    assert "**Ask the room**" in last.notes and len(words.asks) >= 3
+    for said in (*words.stalls, *words.asks):
+        assert slides.without_relative_links(said) in notes
+    for slide in made(source)[1:-1]:
+        for number in re.findall(r"## Exercise (\d+\.\d+)", slide.heading):
+            assert all(number in note for note in slide.notes[1:2])
+    assert deck(source).count('<aside class="notes">') >= 2
+
+
 def test_a_deck_carries_the_licence_of_reveal_js() -> None:
     page = deck(SOURCES[0])
+    assert "MarkedJS" in page
     assert "Hakim El Hattab" in page
     assert "The above copyright notice and this permission notice shall be" in page
 
@@ -262,6 +358,72 @@ def test_tags_say_what_is_shown_and_where(tmp_path) -> None:
         'print ( "shown code" ) output 2'
     )
     assert page.count('<div class="fragment"') == 1
+
+
+MORE = """\
+# %% [markdown] tags=["slide"]
+# # 42 · Slides
+#
+# One line, another line, and more of it, so that this is no thin slide: it takes
+# three lines at least, which is what this one is here for, and nothing else but that.
+#
+# The last of them. Compare the steps:
+
+# %%
+def helper(x, *, y=1):
+    return x
+
+
+LIMIT = 3
+import numpy as np
+
+# %% [markdown] tags=["slide"]
+# ## A section
+#
+# Announced here:
+
+# %% tags=["slide"]
+print(helper(LIMIT), np)
+
+# %% tags=["slide"]
+def shown():
+    return helper(1)
+
+# %% [markdown] tags=["slide", "title: Named"]
+# **Predict:** a line.
+#
+# Another one.
+#
+# - And a third.
+
+# %% [markdown]
+# ### Exercise 42.1: a card
+#
+# What to do, in a line.
+#
+# And more, in another one. And more, in another one. And more, in another one, to
+# the end.
+"""
+
+
+def test_what_no_tag_has_to_say(tmp_path) -> None:
+    source, stored = write_lesson(tmp_path, MORE)
+    lesson = build.make_notebook(source)
+    slides.add_outputs(lesson, nbformat.read(stored, as_version=4))
+    deck = slides.slides_of(lesson, source.name)
+    assert [(slide.section, slide.heading) for slide in deck] == [
+        ("", "# 42 · Slides"),
+        ("A section", "## A section"),
+        ("A section", "## `shown`"),
+        ("A section", "## Named"),
+        ("A section", "## Exercise 42.1: a card"),
+    ]
+    assert deck[0].cells[-1].source.endswith("The last of them.")
+    announced, before, code = deck[1].cells
+    assert announced.source == "Announced here:" and "print" in code.source
+    assert "helper(x, y)</code>, <code>LIMIT = 3</code>" in before.source
+    assert "np" not in before.source, "other packages have known names"
+    assert [cell.cell_type for cell in deck[2].cells] == ["code"], "helper was shown"
 
 
 def test_new_tags_and_prose_need_no_new_run(tmp_path) -> None:

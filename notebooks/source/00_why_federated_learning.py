@@ -35,7 +35,7 @@ check_machine()
 # A **client** holds data. The **server** holds the model that all share, the **global
 # model**. One exchange between them is a **round**:
 
-# %% tags=["slide", "slide-output"]
+# %% tags=["slide", "title: What moves and what stays", "slide-output"]
 from course_utils.plots import draw_loop, plot_curves
 
 draw_loop()
@@ -212,7 +212,7 @@ def weighted_average(
     return average
 
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: Try it in your head"]
 # Try it on numbers that you can check in your head. A client with 1 example says 0, and a
 # client with 3 examples says 8. The plain mean would be 4.
 
@@ -270,7 +270,7 @@ check("0.1", shares)
 # rounds: below *one client alone*, between the two yardsticks, or above *everyone's data
 # in one place*?
 
-# %% tags=["slide", "nbval-ignore-output"]
+# %% tags=["slide", "title: FedAvg in full", "nbval-ignore-output"]
 torch.manual_seed(0)
 global_net = Net(image_shape())
 federated = [test(global_net, all_testloader)[1]]
@@ -290,7 +290,7 @@ for _ in with_progress(range(EPOCHS), doing="rounds"):
     federated.append(test(global_net, all_testloader)[1])
 print(f"federated {federated[-1]:.3f}")
 
-# %% tags=["slide", "slide-output", "nbval-ignore-output"]
+# %% tags=["slide", "title: What came of it", "slide-output", "nbval-ignore-output"]
 plot_curves(
     {"FedAvg, 10 clients": federated, "one client alone": alone},
     levels={"everyone's data": centralized[-1]},
@@ -372,7 +372,7 @@ def federate(clients: list, rounds: int, epochs: int) -> float:
     return test(net, all_testloader)[1]
 
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: Two groups of clients"]
 # Try it on two groups of clients. Those above are much alike. Here is the other group.
 # (Lesson 02 explains how their data were shared out, by *Dirichlet(0.1)*.)
 
@@ -485,7 +485,7 @@ for steps in (1, 3):
     print(f"steps {steps}: moved {moved:.5f}, apart {apart[steps]:.5f}")
 assert apart[1] < 1e-6 < apart[3]
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: One step and more"]
 # - One step: the same model, but for rounding. The average of all
 #   `start - LR * gradient` is `start - LR * average gradient`, because averaging is
 #   linear.
@@ -620,7 +620,7 @@ check("0.3", fedavg_round)
 from course_utils.apps import client_app, server_app
 from course_utils.runtime import run_in_process
 
-# %% tags=["slide", "nbval-ignore-output"]
+# %% tags=["slide", "title: The run", "nbval-ignore-output"]
 run = run_in_process(
     server_app,
     client_app,
@@ -629,7 +629,7 @@ run = run_in_process(
     seed=0,
 )
 
-# %% tags=["slide", "slide-output", "nbval-ignore-output"]
+# %% tags=["slide", "title: By hand and on Flower", "slide-output", "nbval-ignore-output"]
 tests = run.result.evaluate_metrics_serverapp.values()
 on_flower = [metrics["accuracy"] for metrics in tests]
 print(f"by hand {federated[-1]:.3f}, on Flower {on_flower[-1]:.3f}")

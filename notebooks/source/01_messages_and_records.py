@@ -145,7 +145,7 @@ measured = {"accuracy": 0.9, "losses": [0.1, 0.001], "perplexity": 2.31}
 metrics = MetricRecord(measured)
 print(metrics["losses"])
 
-# %% tags=["slide"]
+# %% tags=["slide", "title: Candidates"]
 candidates = {
     "int": 3,
     "float": 0.9,
@@ -322,7 +322,7 @@ print(outcome(lambda: Message(content, dst_node_id=123, message_type="train")))
 # server with its clients. The error says that none was found: **without a run there is no
 # message.** In a run, the server starts every conversation, and clients answer.
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: Three words"]
 # So start something small. It takes three words:
 #
 # - The **ClientApp** is the client's program.
@@ -503,7 +503,7 @@ mean = weighted_mean([report_a, report_b], by="num-examples")
 for key, value in mean.items():
     print(f"{key:11} {value.round(6)}")
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: What a server can average"]
 # - Check the accuracy in your head: 270 of 300 images and 50 of 100 were right, which is
 #   320 of 400.
 # - `weighted_mean` never asks what a `perplexity` is. It can average all numbers and lists
@@ -755,7 +755,7 @@ for num_clients, epochs in ((10, 1), (5, 1), (10, 2)):
     print(f"examples {examples}, epochs {epochs}: {size:,} bytes")
     assert size == arrays.count_bytes()
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: A model of 7 billion parameters"]
 # - Twice as many clients move twice the bytes. So do twice as many rounds, and twice as
 #   many parameters, but for the headers.
 # - Twice as many examples or local epochs do not. They change what the numbers are, and

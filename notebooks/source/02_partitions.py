@@ -105,7 +105,7 @@ grouped = GroupedNaturalIdPartitioner(
 grouped_parts = cut(train_split, grouped)
 print(grouped.partition_id_to_natural_ids)
 
-# %% tags=["slide", "slide-output"]
+# %% tags=["slide", "title: Four clients with a bag each", "slide-output"]
 plot_samples(grouped_parts)
 
 # %% [markdown] tags=["slide-more"]
@@ -186,7 +186,7 @@ check("2.1", held_by_one)
 # the clients that hold a single label. Or they ask for *fewer than two* holders, and so
 # also get the labels that nobody holds.
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: Three clients and two labels"]
 # Now a federation small enough for your head: three clients with eight examples each,
 # two labels.
 
@@ -211,7 +211,7 @@ distances = np.abs(shares - whole).sum(axis=1) / 2
 print("distances:", distances)
 assert distances.tolist() == [0.25, 0.0, 0.25]
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: What the distance says"]
 # It is the one with 6 and 2. A distance of 0 means *like the whole*, not *evenly spread*.
 #
 # The distance says what share of the client's examples would have to change their label
@@ -359,7 +359,7 @@ sorted_parts = cut(sorted_split, IidPartitioner(NUM_CLIENTS))
 sorted_counts = label_counts(sorted_parts)
 plot_label_counts(sorted_counts, title="IidPartitioner on sorted data")
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: IID by name only"]
 # Exactly one label. This is the most skewed partitioning of this lesson. It comes from a
 # partitioner called IID, without an error or a warning. What exactly does it do? Compare
 # client 1 with a plain slice:
@@ -478,7 +478,7 @@ by_flower = label_counts(cut(train_split, dirichlet))
 assert np.abs(by_flower - by_hand).max() < 1
 print("the same counts, but for what is left of an example")
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: Three values of alpha"]
 # **Predict** for alpha = 100, 1 and 0.1: how do label distance and sizes change?
 
 # %% tags=["slide-then", "slide-output"]
@@ -786,7 +786,7 @@ def accuracies(partitioning: dict) -> list[float]:
     return [metrics["accuracy"] for metrics in by_round]
 
 
-# %% tags=["slide", "slide-output", "nbval-ignore-output"]
+# %% tags=["slide", "title: Accuracy by round", "slide-output", "nbval-ignore-output"]
 from course_utils.plots import plot_curves
 
 schemes = {

@@ -28,12 +28,12 @@
 # Neither of them knows anything about networks. Two programs that come with Flower carry
 # their messages:
 
-# %% tags=["slide", "slide-output"]
+# %% tags=["slide", "title: Who talks to whom", "slide-output"]
 from course_utils.plots import draw_apps
 
 draw_apps()
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: SuperLink and SuperNodes"]
 # - There is one **SuperLink**, and one **SuperNode** for each client. Both run all the
 #   time, before a run and after it.
 # - A SuperNode calls the SuperLink and asks for messages. The SuperLink never calls a
@@ -165,7 +165,7 @@ train_loss = model.train(
     net, trainloader, epochs=config["local-epochs"], lr=config["lr"]
 )
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: 4. Pack and 5. Reply"]
 # **4. Pack.** The reply carries the model, the loss, and the number of examples:
 
 # %% tags=["slide-more"]

@@ -39,7 +39,7 @@ for field in ("run_id", "node_id", "node_config", "run_config"):
     print(f"{field:12} {getattr(context, field)}")
 print(f"{'state':12} {dict(context.state)}")
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: What is in it"]
 # | field | what it says | who sets it |
 # |---|---|---|
 # | `run_id` | which run this is | Flower |
@@ -91,7 +91,7 @@ answers = [dict(reply.content["metrics"]) for reply in ask(grid)]
 print(*answers, sep="\n")
 assert [answer["partition"] for answer in answers] == [0, 1, 1]
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: Who does what"]
 # - The message says what to do. The Context says who does it.
 # - Nobody notices. Two nodes work on one partition, and no node on the last.
 # - The grid sets `partition-id` and `num-partitions`. Flower's Simulation Runtime sets
@@ -381,7 +381,7 @@ for _ in range(3):
 print(calls, len(seen), counting_app.calls)
 assert calls == len(seen) == counting_app.calls
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: Predict: called by hand"]
 # Now call the function by hand, as a plain function, once for each of the three nodes.
 # **Predict:** what does each call print?
 
@@ -393,7 +393,7 @@ for node_id in (first, second, third):
     print(dict(reply.content["metrics"]))
 assert calls == calls_before + 3
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: How a global misleads"]
 # 1, 2, 3: there is one process, with one set of globals. It seems to remember, but it
 # misleads you twice. On a deployment the app forgets. And even here it does not count
 # what you meant: *three different nodes* share one counter. What a call finds in a global
@@ -848,7 +848,7 @@ names = [n for m in local_grid.messages for n in m.names.get("arrays", ())]
 print(len(local_grid.messages), "messages, which carried", sorted(set(names)))
 assert not any(name.startswith("head") for name in names)
 
-# %% tags=["slide", "slide-output", "nbval-ignore-output"]
+# %% tags=["slide", "title: Client by client", "slide-output", "nbval-ignore-output"]
 from statistics import fmean
 
 from course_utils.plots import plot_client_bars
@@ -880,7 +880,7 @@ if dataset_name() == DEFAULT_DATASET:
     assert abs(means["local head"] - means["alone"]) < 0.05
     assert sizes[7] == 11
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: Whom it helps"]
 # With the default dataset:
 #
 # - A local head helps nearly every client. The global head has to be right about all ten

@@ -607,7 +607,7 @@ def main(grid: Grid, context: Context) -> None:
     context.state["arrays"] = result.arrays
 
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: Count the messages"]
 # **Predict**, for three rounds:
 #
 # - How many times is a client asked to train, and how many times to evaluate?
@@ -661,7 +661,7 @@ print("clients that never trained:", never)
 # average. In the picture of all messages, it is a column without a mark in the rows of
 # `train`:
 
-# %% tags=["slide", "slide-output", "nbval-ignore-output"]
+# %% tags=["slide", "title: A run's traffic", "slide-output", "nbval-ignore-output"]
 from course_utils.plots import plot_traffic
 
 plot_traffic(run.messages, list(run.node_contexts))
@@ -778,7 +778,7 @@ for name, curve in curves.items():
 assert sum(dirichlet[-5:]) < sum(iid[-5:])
 assert largest_fall(dirichlet) > largest_fall(iid)
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: What skew does"]
 # - Skewed data learn more slowly. Over the last five rounds, Dirichlet is behind IID.
 # - The Dirichlet curve jumps: a round can end *below* the one before. The average of
 #   five models leans towards the labels that these five clients have. The next round
@@ -952,7 +952,7 @@ print("metrics of evaluate:", lost.evaluate_metrics_clientapp)
 print("rounds of the server:", list(lost.evaluate_metrics_serverapp))
 assert not lost.arrays
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: Three signs"]
 # It finishes, as if nothing had happened. There is no exception. `main` goes on, and
 # keeps a model without a single array. Three signs give it away:
 #

@@ -102,7 +102,7 @@ from federated_digits.client_app import load_data, train
 
 show(load_data, train, task.set_seed)
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: What has changed"]
 # Compare with the clients of lesson 05:
 #
 # | lesson 05 | `client_app.py` | why |
@@ -158,7 +158,7 @@ show(server_module.main)
 text = (APP / "pyproject.toml").read_text(encoding="utf-8")
 print(text)
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: pyproject.toml"]
 # - `[project]` has the name, the version, and what the app needs to be installed.
 # - `[tool.flwr.app]` says who publishes it. With name and version that makes the app's
 #   id, `flower-course/federated-digits==1.0.0`.
@@ -236,7 +236,7 @@ print(f"\n{seconds_here:.1f} seconds")
 #     --run-config "num-server-rounds=2 fraction-train=1.0"
 # ```
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: The words of the command"]
 # - `.` is the app's folder.
 # - `--stream` shows the run's log until it ends. Without it, the command returns at
 #   once, and the run goes on.
@@ -361,7 +361,7 @@ round_2 = reached["round 2: ten replies"] - reached["round 1: ten replies"]
 assert in_all > 3 * seconds_here and round_2 < in_all / 4
 assert reached["round 1: ten replies"] > in_all / 2
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: Who starts whom"]
 # They take more than three times as long as here, often more than ten times. When the
 # first ten replies are there, more than half of the time has passed. In nearly every
 # line above, something starts up:
@@ -399,7 +399,7 @@ assert finished["network-traffic"]["total-bytes"] == 0
 # hears how the run goes, and keeps its log. With real SuperNodes every message does pass
 # through it: lesson 07.
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: Which runtime for what"]
 # | runtime | takes | good for |
 # |---|---|---|
 # | in-process (this course's) | no time to start | writing and debugging apps, a few clients |

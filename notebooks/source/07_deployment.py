@@ -214,7 +214,7 @@ assert programs["flower-superlink"] == 1 and programs["flower-supernode"] == 3
 assert programs["flower-superexec"] == 4
 assert programs["flwr-serverapp"] >= 1 and programs["flwr-clientapp"] >= 1
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: What runs where"]
 # | process | where | it | lives |
 # |---|---|---|---|
 # | `flower-superlink` | server | keeps the state, passes messages on | until stopped |
@@ -407,7 +407,7 @@ for node in [start_supernode(i, ready=None) for i in range(3)]:
     node.wait_for(LET_IN)
 print(deployment.flwr("supernode list course"))
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: What keys change"]
 # All three are let in. TLS and keys decide who may talk, and change nothing of what is
 # said: runs go as before, as you will see below.
 #
@@ -724,7 +724,7 @@ print("the run:", ending(dead_run)[0])
 for i in range(3):
     assert deployment.processes[f"supernode-{i}"].is_running
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: Who came back"]
 # - **The SuperNodes** retried until the SuperLink was back, and went on. The database
 #   knew them, and their keys. (That they are `online` proves little: the database says so
 #   for a minute anyway. In the next run they will take part.)
@@ -892,7 +892,7 @@ from course_utils.plots import draw_silence
 
 draw_silence()
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: What came of each"]
 # SuperNode 0, which was dead a minute ago, has taken part. No run has hung, and none
 # has ended without either a model or an error:
 #
@@ -1000,7 +1000,7 @@ check("7.3", read_rounds)
 # - **Who is to be up tomorrow** runs under a supervisor that starts it again, and the
 #   SuperLink with its `--database` on a disk that survives.
 #
-# In class, a teacher starts a SuperLink with `make superlink`, which prints one line for
+# In class, a teacher starts a SuperLink with `make superlink`, which writes one line for
 # each participant, and every laptop joins with `make supernode`: the page
 # [A federation in the classroom](teaching/classroom.md) says how, and what to do with only one
 # machine.

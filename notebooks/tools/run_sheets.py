@@ -1,0 +1,272 @@
+"""Make a run sheet for each route, a page a day, to print: ``make run-sheets``.
+
+All of it stands in INSTRUCTOR.md: the timetable of each day and, beside its rows, what
+to say first, what to ask, and where people stall in the exercises. Where a page is
+full, answers are left out first, then stalls, then the last questions.
+``make run-sheets ARGS="--start 9:15"`` prints the time of the clock.
+"""
+
+import argparse
+import html
+import math
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import minutes
+import mistune
+import teaching
+from assignment import without_relative_links
+
+ROOT = Path(__file__).parents[2]
+FOLDER = ROOT / "build" / "run-sheets"
+
+HEIGHT, NARROW, WIDE = 233.0, 58.0, 104.0
+"""Millimetres of a page's table, of what is done, of what is said: Letter's and A4's,
+whichever is less."""
+SIZES = (11.0, 10.5, 10.0, 9.5, 9.0, 8.5)
+"""Points of a letter: the largest that fits."""
+POINT = 0.3528
+"""Millimetres."""
+
+STYLE = """
+@page { margin: 10mm; }
+body { font: 10pt/1.25 system-ui, "Segoe UI", Roboto, Arial, sans-serif; color: #000;
+  margin: 0; }
+main + main { break-before: page; }
+h1 { font-size: 15pt; margin: 0 0 1mm; }
+.before { margin: 0 0 2mm; }
+table { border-collapse: collapse; width: 100%; table-layout: fixed; }
+td, th { border-top: 1px solid #999; padding: 0.7mm 2mm 0.7mm 0; text-align: left;
+  vertical-align: top; overflow-wrap: break-word; }
+tr { break-inside: avoid; }
+.time { width: 14mm; font-variant-numeric: tabular-nums; }
+.long { width: 9mm; }
+.what { width: 60mm; }
+.pause td { background: #eee; }
+p, ul { margin: 0; }
+p + p, p + ul { margin-top: 0.7mm; }
+ul { padding-left: 4mm; }
+code { font-family: "Cascadia Mono", Menlo, "DejaVu Sans Mono", Consolas, monospace;
+  font-size: 0.88em; }
+@media screen {
+  body { max-width: 190mm; margin: 10mm auto; }
+  main + main { margin-top: 15mm; }
+}
+"""
+BEFORE = (
+    "☐ `python -m course_utils` says OK &nbsp; ☐ slides are open, `s` shows your notes "
+    "&nbsp; ☐ *Run All* has run, outputs are cleared &nbsp; ☐ cards, this page"
+)
+LEGEND = (
+    "↷ The row jumps: put the cursor on its heading, then *Run → Run All Above "
+    "Selected Cell*, before class or in the break."
+)
+
+
+@dataclass
+class Line:
+    """A row of a sheet: what is done, and what is said, both in Markdown."""
+
+    row: teaching.Row
+    done: list[str]
+    said: list[str]
+
+
+def headings_of(page: str, lesson: str) -> list[str]:
+    """Return the sections of a lesson, as the page's table has them."""
+    return [name for name in minutes.read_table(page, lesson) if name != minutes.ALL]
+
+
+def jumps(rows: list[teaching.Row], index: int, page: str) -> bool:
+    """Whether a row begins, or goes on, where what is above was left out."""
+    row = rows[index]
+    if not row.lesson or row.sections == "all":
+        return False
+    headings = headings_of(page, row.lesson)
+    if not row.sections:  # an exercise alone: its section is not the one before
+        return True
+    left_out = row.sections.startswith("all but ")
+    named = row.sections.removeprefix("all but ").split("; ")
+    if left_out:
+        last_needed = max(headings.index(name) for name in named)
+        return last_needed < len(headings) - 1
+    places = [headings.index(name) for name in named]
+    earlier = [r for r in rows[:index] if r.lesson == row.lesson and r.sections]
+    done = (
+        headings.index(earlier[-1].sections.split("; ")[-1])
+        if earlier and not earlier[-1].sections.startswith("all")
+        else -1
+    )
+    return places != list(range(done + 1, done + 1 + len(places)))
+
+
+def lines(rows: list[teaching.Row], page: str, detail: int) -> list[Line]:
+    """Return the rows of a day, with more of what is said the higher the detail is."""
+    made = []
+    for index, row in enumerate(rows):
+        mark = " ↷" if jumps(rows, index, page) else ""
+        done, said = [f"**{without_relative_links(row.what)}**{mark}"], []
+        if row.sections:
+            done.append(row.sections if row.sections != "all" else "all sections")
+        if row.exercises:
+            done.append(f"Exercises: {', '.join(row.exercises)}")
+        if row.what == "On paper":
+            on_paper(page, done, said, detail)
+        words = teaching.words(page, row.lesson) if row.lesson else None
+        if words:
+            others = [r.lesson == row.lesson for r in rows]
+            if others.index(True) == index:
+                said.append(f"**Say:** {' '.join(words.say.split())}")
+            if detail >= 1:
+                said += stalls(words, row)
+            if index == len(rows) - 1 - others[::-1].index(True):
+                said += questions(words, detail)
+        made.append(Line(row, done, said))
+    return made
+
+
+def on_paper(page: str, done: list[str], said: list[str], detail: int) -> None:
+    """Add how the opening without computers goes."""
+    text = teaching.chapter(page, "## An opening without computers")
+    steps = re.findall(r"^\| (\d+) \| ([^|]+) \|$", text, flags=re.MULTILINE)
+    done.append("; ".join(f"{length} min {step}" for length, step in steps))
+    if detail >= 0:
+        say = re.search(r"^\*\*Say:\*\* \*(.*?)\*$", text, re.MULTILINE | re.DOTALL)
+        said.append(f"**Say:** {' '.join(say[1].split())}")
+    if detail >= 1:
+        items = re.findall(r"^\d\. (.*?)(?=^\d\. |\n\n)", text, re.M | re.S)
+        said += [" ".join(item.split()) for item in items]
+
+
+def stalls(words: teaching.Words, row: teaching.Row) -> list[str]:
+    """Return where people stall in the exercises of a row."""
+    chosen = row.exercises
+    if chosen == ["all"]:
+        chosen = [f"{int(row.lesson)}.{number}" for number in (1, 2, 3)]
+    pattern = "|".join(rf"(?<![\d.]){re.escape(name)}(?!\d)" for name in chosen)
+    return [
+        f"**Stall:** {without_relative_links(stall)}"
+        for stall in words.stalls
+        if chosen and re.search(pattern, stall)
+    ]
+
+
+def questions(words: teaching.Words, detail: int) -> list[str]:
+    """Return what to ask the room: all, with answers or without, or the first ones."""
+    asked = [without_relative_links(ask) for ask in words.asks]
+    if detail < 2:
+        asked = [re.match(r"\*[^*]+\*", ask)[0] for ask in asked]
+    return [
+        f"**Ask:** {ask}" for ask in (asked if detail >= 0 else asked[: 3 + detail])
+    ]
+
+
+def needed(made: list[Line], size: float) -> float:
+    """Estimate how many millimetres a table takes, in letters of so many points."""
+
+    def count(texts: list[str], width: float) -> int:
+        per_line = width / (0.52 * size * POINT)
+        return sum(math.ceil(len(text.replace("*", "")) / per_line) for text in texts)
+
+    total = 0.0
+    for line in made:
+        high = max(count(line.done, NARROW), count(line.said, WIDE))
+        total += high * 1.25 * size * POINT + 1.7 + 0.7 * len(line.said)
+    return 1.08 * total  # lines break at words
+
+
+def choose(rows: list[teaching.Row], page: str) -> tuple[list[Line], float]:
+    """Return as much as fits on a page, in letters as large as fit with it."""
+    for detail in (2, 1, 0, -1, -2):
+        made = lines(rows, page, detail)
+        for size in SIZES:
+            if needed(made, size) <= HEIGHT:
+                return made, size
+    return made, SIZES[-1]
+
+
+def inline(text: str) -> str:
+    """Turn Markdown into HTML."""
+    return mistune.html(text).strip()
+
+
+def clock(passed: int, start: int) -> str:
+    """Return a time as hours and minutes."""
+    hours, rest = divmod(start + passed, 60)
+    return f"{hours % 24}:{rest:02d}"
+
+
+def sheet(name: str, rows: list[teaching.Row], page: str, start: int) -> str:
+    """Return the page of one day."""
+    made, size = choose(rows, page)
+    body = ""
+    for line in made:
+        pause = ' class="pause"' if line.row.what.startswith("**") else ""
+        done = "".join(map(inline, line.done)).replace("****", "")
+        body += (
+            f"<tr{pause}><td class='time'>{clock(line.row.start, start)}</td>"
+            f"<td class='long'>{line.row.minutes}</td>"
+            f"<td class='what'>{done}</td>"
+            f"<td>{''.join(map(inline, line.said))}</td></tr>\n"
+        )
+    legend = inline(LEGEND) if "↷" in body else ""
+    return (
+        f"<main style='font-size: {size}pt'>\n<h1>{html.escape(name)}</h1>\n"
+        f"<div class='before'>{inline(BEFORE)}{legend}</div>\n<table>\n"
+        "<tr><th class='time'>time</th><th class='long'>min</th>"
+        f"<th class='what'>what</th><th>say, ask, watch for</th></tr>\n{body}</table>\n"
+        "</main>\n"
+    )
+
+
+def make_sheets(page: str, start: int = 0) -> dict[str, str]:
+    """Return a page of HTML for each route, by the name of its file."""
+    made = {}
+    for name, days in teaching.routes(page).items():
+        titles = [f"{name}, day {n}" for n in range(1, len(days) + 1)]
+        titles = titles if len(days) > 1 else [name]
+        pairs = zip(titles, days, strict=True)
+        sheets = "".join(sheet(title, rows, page, start) for title, rows in pairs)
+        made[f"{re.sub(r'[^a-z0-9]+', '-', name.lower())}.html"] = (
+            f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+            f"<title>Run sheet: {html.escape(name)}</title>\n"
+            f"<style>{STYLE}</style></head>\n"
+            f"<body>\n{sheets}</body></html>\n"
+        )
+    return made
+
+
+def minutes_of(text: str) -> int:
+    """Read a time such as 9:15."""
+    match = re.fullmatch(r"(\d{1,2}):([0-5]\d)", text)
+    if not match or int(match[1]) > 23:
+        raise argparse.ArgumentTypeError(f"{text!r} is no time: write it as 9:15.")
+    return 60 * int(match[1]) + int(match[2])
+
+
+def main() -> None:
+    """Make the run sheets of all routes."""
+    parser = argparse.ArgumentParser(description=main.__doc__)
+    parser.add_argument(
+        "--start",
+        type=minutes_of,
+        default=0,
+        help="when the class begins, such as 9:15",
+    )
+    parser.add_argument("--folder", type=Path, default=FOLDER, help="where to write")
+    arguments = parser.parse_args()
+    try:
+        made = make_sheets(teaching.PAGE.read_text(encoding="utf-8"), arguments.start)
+    except ValueError as error:
+        sys.exit(str(error))
+    arguments.folder.mkdir(parents=True, exist_ok=True)
+    for name, text in made.items():
+        path = arguments.folder / name
+        path.write_text(text, encoding="utf-8")
+        print(path)
+
+
+if __name__ == "__main__":
+    main()
