@@ -1,0 +1,105 @@
+"""The ClientApp: the four steps of a round, and what a client keeps between them.
+
+What a step has used it deletes. So no key, no seed and no share serves twice.
+"""
+
+import os
+
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from secure_sum import task
+from secure_sum.protocol import (
+    MOST_EXAMPLES,
+    agree,
+    by_number,
+    encode,
+    expand,
+    key_pair,
+    pairwise_mask,
+    seal,
+    split,
+    unseal,
+)
+
+app = ClientApp()
+
+
+@app.train("keys")
+def make_keys(message: Message, context: Context) -> Message:
+    """Make two key pairs for this round, and send the public halves."""
+    private, public = ConfigRecord(), ConfigRecord()
+    for purpose in ("mask", "letter"):
+        private[purpose], public[purpose] = key_pair()
+    context.state["private"], context.state["public"] = private, public
+    return Message(RecordDict({"public": public}), reply_to=message)
+
+
+def find_me(own: ConfigRecord, masks: dict, letters: dict) -> int:
+    """Return the number under which the server passes on a client's own keys."""
+    for number in masks:
+        if (masks[number], letters[number]) == (own["mask"], own["letter"]):
+            return number
+    raise ValueError("My keys are not among those that the server passes on.")
+
+
+@app.train("shares")
+def share_secrets(message: Message, context: Context) -> Message:
+    """Share out what would unmask this client, in one letter to each."""
+    state, threshold = context.state, context.run_config["threshold"]
+    state["mask-keys"] = message.content["mask-keys"]
+    state["letter-keys"] = message.content["letter-keys"]
+    masks, letters = by_number(state["mask-keys"]), by_number(state["letter-keys"])
+    if not len(masks) / 2 < threshold <= len(masks):
+        raise ValueError(f"threshold={threshold} does not fit {len(masks)} clients.")
+    me, private = find_me(state["public"], masks, letters), state.pop("private")
+    seed = os.urandom(32)
+    shares = [split(part, threshold, len(masks)) for part in (seed, private["mask"])]
+    sealed = ConfigRecord()
+    for number, texts in enumerate(zip(*shares, strict=True), start=1):
+        key = agree(private["letter"], letters[number], b"letter")
+        sealed[str(number)] = seal(key, me, number, b"".join(texts))
+    state["own"] = ConfigRecord({"number": me, "seed": seed, **private})
+    return Message(RecordDict({"letters": sealed}), reply_to=message)
+
+
+@app.train("masked")
+def train_and_mask(message: Message, context: Context) -> Message:
+    """Train, and send nothing but a masked vector."""
+    state, letters = context.state, message.content["letters"]
+    if len(letters) < context.run_config["threshold"]:
+        raise ValueError(f"{len(letters)} clients are fewer than the threshold.")
+    model, num_examples = train(message, context)
+    if num_examples * len(letters) >= MOST_EXAMPLES:
+        raise ValueError(f"{num_examples} examples are too many: the sum could wrap.")
+    vector = encode(model, num_examples)
+    own, publics = state["own"], by_number(state["mask-keys"])
+    others = {number: publics[number] for number in by_number(letters)}
+    pairs = pairwise_mask(own["number"], own.pop("mask"), others, len(vector))
+    vector = vector + pairs + expand(own.pop("seed"), len(vector))
+    state["letters"] = letters
+    return Message(RecordDict({"masked": ArrayRecord([vector])}), reply_to=message)
+
+
+def train(message: Message, context: Context) -> tuple:
+    """Train the model that came with the message, on this client's digits."""
+    node = context.node_config
+    digits = task.load_partition(node["partition-id"], node["num-partitions"])
+    (model,) = message.content["model"].to_numpy_ndarrays()
+    return task.train(model, *digits), len(digits[1])
+
+
+@app.train("unmask")
+def open_letters(message: Message, context: Context) -> Message:
+    """Send one share of each client: of its seed, or of its key if it is missing."""
+    state, survivors = context.state, set(message.content["who"]["survivors"])
+    letters, publics = by_number(state.pop("letters")), by_number(state["letter-keys"])
+    if len(survivors) < context.run_config["threshold"] or survivors - set(letters):
+        raise ValueError("The sum would be over too few clients, or over strangers.")
+    shares, own = ConfigRecord(), state["own"]
+    for sender, letter in letters.items():
+        key = agree(own["letter"], publics[sender], b"letter")
+        text = unseal(key, sender, own["number"], letter)
+        shares[str(sender)] = text[:32] if sender in survivors else text[32:]
+    state.clear()
+    return Message(RecordDict({"shares": shares}), reply_to=message)
