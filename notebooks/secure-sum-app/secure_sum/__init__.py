@@ -1,1 +1,1 @@
-"""Federated Averaging in which the server learns the sum, and no client's part of it."""
+"""Federated Averaging whose server learns the sum, and no client's part of it."""

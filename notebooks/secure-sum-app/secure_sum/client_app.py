@@ -49,12 +49,14 @@ def share_secrets(message: Message, context: Context) -> Message:
     state, threshold = context.state, context.run_config["threshold"]
     state["mask-keys"] = message.content["mask-keys"]
     state["letter-keys"] = message.content["letter-keys"]
-    masks, letters = by_number(state["mask-keys"]), by_number(state["letter-keys"])
+    masks = by_number(state["mask-keys"])
+    letters = by_number(state["letter-keys"])
     if not len(masks) / 2 < threshold <= len(masks):
-        raise ValueError(f"threshold={threshold} does not fit {len(masks)} clients.")
-    me, private = find_me(state["public"], masks, letters), state.pop("private")
-    seed = os.urandom(32)
-    shares = [split(part, threshold, len(masks)) for part in (seed, private["mask"])]
+        raise ValueError(f"threshold={threshold} is wrong for {len(masks)}.")
+    me = find_me(state["public"], masks, letters)
+    private, seed = state.pop("private"), os.urandom(32)
+    secrets = (seed, private["mask"])
+    shares = [split(secret, threshold, len(masks)) for secret in secrets]
     sealed = ConfigRecord()
     for number, texts in enumerate(zip(*shares, strict=True), start=1):
         key = agree(private["letter"], letters[number], b"letter")
@@ -68,38 +70,45 @@ def train_and_mask(message: Message, context: Context) -> Message:
     """Train, and send nothing but a masked vector."""
     state, letters = context.state, message.content["letters"]
     if len(letters) < context.run_config["threshold"]:
-        raise ValueError(f"{len(letters)} clients are fewer than the threshold.")
+        raise ValueError(f"{len(letters)} are fewer than the threshold.")
     model, num_examples = train(message, context)
     if num_examples * len(letters) >= MOST_EXAMPLES:
-        raise ValueError(f"{num_examples} examples are too many: the sum could wrap.")
+        raise ValueError(f"{num_examples} examples: the sum could overflow.")
     vector = encode(model, num_examples)
     own, publics = state["own"], by_number(state["mask-keys"])
     others = {number: publics[number] for number in by_number(letters)}
-    pairs = pairwise_mask(own["number"], own.pop("mask"), others, len(vector))
-    vector = vector + pairs + expand(own.pop("seed"), len(vector))
+    size = len(vector)
+    pairs = pairwise_mask(own["number"], own.pop("mask"), others, size)
+    vector = vector + pairs + expand(own.pop("seed"), size)
     state["letters"] = letters
-    return Message(RecordDict({"masked": ArrayRecord([vector])}), reply_to=message)
+    content = RecordDict({"masked": ArrayRecord([vector])})
+    return Message(content, reply_to=message)
 
 
 def train(message: Message, context: Context) -> tuple:
     """Train the model that came with the message, on this client's digits."""
     node = context.node_config
-    digits = task.load_partition(node["partition-id"], node["num-partitions"])
+    ids = node["partition-id"], node["num-partitions"]
+    images, labels = task.load_partition(*ids)
     (model,) = message.content["model"].to_numpy_ndarrays()
-    return task.train(model, *digits), len(digits[1])
+    return task.train(model, images, labels), len(labels)
 
 
 @app.train("unmask")
 def open_letters(message: Message, context: Context) -> Message:
     """Send one share of each client: of its seed, or of its key if it is missing."""
-    state, survivors = context.state, set(message.content["who"]["survivors"])
-    letters, publics = by_number(state.pop("letters")), by_number(state["letter-keys"])
-    if len(survivors) < context.run_config["threshold"] or survivors - set(letters):
-        raise ValueError("The sum would be over too few clients, or over strangers.")
+    state = context.state
+    survivors = set(message.content["who"]["survivors"])
+    letters = by_number(state.pop("letters"))
+    too_few = len(survivors) < context.run_config["threshold"]
+    if too_few or survivors - set(letters):
+        raise ValueError("A sum over too few clients, or over strangers.")
     shares, own = ConfigRecord(), state["own"]
+    publics = by_number(state["letter-keys"])
     for sender, letter in letters.items():
         key = agree(own["letter"], publics[sender], b"letter")
         text = unseal(key, sender, own["number"], letter)
-        shares[str(sender)] = text[:32] if sender in survivors else text[32:]
+        share = text[:32] if sender in survivors else text[32:]
+        shares[str(sender)] = share
     state.clear()
     return Message(RecordDict({"shares": shares}), reply_to=message)

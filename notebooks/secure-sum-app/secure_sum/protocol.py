@@ -57,7 +57,8 @@ def decode(total: Vector, scale: float = SCALE) -> tuple[np.ndarray, int]:
 def key_pair() -> tuple[bytes, bytes]:
     """Make a private key and its public one."""
     private = X25519PrivateKey.generate()
-    return private.private_bytes_raw(), private.public_key().public_bytes_raw()
+    raw = private.public_key().public_bytes_raw()
+    return private.private_bytes_raw(), raw
 
 
 def agree(private: bytes, public: bytes, purpose: bytes) -> bytes:
@@ -130,8 +131,8 @@ def unmask(
 ) -> Vector:
     """Return the sum: take off the survivors' own masks, add what others would have.
 
-    Of a client that sent its masked vector, ``secrets`` has the seed of its own mask. Of
-    one that did not, it has the private key. ``publics`` are the keys for masks.
+    ``secrets`` has the seed of the own mask of each client whose masked vector came,
+    and the private key of each other one. ``publics`` are the keys for masks.
     """
     total = sum(masked.values(), start=np.uint32(0))
     survivors = {number: publics[number] for number in masked}

@@ -50,56 +50,73 @@ class Round:
     timeout: float | None = None
 
 
+def require(this: Round, action: str, came: int, asked: int) -> None:
+    """Say who is missing, and end the round if too few are left."""
+    if came < asked:
+        print(f"{action}: {came} of {asked} clients have replied.")
+    if came < this.threshold:
+        raise RuntimeError(
+            f"{came} clients are fewer than threshold={this.threshold}: the "
+            f"round ends at {action!r}, and the server has learned no sum."
+        )
+
+
+Records = dict[int, dict]  # by a client's number, and by a record's name
+
+
 def ask(
-    this: Round, action: str, nodes: dict[int, int], records: dict[int, dict]
+    this: Round, action: str, nodes: dict[int, int], records: Records
 ) -> dict[int, RecordDict]:
     """Send each client its own records; return what came back, if enough did."""
     config = ConfigRecord({"server-round": this.number})
-    messages = [
-        Message(RecordDict({"config": config, **own}), nodes[n], f"train.{action}")
-        for n, own in records.items()
-    ]
+    messages = []
+    for number, own in records.items():
+        content = RecordDict({**own, "config": config})
+        messages.append(Message(content, nodes[number], f"train.{action}"))
     replies = this.grid.send_and_receive(messages, timeout=this.timeout)
-    good = {r.metadata.src_node_id: r.content for r in replies if r.has_content()}
-    if len(good) < len(messages):
-        print(f"{action}: {len(good)} of {len(messages)} clients have replied.")
-    if len(good) < this.threshold:
-        raise RuntimeError(
-            f"{len(good)} clients are fewer than threshold={this.threshold}: the round "
-            f"ends at {action!r}, and the server has learned no sum."
-        )
-    return {n: good[nodes[n]] for n in records if nodes[n] in good}
+    good = {r.metadata.src_node_id: r for r in replies if r.has_content()}
+    require(this, action, len(good), len(messages))
+    came = [number for number in records if nodes[number] in good]
+    return {number: good[nodes[number]].content for number in came}
 
 
 def gather(replies: dict[int, RecordDict], record: str, name: str) -> ConfigRecord:
     """Return what each reply has under one name, by the number of its sender."""
-    return ConfigRecord({str(n): reply[record][name] for n, reply in replies.items()})
+    return ConfigRecord({str(n): replies[n][record][name] for n in replies})
 
 
-def exchange_keys(this: Round) -> tuple[dict[int, int], dict[str, ConfigRecord]]:
+def exchange_keys(
+    this: Round,
+) -> tuple[dict[int, int], dict[str, ConfigRecord]]:
     """Number the clients that send keys, and return their nodes and their keys."""
     nodes = dict(enumerate(this.grid.get_node_ids(), start=1))
-    replies = ask(this, "keys", nodes, {n: {} for n in nodes})
-    # Now number them without gaps: shares are made for clients 1, 2, 3 and so on.
-    nodes = {i: nodes[n] for i, n in enumerate(replies, start=1)}
-    replies = dict(enumerate(replies.values(), start=1))
-    kinds = ("mask", "letter")
-    return nodes, {f"{kind}-keys": gather(replies, "public", kind) for kind in kinds}
+    found = ask(this, "keys", nodes, {n: {} for n in nodes})
+    # Now number them without gaps: shares are made for 1, 2, 3 and so on.
+    nodes = {i: nodes[n] for i, n in enumerate(found, start=1)}
+    replies = dict(enumerate(found.values(), start=1))
+    keys = {}
+    for kind in ("mask", "letter"):
+        keys[f"{kind}-keys"] = gather(replies, "public", kind)
+    return nodes, keys
 
 
 def secure_sum(this: Round, model: np.ndarray) -> Vector:
     """Lead one round, and return the sum of what the clients have encoded."""
     nodes, keys = exchange_keys(this)
-    written = ask(this, "shares", nodes, dict.fromkeys(nodes, keys))
+    written = ask(this, "shares", nodes, {n: keys for n in nodes})
 
-    asked = {n: {"letters": gather(written, "letters", str(n))} for n in written}
-    for records in asked.values():
-        records["model"] = ArrayRecord([model])
-    replies = ask(this, "masked", nodes, asked)
-    masked = {n: r["masked"].to_numpy_ndarrays()[0] for n, r in replies.items()}
+    sent = ArrayRecord([model])
+    letters = {n: gather(written, "letters", str(n)) for n in written}
+    records = {n: {"model": sent, "letters": letters[n]} for n in written}
+    replies = ask(this, "masked", nodes, records)
+    masked = {}
+    for number, reply in replies.items():
+        (masked[number],) = reply["masked"].to_numpy_ndarrays()
 
     who = ConfigRecord({"survivors": list(masked)})
-    opened = ask(this, "unmask", nodes, dict.fromkeys(masked, {"who": who}))
-    shares = {n: by_number(gather(opened, "shares", str(n))) for n in written}
-    secrets = {n: restore(own, this.threshold) for n, own in shares.items()}
+    opened = ask(this, "unmask", nodes, {n: {"who": who} for n in masked})
+    secrets = {}
+    for number in written:
+        shares = by_number(gather(opened, "shares", str(number)))
+        secrets[number] = restore(shares, this.threshold)
     return unmask(masked, by_number(keys["mask-keys"]), secrets)

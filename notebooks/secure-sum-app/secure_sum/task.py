@@ -1,4 +1,4 @@
-"""The task: softmax regression on digits, by NumPy alone, so that clients start fast."""
+"""The task: softmax regression on digits, by NumPy alone: clients start fast."""
 
 from functools import cache
 from importlib.resources import as_file, files
