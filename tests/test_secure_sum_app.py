@@ -1,4 +1,4 @@
-"""Lesson 13's Flower App: what it sums, what it refuses, and that it outlives a death."""
+"""Lesson 13's Flower App: what it sums, what it refuses, and that one may die."""
 
 import ast
 import re

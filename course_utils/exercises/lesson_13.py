@@ -29,12 +29,13 @@ MASKED = Exercise(
     "13.1",
     "each of your masks is in the sum once with plus and once with minus.",
     cases=[
+        # Each mistake that is no matter of the modulo makes another number of this.
+        Case(5, 3, {2: 1, 4: 6, 7: 3}, 100, gives=7),
         Case(2, 20, {1: 31, 3: 90}, 100, gives=61),
         Case(1, 7, {2: 31, 3: 58}, 100, gives=18),
         Case(3, 5, {1: 58, 2: 90}, 100, gives=53),
         # 12 is more than 11, and 9 is less, also where the masks are not.
         Case(11, 40, {9: 700, 12: 3, 13: 2, 2: 50}, 1000, gives=785),
-        Case(5, 3, {2: 1, 4: 6, 7: 4}, 10, gives=6),
     ],
     draw=random_masks,
     oracle=masked,
@@ -241,6 +242,8 @@ REQUEST = Exercise(
         Case([1, 2, 3, 4], [4, 5], FIVE, 3, gives=ValueError),
         Case([1, 2, 3, 6], [4], FIVE, 3, gives=ValueError),
         Case([1, 2, 3], [4, 6], FIVE, 3, gives=ValueError),
+        Case([1], [], [1, 2], 3, gives=ValueError),
+        Case([1, 2], [], FIVE, 3, gives=ValueError),
         Case([1, 2], [3, 4, 5], FIVE, 3, gives=ValueError),
     ],
     draw=random_request,
