@@ -13,7 +13,7 @@
 #   costs,
 # - say what secure aggregation does not protect.
 #
-# **You need:** lessons 00 to 05; 10 to 12 help. **Time:** 95 minutes, 28 of them for the
+# **You need:** lessons 00 to 05; 10 to 12 help. **Time:** 105 minutes, 28 of them for the
 # exercises.
 
 # %% [markdown] tags=["slide"]
@@ -225,12 +225,12 @@ def decode(total: Vector, scale: float = SCALE) -> tuple[np.ndarray, int]:
 print(decode(two))
 assert decode(two)[0].tolist() == [0.5, -0.25] and decode(two)[1] == 2
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # What is lost? Rounding moves each `n * w` by at most half a step, and a step is
 # `1 / SCALE`. So the average of N clients is off by at most `N / 2 / SCALE`, divided by the
 # number of all examples:
 
-# %% tags=["slide-more"]
+# %%
 encoded = {n: encode(models[n], sizes[n]) for n in models}
 average, examples = decode(sum(encoded.values()))
 bound = NUM_CLIENTS / 2 / SCALE / examples
@@ -359,7 +359,7 @@ check("13.2", from_sum)
 #
 # X25519 is such an agreement. HKDF makes a key of its secret, one for each purpose:
 
-# %% tags=["slide-more"]
+# %%
 from cryptography.hazmat.primitives.asymmetric.x25519 import (
     X25519PrivateKey,
     X25519PublicKey,
@@ -451,14 +451,14 @@ print("masked, above a millionth:", p_value(masked[1]) > 1e-6)
 assert p_value(encoded[1]) < 1e-300
 assert all(p_value(vector) > 1e-6 for vector in masked.values())
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # A test only finds what it looks for. That nobody finds more rests on the stream cipher and
 # on the key agreement.
 #
 # **Predict:** client 1 sends another model in the next round. If it masks both with the same
 # keys, what does the difference tell? And with new keys?
 
-# %% tags=["slide-then"]
+# %%
 nxt = encode(task.train(models[1], *task.load_partition(0, 5)), sizes[1])
 again = nxt + pairwise_mask(1, privates[1], publics, length)
 fresh, _ = key_pair()
@@ -491,9 +491,9 @@ assert p_value(broken) > 1e-6 and counted != right
 # repair it: from it come all these masks. But client 4 is gone. And nobody may have had its
 # key before, or there would be no secret.
 #
-# So each client gives away its key in advance, in **shares**: with a few of them, nobody
+# So each client gives away its key in advance, in **shares**. With a few of them, nobody
 # knows anything. With enough of them, anybody knows all. How many are enough is the
-# **threshold**.
+# **threshold**. This is **secret sharing**.
 
 # %% [markdown] tags=["slide"]
 # ### A secret on a line
@@ -628,11 +628,11 @@ print("with two:", Shamir.combine(two_shares) == privates[4][:16])
 assert found == privates[4]
 assert Shamir.combine(two_shares) != privates[4][:16]
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # **The repair.** Three of the four give their share of client 4's key. The server restores
 # it, and adds what client 4 would have added:
 
-# %% tags=["slide-more"]
+# %%
 missing = pairwise_mask(4, found, {n: publics[n] for n in came}, length)
 average, examples = decode(broken + missing)
 truth = sum(sizes[n] * models[n] for n in came) / right
@@ -683,11 +683,11 @@ def unmask(
     return total
 
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # **Predict:** all five mask twice. The vector of client 4 comes late again. The server has the
 # seeds of the others, and the key of client 4. Is the sum right? And can it read client 4?
 
-# %% tags=["slide-then"]
+# %%
 import os
 
 seeds = {n: os.urandom(32) for n in models}
@@ -742,14 +742,14 @@ try:
 except InvalidTag:
     print("a letter from 1 to 2 is refused as one from 1 to 3")
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # ### The client
 #
 # **Step 1, keys.** A client has *two* key pairs: one for masks, one for letters. For if it
 # drops out, its key for masks is restored. With one pair only, all its letters would lie
 # open then. What a client needs later lies in `context.state` (lesson 04).
 
-# %% tags=["slide-more"]
+# %%
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 
 
@@ -807,13 +807,13 @@ def share_secrets(message: Message, context: Context) -> Message:
     return Message(RecordDict({"letters": sealed}), reply_to=message)
 
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # **Step 3, the masked vector.** The letters that arrive say who has come so far. With these
 # clients it shares masks. Note `pop`: what a step has used, it deletes. So a second message
 # of the same kind finds no seed and no key, and gets an error.
 
 
-# %% tags=["slide-more"]
+# %%
 def train_and_mask(message: Message, context: Context) -> Message:
     state, letters = context.state, message.content["letters"]
     if len(letters) < context.run_config["threshold"]:
@@ -840,13 +840,13 @@ def train(message: Message, context: Context) -> tuple:
     return task.train(model, images, labels), len(labels)
 
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # **Step 4, unmask.** The server says whose vectors came. A client opens its letters, and
 # sends **one** share of each sender: of the seed if its vector came, of the key if not. Then
 # it forgets the whole round.
 
 
-# %% tags=["slide-more"]
+# %%
 def open_letters(message: Message, context: Context) -> Message:
     state = context.state
     survivors = set(message.content["who"]["survivors"])
@@ -900,11 +900,11 @@ print(inspect.getsource(ask))
 # all shares of client 4. `exchange_keys` leads the first step, and numbers those who have
 # replied.
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # The whole round, as the server leads it:
 
 
-# %% tags=["slide-more"]
+# %%
 def secure_sum(this: Round, model: np.ndarray) -> Vector:
     nodes, keys = exchange_keys(this)
     written = ask(this, "shares", nodes, {n: keys for n in nodes})
@@ -926,11 +926,11 @@ def secure_sum(this: Round, model: np.ndarray) -> Vector:
     return unmask(masked, by_number(keys["mask-keys"]), secrets)
 
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # **Predict:** by how much does the decoded sum differ from Flower's `FedAvg`, with plain
 # models from the same clients?
 
-# %% tags=["slide-then"]
+# %%
 from flwr.app import MetricRecord
 from flwr.serverapp.strategy import FedAvg
 
@@ -982,7 +982,7 @@ assert left == [{}] * NUM_CLIENTS
 # **Predict:** lost at `keys`, `shares`, `masked` or `unmask`. In which cases are client 4's
 # 1,066 examples in the sum? And in which is its private key restored?
 
-# %% tags=["slide-then"]
+# %%
 from collections.abc import Callable
 
 
@@ -1000,7 +1000,7 @@ for action, function in ACTIONS.items():
     lossy_app.train(action)(function)
 
 
-# %%
+# %% tags=["slide-then", "slide-output"]
 def losing(lost: str) -> InProcessGrid:
     config = {"threshold": THRESHOLD, "lost": lost}
     options = {"seed": 0, "client_errors": "reply"}
@@ -1049,8 +1049,9 @@ except RuntimeError as error:
 # %% tags=["nbval-ignore-output"]
 import tempfile
 
-from course_utils.runtime import run_in_process
 from secure_sum import client_app, server_app
+
+from course_utils.runtime import run_in_process
 
 results = tempfile.mkdtemp()
 settings = {"num-server-rounds": 3, "threshold": 6, "results-dir": results}
@@ -1126,7 +1127,7 @@ assert sum(holds[:3]) == 2400
 # **Predict:** from 4 to 8 to 16 clients, each with the same model. By how much do the bytes of
 # all messages of a step grow, when the clients double?
 
-# %% tags=["slide-then"]
+# %% tags=["slide-then", "slide-output"]
 import pandas as pd
 
 
@@ -1321,7 +1322,7 @@ assert p_value(lie) > 1e-6
 # **Predict:** with 5 clients, what is the variance of the noise in the sum? And if client 4
 # drops out?
 
-# %% tags=["slide-then"]
+# %% tags=["slide-then", "slide-output"]
 rng = np.random.default_rng(0)
 SIGMA = 2.0  # in the sum of n * weight
 each = SIGMA / np.sqrt(NUM_CLIENTS)
