@@ -237,9 +237,10 @@ bound = NUM_CLIENTS / 2 / SCALE / examples
 gap = abs(average - fedavg).max()
 print(f"off by at most {bound:.1e}, examples: {examples}")
 assert gap <= bound < 4e-8 and examples == 4000
+assert np.spacing(np.float32(1)) > 3 * bound
 
 # %% [markdown]
-# That is less than a `float32` rounds off. Two other things can be lost:
+# From 1 to the next `float32` it is three times as far. Two other things can be lost:
 #
 # - **Clipping:** a weight beyond 8 becomes 8. (In these models none is beyond 0.5.)
 # - **Overflow:** a sum from `2**31` on is read as a negative number. Modulo 100, 30 + 30 is
@@ -301,11 +302,13 @@ print("16 bits within 1 point:", held(loss[16].abs() < 0.01))
 print("12 bits lose 10 or more:", held(loss[12] > 0.1))
 assert (loss[20].abs() < 0.005).all() and (loss[16].abs() < 0.01).sum() >= 19
 assert (loss[14] > 0).sum() >= 19 and (loss[12] > 0.1).sum() >= 19
+print("with 12 bits, a step of a weight:", 2 ** (32 - 12) / SCALE / 400)
+assert 2 ** (32 - 12) / SCALE / 400 == 0.16
 
 # %% [markdown]
-# (One point is one percent of the test images.) 16 bits are enough here. With 12, a step of
-# the average is so large that small changes of a weight are rounded away. A part of the
-# bits is spent on the sum: on up to `2**14` examples.
+# (One point is one percent of the test images.) 16 bits are enough here. With 12, a client of
+# 400 examples rounds its weights to multiples of 0.16, and smaller changes are lost. Many of
+# the bits are spent on the sum: there must be room for `2**14` examples.
 
 # %% [markdown]
 # ### Exercise 13.2: back from the sum
@@ -392,7 +395,7 @@ print("1 and 2 share", len(one), "bytes")
 # %% [markdown]
 # 32 bytes are no mask for 7,851 numbers. A **stream cipher** stretches a key to as many bytes
 # as one likes. Without the key, they look drawn at random. Here it is ChaCha20. (A cipher adds
-# its stream to a text. The text is all zeros, so what comes out is the stream.)
+# its stream to a text, bit by bit. This text is all zeros, so what comes out is the stream.)
 
 # %%
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -514,7 +517,7 @@ assert shares == {1: 72, 2: 5, 3: 35}
 # has two?
 
 # %% tags=["slide-then"]
-lines = {s: (72 - s) % PRIME for s in range(PRIME)}  # the slope for each secret
+lines = {s: (72 - s) % PRIME for s in range(PRIME)}  # each secret's slope
 fit = [s for s, k in lines.items() if (s + k * 3) % PRIME == shares[3]]
 print("by one share:", len(lines), "- by two:", fit)
 assert len(set(lines.values())) == PRIME and fit == [42]
@@ -1037,7 +1040,7 @@ try:
     secure_sum(Round(losing("1,2,4 at masked"), 1, THRESHOLD), start)
     raise AssertionError("this should have failed")
 except RuntimeError as error:
-    print("RuntimeError:", error)
+    print(error)
 
 # %% [markdown]
 # No sum, no model, and a sentence. That is the price of the threshold: what protects against
@@ -1173,7 +1176,7 @@ assert 4 * length // per_pair == 112
 # A letter has 64 bytes of shares, and 28 of the cipher. With 112 clients, a client's letters,
 # keys and shares are as much as its vector of 7,851 numbers. With a million numbers they would
 # hardly show. And the time? Each client stretches a mask with each other: `n**2` in all. The
-# server stretches one for each survivor, and `n` for each that is missing.
+# server stretches one for each that came. For each that is missing, it stretches as many.
 
 # %% tags=["nbval-ignore-output"]
 for clients, (_, seconds) in measured.items():
@@ -1198,8 +1201,8 @@ print("client 4's, bit by bit:", (with_4 - without_4 == encoded[4]).all())
 assert (with_4 - without_4 == encoded[4]).all()
 
 # %% [markdown]
-# The model of client 4. (Here all train in the same way both times. In practice other
-# clients' changes blur it, and repeated rounds make it sharper.)
+# The model of client 4. (Here all start from the same model both times. From round to round
+# the model changes, and that blurs the difference.)
 #
 # **It does not bind a server that lies.** Who is missing? The server says so. It can tell some
 # that client 4's vector came, and others that it did not. Here with a threshold of two:
