@@ -577,10 +577,10 @@ def draw_secure_round() -> None:
         (
             "train.shares",
             "all public keys",
-            "a letter to each client",
+            "a sealed letter to each",
             "passes them on",
         ),
-        ("train.masked", "model, letters", "a masked vector", "adds the vectors up"),
+        ("train.masked", "model, sealed letters", "a masked vector", "adds them up"),
         ("train.unmask", "whose came", "one share of each client", "takes masks off"),
     ]
     for row, (kind, down, up, then) in enumerate(steps):
@@ -591,6 +591,7 @@ def draw_secure_round() -> None:
         axes.text(8.4, y - 0.72, up, **place)
         _arrow(axes, (13.7, y - 0.8), (3.1, y - 0.8), arrowstyle="-|>", ls="--")
         axes.text(2.8, y - 0.8, then, ha="right", va="center", fontsize=9)
+    axes.text(3.1, 0.2, "The server cannot read what is sealed or masked.", fontsize=9)
     words = [
         f"{kind}{f' with {down}' if down else ''}, back comes {up}, the server {then}"
         for kind, down, up, then in steps
@@ -598,7 +599,7 @@ def draw_secure_round() -> None:
     _show(
         figure,
         "four messages go from the server to each client, and a reply comes back to "
-        f"each. {'; '.join(words)}.",
+        f"each. {'; '.join(words)}. The server cannot read what is sealed or masked.",
         "a round of secure aggregation, in four messages and their replies",
     )
 
@@ -624,7 +625,8 @@ def plot_weights(models: dict[str, np.ndarray]) -> None:
         row[0].set_title(name, fontsize=8, loc="left", pad=2)
         # Where a picture shows something, neighbouring pixels are alike.
         pairs = pictures[:, :, 1:].ravel(), pictures[:, :, :-1].ravel()
-        likeness.append(f"{name} {_number(np.corrcoef(*pairs)[0, 1] + 0.0)}")
+        alike = round(np.corrcoef(*pairs)[0, 1], 1) + 0.0  # no -0.0
+        likeness.append(f"{name} {_number(alike, 1)}")
     _show(
         figure,
         f"weights as pictures, a row for each model, labels 0 to {labels - 1}. How far "

@@ -270,6 +270,14 @@ def test_a_threshold_of_half_or_less_or_above_all_is_refused(threshold, fits) ->
     assert error == "" if fits else f"threshold={threshold} is wrong for 5" in error
 
 
+@pytest.mark.parametrize(
+    ("threshold", "clients", "fits"),
+    [(1, 1, 0), (2, 2, 0), (2, 3, 0), (3, 3, 1), (3, 5, 1), (3, 6, 0), (4, 3, 0)],
+)
+def test_no_sum_of_two_is_possible(threshold, clients, fits) -> None:
+    assert client_app.fits(threshold, clients) == fits
+
+
 def test_too_few_letters_and_too_many_examples_are_refused(monkeypatch) -> None:
     grid = lossy({})
     nodes, _, letters = steps(grid)

@@ -215,7 +215,7 @@ def answered(
     """Look at each that is asked for: the oracle."""
     both = [n for n in came if n in gone]
     strangers = [n for n in [*came, *gone] if n not in letters]
-    few = len(came) < threshold
+    few = len(set(came)) < threshold
     if both or strangers or few:
         raise ValueError("I do not answer that.")
     return {**dict.fromkeys(came, "seed"), **dict.fromkeys(gone, "key")}
@@ -245,6 +245,7 @@ REQUEST = Exercise(
         Case([1], [], [1, 2], 3, gives=ValueError),
         Case([1, 2], [], FIVE, 3, gives=ValueError),
         Case([1, 2], [3, 4, 5], FIVE, 3, gives=ValueError),
+        Case([1, 1, 1], [], FIVE, 3, gives=ValueError),
     ],
     draw=random_request,
     oracle=answered,
@@ -260,11 +261,13 @@ REQUEST = Exercise(
         fewer than the threshold came: refuse
             or strangers or few -> or strangers
         those who are gone do not count for the threshold
-            len(came) -> len([*came, *gone])
+            set(came) -> [*came, *gone]
         the letters do not count for the threshold: those who came do
-            len(came) -> len(letters)
+            set(came) -> letters
+        a client that is named three times is one client
+            set(came) -> came
         as many as the threshold are enough
-            len(came) < -> len(came) <=
+            len(set(came)) < -> len(set(came)) <=
         a client that is not asked for is no reason to refuse
             n not in letters] -> n not in letters] or len(came + gone) < len(letters)
         seeds are for those who came, and keys for those who are gone

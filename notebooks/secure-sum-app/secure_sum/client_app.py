@@ -1,6 +1,7 @@
 """The ClientApp: the four steps of a round, and what a client keeps between them.
 
-What a step has used it deletes. So no key, no seed and no share serves twice.
+What a step has used it deletes. So no key, no seed and no share serves twice. What a
+round that fails leaves behind, the next one replaces.
 """
 
 import os
@@ -43,6 +44,14 @@ def find_me(own: ConfigRecord, masks: dict, letters: dict) -> int:
     raise ValueError("My keys are not among those that the server passes on.")
 
 
+FEWEST = 3  # clients in a sum: of two, each could subtract itself
+
+
+def fits(threshold: int, clients: int) -> bool:
+    """Whether a threshold protects so many clients, and can be reached."""
+    return threshold >= FEWEST and clients / 2 < threshold <= clients
+
+
 @app.train("shares")
 def share_secrets(message: Message, context: Context) -> Message:
     """Share out what would unmask this client, in one letter to each."""
@@ -51,7 +60,7 @@ def share_secrets(message: Message, context: Context) -> Message:
     state["letter-keys"] = message.content["letter-keys"]
     masks = by_number(state["mask-keys"])
     letters = by_number(state["letter-keys"])
-    if not len(masks) / 2 < threshold <= len(masks):
+    if not fits(threshold, len(masks)):
         raise ValueError(f"threshold={threshold} is wrong for {len(masks)}.")
     me = find_me(state["public"], masks, letters)
     private, seed = state.pop("private"), os.urandom(32)

@@ -47,7 +47,7 @@ def encode(model: np.ndarray, num_examples: int, scale: float = SCALE) -> Vector
 def decode(total: Vector, scale: float = SCALE) -> tuple[np.ndarray, int]:
     """Return the weighted average, and the number of examples behind it."""
     signed = total.view(np.int32)  # the upper half stands for negative numbers
-    num_examples = int(signed[-1])
+    num_examples = int(total[-1])
     return signed[:-1] / scale / num_examples, num_examples
 
 
