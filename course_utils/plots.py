@@ -564,6 +564,78 @@ def draw_silence() -> None:
     )
 
 
+def draw_secure_round() -> None:
+    """Draw the four steps of a round of secure aggregation, as messages."""
+    figure, axes = _diagram(16.8, 9.4)
+    for x, name in ((0.3, "server"), (11.3, "each client")):
+        _box(axes, x, 8.3, 5.2, 0.8, fc="#DDEEFF")
+        place = {"ha": "center", "va": "center", "weight": "bold"}
+        axes.text(x + 2.6, 8.7, name, **place)
+        axes.plot((x + 2.6, x + 2.6), (0.2, 8.2), ":", color="black", lw=1)
+    steps = [
+        ("train.keys", "", "two public keys", "passes the keys on"),
+        (
+            "train.shares",
+            "all public keys",
+            "a sealed letter to each",
+            "passes them on",
+        ),
+        ("train.masked", "model, sealed letters", "a masked vector", "adds them up"),
+        ("train.unmask", "whose came", "one share of each client", "takes masks off"),
+    ]
+    for row, (kind, down, up, then) in enumerate(steps):
+        y = 7.5 - 1.95 * row
+        place = {"ha": "center", "va": "bottom"}
+        axes.text(8.4, y + 0.08, f"{kind}: {down}".rstrip(": "), **place)
+        _arrow(axes, (3.1, y), (13.7, y), arrowstyle="-|>")
+        axes.text(8.4, y - 0.72, up, **place)
+        _arrow(axes, (13.7, y - 0.8), (3.1, y - 0.8), arrowstyle="-|>", ls="--")
+        axes.text(2.8, y - 0.8, then, ha="right", va="center", fontsize=9)
+    axes.text(3.1, 0.2, "The server cannot read what is sealed or masked.", fontsize=9)
+    words = [
+        f"{kind}{f' with {down}' if down else ''}, back comes {up}, the server {then}"
+        for kind, down, up, then in steps
+    ]
+    _show(
+        figure,
+        "four messages go from the server to each client, and a reply comes back to "
+        f"each. {'; '.join(words)}. The server cannot read what is sealed or masked.",
+        "a round of secure aggregation, in four messages and their replies",
+    )
+
+
+def plot_weights(models: dict[str, np.ndarray]) -> None:
+    """Show what models hold for each label as pictures, a row for each model.
+
+    Parameters
+    ----------
+    models : dict[str, np.ndarray]
+        By name, weights of shape ``(height * width, labels)`` of square pictures.
+    """
+    labels = next(iter(models.values())).shape[1]
+    size = (0.6 * labels + 1, 0.85 * len(models))
+    figure, grid = plt.subplots(len(models), labels, figsize=size, squeeze=False)
+    likeness = []
+    for (name, weights), row in zip(models.items(), grid, strict=True):
+        side = round(len(weights) ** 0.5)
+        pictures = weights.T.reshape(labels, side, side)
+        for axes, picture in zip(row, pictures, strict=True):
+            axes.axis("off")
+            axes.imshow(picture, cmap="gray")
+        row[0].set_title(name, fontsize=8, loc="left", pad=2)
+        # Where a picture shows something, neighbouring pixels are alike.
+        pairs = pictures[:, :, 1:].ravel(), pictures[:, :, :-1].ravel()
+        alike = round(np.corrcoef(*pairs)[0, 1], 1) + 0.0  # no -0.0
+        likeness.append(f"{name} {_number(alike, 1)}")
+    _show(
+        figure,
+        f"weights as pictures, a row for each model, labels 0 to {labels - 1}. How far "
+        "neighbouring pixels are alike (1: a picture, 0: noise): "
+        f"{', '.join(likeness)}.",
+        "weights as pictures; neighbouring pixels alike, 0 to 1, in the text",
+    )
+
+
 def plot_ranges(
     table: pd.DataFrame,
     *,

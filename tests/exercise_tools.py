@@ -19,6 +19,7 @@ import jupytext
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "notebooks" / "tools"))
 sys.path.append(str(ROOT / "notebooks" / "flower_app"))  # what lesson 06 imports
+sys.path.append(str(ROOT / "notebooks" / "secure-sum-app"))  # and lesson 13
 import build  # noqa: E402
 
 from course_utils.exercises import verdict  # noqa: E402

@@ -364,6 +364,7 @@ EVERY_FIGURE = {
     "draw_apps": (plots.draw_apps, ()),
     "draw_simulation": (plots.draw_simulation, ()),
     "draw_silence": (plots.draw_silence, ()),
+    "draw_secure_round": (plots.draw_secure_round, ()),
     "plot_curves": (plots.plot_curves, ({"a": [0.1, 0.5]},)),
     "plot_client_bars": (plots.plot_client_bars, ({"a": [0.1, 0.5]},)),
     "plot_intervals": (partial(plots.plot_intervals, by="run"), (table_of("ab"),)),
@@ -374,6 +375,10 @@ EVERY_FIGURE = {
     ),
     "plot_skew": (plots.plot_skew, ({"a": np.array([[9, 1], [2, 8]])},)),
     "plot_traffic": (plots.plot_traffic, (TRAFFIC, NODES)),
+    "plot_weights": (
+        plots.plot_weights,
+        ({"a ramp": np.tile(np.arange(16.0)[:, None], (1, 2))},),
+    ),
     "plot_ranges": (partial(plots.plot_ranges, by="skew", round=2), (RUNS,)),
     "plot_paths": (
         plots.plot_paths,
@@ -569,6 +574,22 @@ def test_the_text_of_ranges_gives_medians_and_of_paths_their_lengths(draw) -> No
     function, args = EVERY_FIGURE["plot_paths"]
     _, text = draw(function, *args)
     assert text.endswith("in steps of the global model: IID 1.4.")  # the root of 2
+
+
+def test_the_text_of_weights_tells_a_picture_from_noise(draw) -> None:
+    noise = np.random.default_rng(0).random((784, 10))
+    models = {"ramp": np.arange(7840.0).reshape(784, 10), "noise": noise}
+    _, text = draw(plots.plot_weights, models)
+    assert text.endswith("ramp 1.0, noise 0.0.")
+
+
+def test_the_steps_of_a_secure_round_differ_in_dash_and_are_named(draw) -> None:
+    figure, text = draw(plots.draw_secure_round)
+    texts = figure.axes[0].texts
+    arrows = [t.arrow_patch for t in texts if getattr(t, "arrow_patch", None)]
+    assert [arrow.get_linestyle() for arrow in arrows] == ["-", "--"] * 4
+    for name in ("keys", "shares", "masked", "unmask"):
+        assert f"train.{name}" in text
 
 
 def test_the_text_of_samples_gives_their_labels(draw) -> None:

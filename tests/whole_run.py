@@ -18,6 +18,7 @@ from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import suppress
 from functools import cache
+from itertools import chain
 from pathlib import Path
 
 import nbval.kernel
@@ -97,8 +98,14 @@ def file_of(nodeid: str) -> str:
 
 @cache
 def unit_of(file: str) -> str:
-    """Return the unit of work that a file belongs to."""
+    """Return the unit of work that a file belongs to.
+
+    What a notebook's prose shows, such as commands to copy, starts nothing.
+    """
     text = (ROOT / file).read_text(encoding="utf-8")
+    if file.endswith(".ipynb"):
+        cells = json.loads(text)["cells"]
+        text = "".join(chain(*(c["source"] for c in cells if c["cell_type"] == "code")))
     return PROCESSES if STARTS_PROCESSES.search(text) else file
 
 
