@@ -375,6 +375,7 @@ EVERY_FIGURE = {
     "plot_skew": (plots.plot_skew, ({"a": np.array([[9, 1], [2, 8]])},)),
     "plot_traffic": (plots.plot_traffic, (TRAFFIC, NODES)),
     "plot_ranges": (partial(plots.plot_ranges, by="skew", round=2), (RUNS,)),
+    "plot_bells": (plots.plot_bells, ([0.5, 3.0],)),
     "plot_paths": (
         plots.plot_paths,
         ({"IID": (np.array([[0, 0], [1, 0]]), np.array([[[2, 1], [2, -1]]]))},),
