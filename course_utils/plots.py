@@ -636,7 +636,9 @@ def plot_bells(noise: Sequence[float]) -> None:
         axes.set_title(f"z = {z:g}: right in {100 * right:.0f} of 100", fontsize=10)
         axes.set(xlabel="noisy sum, in units of C", yticks=[], ylim=(0, None))
         lines.append(f"z = {z:g}, right in {100 * right:.0f} of 100")
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside lower center", ncol=3)
+    handles = axes.get_legend_handles_labels()
+    style = {"ncols": 3, "borderaxespad": 1.5, "frameon": False}
+    figure.legend(*handles, loc="outside lower center", **style)
     _show(
         figure,
         "two bell curves of equal width, the sum without a client around 0 and the sum "

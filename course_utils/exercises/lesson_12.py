@@ -242,7 +242,7 @@ GRADIENT = Exercise(
         an example that is short enough stays as it is
             min(1.0, most / max(norm, 1e-9)) -> most / max(norm, 1e-9)
         a gradient may have a length of 0: do not divide by it
-            max(norm, 1e-9) -> torch.tensor(norm)
+            min(1.0, most / max(norm, 1e-9)) -> min(norm, most) / torch.tensor(norm)
         the length is the root of the sum of the squares
             math.hypot(*norms) -> sum(norms)
             math.hypot(*norms) -> math.hypot(*norms) ** 2

@@ -606,7 +606,8 @@ assert max(kept) == affordable == 3 and run.results == []
 #
 # <details><summary>Hint 1</summary>
 #
-# Keep a list of sums, one for each order, and add a round's $\alpha / (2 z^2)$ to each.
+# Each round adds $\alpha / (2 z^2)$. So the sum for an order $\alpha$ is $\alpha$ times
+# one number, which you keep.
 # </details>
 # <details><summary>Hint 2</summary>
 #
@@ -621,12 +622,14 @@ def rounds_within(
 ) -> tuple[int, float]:
     """Return how many rounds can be paid, and the epsilon spent by then."""
     ### BEGIN SOLUTION
-    rdp, spent = [0.0 for _ in orders], 0.0
+    summed, spent = 0.0, 0.0
     for done, z in enumerate(noise):
-        rdp = [r + a / (2 * z**2) for r, a in zip(rdp, orders, strict=True)]
+        summed += 1 / (2 * z**2)
         epsilon = min(
-            r + math.log((a - 1) / a) - math.log(delta * a) / (a - 1)
-            for r, a in zip(rdp, orders, strict=True)
+            a * summed
+            + math.log((a - 1) / a)
+            - math.log(delta * a) / (a - 1)
+            for a in orders
         )
         if epsilon > max_epsilon:
             return done, spent
@@ -639,8 +642,8 @@ def rounds_within(
 check("12.2", rounds_within)
 
 # %% [markdown] tags=["solution"]
-# **Why this.** The sums are kept for every order, since another order is best after each
-# round. **What people get wrong:** they convert each round and add up the $\varepsilon$,
+# **Why this.** After each round another order may be the best one, so the sums of all are
+# kept (here as one number, times $\alpha$). **What people get wrong:** they convert each round and add up the $\varepsilon$,
 # which is too dear; they keep only the order that was best for one round; or they stop
 # one round too late.
 
@@ -1073,8 +1076,9 @@ live = run_table(membership, [{"epsilon": 1.0}], seeds=[0])
 print("run here:", live.set_index("metric").value.round(2).to_dict())
 names = {e: f"ε = {e:g}" for e in attacked.epsilon.unique()}
 names[math.inf] = "no noise"
+ordered = attacked.sort_values("epsilon")
 plot_ranges(
-    attacked.assign(epsilon=attacked.epsilon.map(names)),
+    ordered.assign(epsilon=ordered.epsilon.map(names)),
     by="epsilon",
     round=0,
     metric="auc",
