@@ -138,7 +138,7 @@ assert guessed >= 95
 # Neighbours are data with and without *one* client (or one example: you choose). $\delta$
 # is what may go wrong altogether. It should be far below 1 / number of clients.
 
-# %% [markdown]
+# %% [markdown] tags=["slide"]
 # **Predict:** somebody bets on whether you took part, and before they saw anything it was
 # one to one. How sure can they be afterwards, with $\varepsilon$ = 0.1, 1, 3, 10?
 
@@ -340,9 +340,6 @@ def train(message: Message, context: Context) -> Message:
     return Message(RecordDict(content), reply_to=message)
 
 
-client_app = ClientApp()
-client_app.train()(train)
-
 # %% [markdown]
 # Flower's strategy for this wraps another one. It takes $z$ (`noise_multiplier`), $C$
 # (`clipping_norm`) and $n$ (`num_sampled_clients`):
@@ -354,6 +351,8 @@ from flwr.serverapp.strategy import (
     Strategy,
 )
 
+client_app = ClientApp()
+client_app.train()(train)
 torch.manual_seed(0)
 start = ArrayRecord(make_net().state_dict())
 
@@ -374,7 +373,7 @@ def one_round(app: ClientApp, strategy: Strategy) -> list[Message]:
 # **Predict:** the same 100 replies go to our `private_mean` and to Flower. Without noise,
 # are both models equal? With it, how large is the standard deviation of what differs?
 
-# %% tags=["slide-then"]
+# %% tags=["slide-then", "slide-output"]
 import numpy as np
 
 
@@ -546,7 +545,7 @@ print(outcome(strategy.aggregate_train, 1, replies))
 # round that would cost too much. **Predict:** $z$ = 1, and a budget of 8. How many of ten
 # rounds are run? And what is left of the run?
 
-# %% tags=["slide-more"]
+# %%
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.exception import PrivacyBudgetExhausted
 
@@ -571,7 +570,7 @@ def main(grid: Grid, context: Context) -> None:
         print(f"after round {max(kept)}: {type(stop).__name__}")
 
 
-# %% tags=["slide-then"]
+# %% tags=["slide-then", "slide-output"]
 run = run_in_process(
     server_app,
     client_app,
@@ -659,7 +658,7 @@ check("12.2", rounds_within)
 # In the first two rows the promise is one to those who see the *models*. **Predict:** in
 # the second row you forget the mod. What do you notice?
 
-# %% tags=["slide-then"]
+# %%
 from flwr.clientapp.mod import LocalDpMod, fixedclipping_mod
 from flwr.serverapp.strategy import DifferentialPrivacyClientSideFixedClipping
 
@@ -677,7 +676,7 @@ def look(app: ClientApp) -> tuple[float, float]:
     return max(lengths), strategy.privacy_spent().epsilon
 
 
-# %% tags=["slide-then"]
+# %% tags=["slide-then", "slide-output"]
 for name, app in (("with the mod", clipping_app), ("without", client_app)):
     length, epsilon = look(app)
     print(f"{name}: longest update {length:.2f}, epsilon {epsilon:.2f}")
