@@ -10,7 +10,7 @@ from copy import deepcopy
 import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
-from torch.nn.functional import avg_pool2d, cross_entropy
+from torch.nn.functional import avg_pool2d, cross_entropy, one_hot
 
 from course_utils.experiments import Experiment
 from course_utils.partitions import image_shape, load_centralized
@@ -110,19 +110,20 @@ def convert(rdp: list[float], delta: float = DELTA) -> float:
     )
 
 
-def epsilon_of(z: float, rounds: int) -> float:
+def epsilon_of(z: float, rounds: int, delta: float = DELTA) -> float:
     """Return the epsilon of some rounds with the same noise multiplier."""
-    return convert([rounds * a / (2 * z**2) for a in ORDERS])
+    return convert([rounds * a / (2 * z**2) for a in ORDERS], delta)
 
 
-def noise_for(epsilon: float, rounds: int) -> float:
+def noise_for(epsilon: float, rounds: int, delta: float = DELTA) -> float:
     """Search for the noise multiplier whose rounds cost an epsilon."""
     if epsilon == math.inf:
         return 0.0
     low, high = 0.01, 1000.0
     for _ in range(60):
         z = (low * high) ** 0.5
-        low, high = (z, high) if epsilon_of(z, rounds) > epsilon else (low, z)
+        too_much = epsilon_of(z, rounds, delta) > epsilon
+        low, high = (z, high) if too_much else (low, z)
     return high
 
 
@@ -191,41 +192,53 @@ def membership(seed: int, *, epsilon: float) -> dict[str, float]:
     return {"auc": auc(members, others), "accuracy": accuracy(net)}
 
 
+def hospitals(seed: int, *, epsilon: float) -> dict[str, float]:
+    """Run three clients for eight rounds, each of which hides its examples."""
+    net, shares = make_net(), share_out(3)
+    z = noise_for(epsilon, 3 * ROUNDS, delta=1e-5)
+    for _ in range(ROUNDS):
+        updates = []
+        for features, labels in shares:
+            local = deepcopy(net)
+            for _ in range(3):
+                private_step(local, features, labels, z, len(labels))
+            updates.append(flat(local) - flat(net))
+        move(net, torch.stack(updates).mean(dim=0))
+    return {"accuracy": accuracy(net)}
+
+
 def alike(one: torch.Tensor, other: torch.Tensor) -> float:
     """Return the correlation of two images, without its sign."""
     pair = torch.stack([one.flatten(), other.flatten()])
     return torch.corrcoef(pair)[0, 1].abs().item()
 
 
-def sent_by_one(image: torch.Tensor, label: torch.Tensor, z: float):
-    """Return what a client with one image sends: a row for each label."""
-    layer = nn.Linear(image.numel(), 10)
-    loss = cross_entropy(layer(image.flatten()[None]), label[None])
-    weight, bias = torch.autograd.grad(loss, list(layer.parameters()))
-    rows = torch.cat([weight, bias[:, None]], dim=1)
-    noise = z * CLIP * torch.randn(rows.shape)
-    return clip(rows.flatten()).view_as(rows) + noise
+def rows_of(layer: nn.Linear, images: torch.Tensor, labels: torch.Tensor):
+    """Return what a client with one image alone would send, for each image."""
+    images = images.flatten(1)
+    errors = layer(images).softmax(dim=1) - one_hot(labels, 10)
+    images = torch.cat([images, torch.ones(len(images), 1)], dim=1)
+    return clip((errors[:, :, None] * images[:, None]).flatten(1))
 
 
-def by_division(rows: torch.Tensor) -> torch.Tensor:
+def divide(sent: torch.Tensor) -> torch.Tensor:
     """Divide the row with the largest bias by its bias."""
+    rows = sent.view(10, -1)
     row = rows[rows[:, -1].abs().argmax()]
     return row[:-1] / row[-1]
 
 
-def by_all_rows(rows: torch.Tensor) -> torch.Tensor:
-    """Find what all rows have in common: the first singular vector."""
-    return torch.linalg.svd(rows[:, :-1], full_matrices=False).Vh[0]
-
-
+@torch.no_grad()
 def steal(seed: int, *, noise: float) -> dict[str, float]:
-    """Attack an update of one image by division, and by all of its rows."""
+    """Attack what a client with one image sends, by division and from a list."""
     images, labels = load_centralized()[0].dataset.tensors
-    image, label = images[seed], labels[seed]
-    rows = sent_by_one(image, label, noise)
+    layer = nn.Linear(images[0].numel(), 10)
+    listed = rows_of(layer, images, labels)
+    sent = listed[seed] + noise * CLIP * torch.randn(len(listed[0]))
+    nearest = (listed - sent).norm(dim=1).argmin().item()
     return {
-        "division": alike(by_division(rows), image),
-        "all rows": alike(by_all_rows(rows), image),
+        "division": alike(divide(sent), images[seed]),
+        "from a list": float(nearest == seed),
     }
 
 
@@ -236,10 +249,12 @@ BUDGETS = [
     for epsilon in (*EPSILONS, math.inf)
 ]
 PROMISES = [{"epsilon": e} for e in (1.0, 3.0, 10.0, 30.0, 100.0, math.inf)]
+HOSPITALS = [{"epsilon": e} for e in (1.0, 2.0, 8.0, math.inf)]
 NOISES = [{"noise": z} for z in (0.0, 0.001, 0.01, 0.03, 0.1, 1.0)]
 
 EXPERIMENTS: dict[str, Experiment] = {
     "budgets": Experiment(federate, BUDGETS, tolerance=0.04),
     "membership": Experiment(membership, PROMISES, tolerance=0.04),
-    "stolen": Experiment(steal, NOISES, tolerance=0.02),
+    "hospitals": Experiment(hospitals, HOSPITALS, tolerance=0.04),
+    "stolen": Experiment(steal, NOISES, tolerance=None),
 }
