@@ -161,9 +161,10 @@ from course_utils.exercises import check
 
 for epsilon in (0.1, 1, 3, 10):
     sure = math.exp(epsilon) / (1 + math.exp(epsilon))
-    print(f"epsilon {epsilon:4}: at most {100 * sure:.1f} %")
+    print(f"epsilon {epsilon:4}: at most {100 * sure:.5g} %")
 assert round(math.exp(1) / (1 + math.exp(1)), 2) == 0.73
 assert math.exp(10) / (1 + math.exp(10)) > 0.9999
+assert round(math.log(3), 1) == 1.1 and round(25 * math.log(3), 1) == 27.5
 
 # %% [markdown]
 # With $\varepsilon$ = 1 (and $\delta$ = 0), a bet of 50 % becomes at most one of 73 %.
@@ -1273,7 +1274,7 @@ def steal(seed: int, *, noise: float) -> dict[str, float]:
 # %% [markdown]
 # **Predict:** with how much noise does each of them fail, and what $\varepsilon$ is that?
 
-# %% tags=["slide-then"]
+# %% tags=["slide-then", "slide-output"]
 stolen = stored("12", "stolen")
 alikeness = by_seed(stolen, "noise", metric="division")
 hits = by_seed(stolen, "noise", metric="from a list") == 1
