@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 from datasets import Dataset
 from matplotlib.patches import FancyBboxPatch
+from scipy.stats import norm
 
 from course_utils.partitions import effective_num_classes, label_distance
 from course_utils.runtime import Delivery
@@ -681,6 +682,41 @@ def plot_ranges(
         f"{xlabel} in round {round}, of {seeds} seeds each: median, and in brackets "
         f"where nine of ten runs lie. {'; '.join(lines)}.",
         f"circles: medians of {seeds} seeds; bars: nine of ten; strokes: single runs",
+    )
+
+
+def plot_bells(noise: Sequence[float]) -> None:
+    """Plot a noisy sum without a client and with it, for some noise multipliers.
+
+    Parameters
+    ----------
+    noise : Sequence[float]
+        The noise multipliers: the noise's standard deviation, as a multiple of the most
+        that a client can move the sum.
+    """
+    figure, panels = plt.subplots(
+        1, len(noise), figsize=(8, 2.8), squeeze=False, sharex=True
+    )
+    lines = []
+    for axes, z in zip(panels[0], noise, strict=True):
+        x = np.linspace(-3, 4, 281)
+        for mean, name in enumerate(("without you", "with you")):
+            style = {"color": COLOURS[mean], "ls": LINES[mean]}
+            axes.plot(x, norm.pdf(x, mean, z), label=name, **style)
+        axes.axvline(0.5, color="black", lw=1, ls=":", label="the best guess")
+        right = norm.cdf(0.5 / z)
+        axes.set_title(f"z = {z:g}: right in {100 * right:.0f} of 100", fontsize=10)
+        axes.set(xlabel="noisy sum, in units of C", yticks=[], ylim=(0, None))
+        lines.append(f"z = {z:g}, right in {100 * right:.0f} of 100")
+    handles = axes.get_legend_handles_labels()
+    style = {"ncols": 3, "borderaxespad": 1.5, "frameon": False}
+    figure.legend(*handles, loc="outside lower center", **style)
+    _show(
+        figure,
+        "two bell curves of equal width, the sum without a client around 0 and the sum "
+        "with it around 1, for each noise multiplier. The best guess is a line in the "
+        f"middle, at 0.5. {'; '.join(lines)}.",
+        "; ".join(lines),
     )
 
 

@@ -380,6 +380,7 @@ EVERY_FIGURE = {
         ({"a ramp": np.tile(np.arange(16.0)[:, None], (1, 2))},),
     ),
     "plot_ranges": (partial(plots.plot_ranges, by="skew", round=2), (RUNS,)),
+    "plot_bells": (plots.plot_bells, ([0.5, 3.0],)),
     "plot_paths": (
         plots.plot_paths,
         ({"IID": (np.array([[0, 0], [1, 0]]), np.array([[[2, 1], [2, -1]]]))},),
