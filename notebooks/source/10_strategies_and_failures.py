@@ -601,6 +601,7 @@ def as_model(numbers: torch.Tensor) -> ArrayRecord:
     return ArrayRecord(net.state_dict())
 
 
+# %%
 def as_record(**tensors: torch.Tensor) -> ArrayRecord:
     return ArrayRecord({n: Array(t.numpy()) for n, t in tensors.items()})
 
