@@ -1,16 +1,17 @@
 """Right answers to lesson 10's exercises that are written in other ways."""
 
 import math
-import statistics
 
-import numpy as np
-import torch
 from flwr.serverapp.strategy import FedAvg
 
 RIGHT = {}
 WRONG = {}
 
-# ------------------------------------------------------------------- 10.1 careful_round
+# ---------------------------------------------------------------------------- 10.1 clip
+
+WRONG["10.1"] = [lambda message, context, call_next: call_next(message, context)]
+
+# ------------------------------------------------------------------- 10.2 careful_round
 
 
 def by_the_strategy(old, replies, quorum):
@@ -25,7 +26,7 @@ def by_the_strategy(old, replies, quorum):
     return [old, len(replies) - len(good)]
 
 
-RIGHT["10.1"] = [by_the_strategy]
+RIGHT["10.2"] = [by_the_strategy]
 
 
 def that_looks_for_errors_only(old, replies, quorum):
@@ -33,30 +34,9 @@ def that_looks_for_errors_only(old, replies, quorum):
     return arrays or old, sum(reply.has_error() for reply in replies)
 
 
-WRONG["10.1"] = [that_looks_for_errors_only]
-
-# -------------------------------------------------------------------- 10.2 trimmed_mean
-
-
-def by_torch(values, beta):
-    cut = int(len(values) * beta)
-    return torch.tensor(values).sort().values[cut : len(values) - cut].mean()
-
-
-RIGHT["10.2"] = [by_torch]
-WRONG["10.2"] = [lambda values, beta: statistics.fmean(values[1:-1])]
+WRONG["10.2"] = [that_looks_for_errors_only]
 
 # ---------------------------------------------------------------------- 10.3 krum_order
-
-
-def by_numpy(models, f):
-    rows = np.stack([model.numpy() for model in models]).astype(float)
-    n = len(rows)
-    scores = []
-    for i in range(n):
-        others = np.delete(rows, i, axis=0)
-        scores.append(np.sort(((others - rows[i]) ** 2).sum(axis=1))[: n - f - 2].sum())
-    return np.argsort(scores)
 
 
 def by_removing_the_largest(models, f):
@@ -65,5 +45,5 @@ def by_removing_the_largest(models, f):
     return tuple(sorted(range(len(models)), key=lambda i: scores[i]))
 
 
-RIGHT["10.3"] = [by_numpy, by_removing_the_largest]
+RIGHT["10.3"] = [by_removing_the_largest]
 WRONG["10.3"] = [lambda models, f: list(range(len(models)))]
