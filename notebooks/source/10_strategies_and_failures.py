@@ -1380,7 +1380,7 @@ for attack in ("scale", "backdoor"):
     same = last_round("attacks", 2, attack)["MultiKrum"]
     assert same.equals(two["MultiKrum"])
 
-# %% [markdown] tags=["slide-then"]
+# %% [markdown]
 # - **The quiet backdoor does not show.** With four liars, nine of ten images with the patch
 #   become a 0, or more, in 20 of 20. On clean images that costs 2 points.
 # - **A longer update makes a backdoor stronger,** but louder. Two liars then fool more images
