@@ -886,7 +886,7 @@ assert 0 < low < high < 0.04
 # Now a slow phone is slow in *every* round: 100 devices, each with its time. **Predict:** how
 # long is a round, and whose replies count?
 
-# %% tags=["slide-then"]
+# %% tags=["slide-then", "slide-output"]
 devices = np.quantile(seconds(100_000), np.arange(0.005, 1, 0.01))
 WAYS = {
     "wait for all": (10, 10, np.inf),
@@ -912,7 +912,7 @@ assert shares["deadline"][8:] == [0, 0] and min(shares["deadline"][:7]) == 1
 assert shares["over-selection"][9] < 0.05
 assert 0.2 < shares["over-selection"][8] < 0.3 < shares["over-selection"][7]
 
-# %% [markdown] tags=["slide-then"]
+# %% [markdown]
 # - **Both halve the time of a round**, and both leave out the slow, each time.
 # - **A deadline** fixes the time, not how many count. The slowest fifth never do.
 # - **Over-selection** fixes how many count, and costs 30 % more computing and megabytes. The
