@@ -9,11 +9,87 @@ import numpy as np
 import torch
 from flwr.app import Array, ArrayRecord, Error, Message, MetricRecord, RecordDict
 
+from course_utils.exercises import messages
 from course_utils.exercises.engine import Attempt, Case, Exercise, Wrong, require_parts
 from course_utils.exercises.messages import as_client, instruction, numpy_of
 from course_utils.grid import ErrorCode
 
-# ------------------------------------------------------------------- 10.1 careful_round
+# ---------------------------------------------------------------------------- 10.1 clip
+
+
+def numbers_of(first: float, second: float) -> dict[str, list]:
+    """Make the numbers of two arrays: only their last ones differ between models."""
+    return {"weight": [[1.0, 2.0], [4.0, first]], "bias": [3.0, second]}
+
+
+def cut_of(sent: tuple, trained: tuple, limit: float, *gives: Any) -> Case:
+    """Make the case of one update, which gives a model and a length."""
+    shown = {"sent (last numbers)": sent, "trained": trained, "max-norm": limit}
+    names = "arrays", "update-norm in metrics"
+    known = {"gives": dict(zip(names, gives, strict=True))} if gives else {}
+    return Case(sent, trained, limit, shown=shown, **known)
+
+
+def play_mod(answer: Attempt, sent: tuple, trained: tuple, limit: float) -> Iterator:
+    """Stand the mod around a client's function, and yield what is in the reply."""
+    asked = instruction(RecordDict({"arrays": arrays_of(*sent)}))
+    more = messages.context(run_config={"max-norm": limit}), lambda *_: reply
+    reply = reply_of((9, *trained))
+    yield from messages.reply_facts(answer, asked, *more)
+
+
+def clipped(message: Message, context: Any, call_next: Callable) -> Message:
+    """Clip by NumPy: the oracle."""
+    reply = call_next(message, context)
+    old, new = (numpy_of(m.content["arrays"]) for m in (message, reply))
+    update = {n: new[n] - old[n] for n in new}
+    norm = math.sqrt(sum((u**2).sum() for u in update.values()))
+    limit = context.run_config["max-norm"]
+    part = min(1.0, limit / (norm or 1.0))
+    arrays = {n: Array(old[n] + part * update[n]) for n in new}
+    reply.content["arrays"] = ArrayRecord(arrays)
+    reply.content["metrics"]["update-norm"] = norm
+    return reply
+
+
+CLIP = Exercise(
+    "10.1",
+    "no update that your client sends is longer than the server wants.",
+    cases=[
+        cut_of((1.0, 2.0), (4.0, 6.0), 2.5, numbers_of(2.5, 4.0), 5.0),
+        cut_of((5.0, 1.0), (-1.0, 9.0), 4.0, numbers_of(2.6, 4.2), 10.0),
+        cut_of((1.0, 2.0), (4.0, 6.0), 7.5, numbers_of(4.0, 6.0), 5.0),
+        cut_of((0.5, -2.0), (0.5, -2.0), 1.0, numbers_of(0.5, -2.0), 0.0),
+    ],
+    draw=lambda rng: cut_of((0.0, 1.0), (rng.uniform(2, 9), 5.0), rng.choice([2, 9])),
+    play=play_mod,
+    oracle=clipped,
+    mistakes="""
+        an update that is short enough stays as it is: do not make it longer
+            min(1.0, limit / (norm or 1.0)) -> limit / (norm or 1.0)
+        an update may be 0 long: divide by its length only where it is too long
+            (norm or 1.0) -> norm
+        shorten all arrays by one factor: here each is cut by itself
+            part * update[n] -> update[n].clip(-limit, limit)
+        the length of all numbers is the root of the sum of their squares
+            math.sqrt( -> (
+        measure the update, not the model: take off what was sent
+            update.values() -> new.values()
+        this is the update alone: add it to the model that was sent
+            old[n] + part -> part
+        nothing was cut
+            part * update -> update
+        this is the length after the cut: report that before it
+            ["update-norm"] = norm -> ["update-norm"] = norm * part
+    """,
+    otherwise={
+        **messages.REPLY,
+        "arrays": "the model should be what was sent plus the update, cut if too long",
+        "update-norm in metrics": "update-norm should be the length before the cut",
+    },
+)
+
+# ------------------------------------------------------------------- 10.2 careful_round
 
 Sent = tuple[int, float, float] | None
 """A client's num-examples and the last number of its two arrays; None for an error."""
@@ -21,10 +97,10 @@ Sent = tuple[int, float, float] | None
 PARTS = ["the model", "how many replies were not good"]
 
 
-def arrays_of(first: float, second: float) -> ArrayRecord:
-    """Make a model of two arrays: only their last numbers are asked for."""
-    numbers = {"weight": [[1.0, 2.0], [4.0, first]], "bias": [3.0, second]}
-    return ArrayRecord({n: Array(np.array(v, "float32")) for n, v in numbers.items()})
+def arrays_of(*last: float) -> ArrayRecord:
+    """Make a model of two arrays."""
+    numbers = numbers_of(*last).items()
+    return ArrayRecord({n: Array(np.array(v, "float32")) for n, v in numbers})
 
 
 def reply_of(client: Sent) -> Message:
@@ -68,12 +144,7 @@ def play_round(answer: Attempt, *args: Any) -> Iterator[tuple[str, Any]]:
     yield PARTS[1], bad
 
 
-def sound(
-    arrays: ArrayRecord,
-    first: int | None = None,
-    test: Callable = np.isfinite,
-    how: Callable = np.all,
-) -> bool:
+def sound(arrays, first=None, test=np.isfinite, how=np.all) -> bool:
     """Whether numbers are finite; the rest is for what people get wrong."""
     return all(how(test(a)) for a in [*numpy_of(arrays).values()][:first])
 
@@ -93,12 +164,11 @@ def careful(
     return ArrayRecord(dict(zip(old, means, strict=True))), bad
 
 
-OLD = {"weight": [[1, 2], [4, -1]], "bias": [3, -1]}
-MEAN = {"weight": [[1, 2], [4, 4]], "bias": [3, 2]}
+OLD, MEAN = numbers_of(-1, -1), numbers_of(4, 2)
 A, B, NAN, INF = (10, 1.0, 5.0), (30, 5.0, 1.0), math.nan, math.inf
 
 CAREFUL = Exercise(
-    "10.1",
+    "10.2",
     "no bad reply takes your model along, and none goes uncounted.",
     cases=[
         round_of([A, None, B], 2, MEAN, 1),
@@ -152,72 +222,11 @@ CAREFUL = Exercise(
             & return old, bad -> return bad, old
     """,
     otherwise={
-        PARTS[0]: "the model should be the average of the good ones, weighted by "
-        "num-examples, or the old one if they are too few",
+        PARTS[
+            0
+        ]: "the model should be the weighted average of the good ones, or the old",
         PARTS[1]: "the number should say how many replies were not good",
     },
-)
-
-# -------------------------------------------------------------------- 10.2 trimmed_mean
-
-
-def trimmed(values: list[float], beta: float) -> float:
-    """Cut an array: the oracle."""
-    ordered, n = np.sort(values), len(values)
-    cut = int(beta * n)
-    return ordered[cut : n - cut].mean()
-
-
-def from_the_right(ordered: np.ndarray, cut: int, none: float | None = None) -> float:
-    """Cut as people do who count the end from the right."""
-    kept = ordered[cut:-cut].tolist()
-    return none if none and not kept else sum(kept) / len(kept)
-
-
-def random_values(rng: random.Random) -> Case:
-    """Draw clients' numbers, and a part to cut off."""
-    values = [rng.uniform(-9, 9) for _ in range(rng.randint(5, 12))]
-    return Case(values, rng.choice([0.1, 0.2, 0.3, 0.4]))
-
-
-TRIMMED = Exercise(
-    "10.2",
-    "your mean does not follow the few that lie farthest.",
-    cases=[
-        Case([5.0, 1.0, 100.0, 3.0, 6.0], 0.2, gives=14 / 3),
-        Case([8.0, 2.0, -50.0, 4.0, 9.0, 6.0, 1.0, 90.0, 3.0], 0.3, gives=23 / 5),
-        Case([4.0, 2.0, 9.0], 0.3, gives=5.0),
-        Case([4.0, 2.0, 9.0, 1.0], 0.0, gives=4.0),
-    ],
-    draw=random_values,
-    oracle=trimmed,
-    mistakes="""
-        order the values first: the smallest need not stand at the beginning
-            np.sort(values) -> np.array(values)
-        cut off the largest, too
-            n - cut -> n
-        cut off the smallest, too
-            ordered[cut : -> ordered[0 :
-        nothing was cut off: this is the mean of all values
-            ordered[cut : n - cut] -> ordered
-        a part of a client is rounded down
-            int(beta * n) -> round(beta * n)
-            int(beta * n) -> math.ceil(beta * n)
-        cut off beta of the values at each end, not half of it
-            int(beta * n) -> int(beta * n / 2)
-        for a cut of 0, [cut:-cut] is empty: count the end from the left
-            ordered[cut : n - cut].mean() -> from_the_right(ordered, cut)
-            ordered[cut : n - cut].mean() -> from_the_right(ordered, cut, math.nan)
-        this is a sum: divide by the number of values that are left
-            .mean() -> .sum()
-        divide by the number of values that are left, not of all
-            .mean() -> .sum() / n
-        this is the median: average all that is left
-            ordered[cut : n - cut].mean() -> np.median(values)
-        these are the values that are left: return their mean
-            .mean() -> .tolist()
-    """,
-    otherwise="the result should be the mean of the values that are left",
 )
 
 # ---------------------------------------------------------------------- 10.3 krum_order
@@ -270,8 +279,6 @@ KRUM = Exercise(
             1 : n - f - 1 -> 0 : n - f - 2
         count the n - f - 2 nearest neighbours: these are one more
             n - f - 1 -> n - f
-        count the n - f - 2 nearest neighbours: these are two more
-            n - f - 1 -> n - f + 1
         sum over the nearest neighbours, not over all others
             1 : n - f - 1 -> 1 :
         square the distances before you sum them up
@@ -288,8 +295,6 @@ KRUM = Exercise(
         this is the best client alone: return all of them, in order
             .tolist() -> .tolist()[0]
             .tolist() -> .tolist()[:1]
-        these are the models: return the clients' numbers
-            near.sum(dim=1).argsort().tolist() -> models
     """,
     otherwise="the result should be the clients' numbers, the best score first",
 )

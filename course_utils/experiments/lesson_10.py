@@ -1,6 +1,7 @@
 """What lesson 10 measures: its federation, its liars, its compression."""
 
 import gc
+import heapq
 import math
 from collections.abc import Callable
 from functools import partial
@@ -40,7 +41,7 @@ from course_utils.partitions import (
     load_partition,
     make_loader,
 )
-from course_utils.runtime import InProcessRun, run_in_process
+from course_utils.runtime import InProcessGrid, InProcessRun, run_in_process
 
 NUM_CLIENTS = 11
 ROUNDS = 6
@@ -184,6 +185,27 @@ def lie(message: Message, context: Context, call_next: Callable) -> Message:
 lying_app = ClientApp(mods=[lie])
 lying_app.train()(train)
 
+
+class Clipping(FedAvg):
+    """FedAvg that shortens each update to the median length of its round."""
+
+    def configure_train(self, server_round, arrays, config, grid):
+        """Keep the model that the updates are updates of."""
+        self.sent = arrays
+        return super().configure_train(server_round, arrays, config, grid)
+
+    def aggregate_train(self, server_round, replies):
+        """Put a model with a shorter update in the place of each one."""
+        replies = [r for r in replies if r.has_content()]
+        start = flat(self.sent)
+        updates = [flat(reply.content["arrays"]) - start for reply in replies]
+        limit = torch.stack(updates).norm(dim=1).median()
+        for reply, update in zip(replies, updates, strict=True):
+            share = min(1.0, limit / update.norm())
+            reply.content["arrays"] = as_model(start + share * update)
+        return super().aggregate_train(server_round, replies)
+
+
 ROBUST = {
     "FedAvg": FedAvg,
     "FedMedian": FedMedian,
@@ -192,6 +214,7 @@ ROBUST = {
     "MultiKrum": partial(MultiKrum, num_malicious_nodes=2, num_nodes_to_select=7),
     "Bulyan": partial(Bulyan, num_malicious_nodes=2),
     "plain mean": partial(FedTrimmedAvg, beta=0.0),
+    "Clipping": Clipping,
 }
 RULES = [*ROBUST][1:6]
 
@@ -232,6 +255,13 @@ def flat(arrays: ArrayRecord) -> torch.Tensor:
     """Return all numbers of a model in one row."""
     values = arrays.to_torch_state_dict().values()
     return torch.cat([value.flatten() for value in values])
+
+
+def as_model(numbers: torch.Tensor) -> ArrayRecord:
+    """Make a model of all its numbers in one row."""
+    net = make_net()
+    nn.utils.vector_to_parameters(numbers, net.parameters())
+    return ArrayRecord(net.state_dict())
 
 
 def as_record(**tensors: torch.Tensor) -> ArrayRecord:
@@ -293,9 +323,7 @@ class Unpacking(FedAvg):
         for reply in replies:
             if reply.has_content():
                 update = restore(reply.content["arrays"], len(start))
-                net = load_net(self.sent)
-                nn.utils.vector_to_parameters(start + update, net.parameters())
-                reply.content["arrays"] = ArrayRecord(net.state_dict())
+                reply.content["arrays"] = as_model(start + update)
         return super().aggregate_train(server_round, replies)
 
 
@@ -313,6 +341,91 @@ def compressed(seed: int, *, method: str) -> dict[str, list[float]]:
     replies = [m.bytes for m in run.messages if m.is_reply]
     sent = [sum(replies[: NUM_CLIENTS * i]) / 1e6 for i in range(ROUNDS + 1)]
     return {"accuracy": by_round(run), "megabytes": sent}
+
+
+# ------------------------------------------------------------------ without rounds
+
+SECONDS = [1] * 10 + [4]
+END = 12
+
+Models = dict[int, ArrayRecord]
+
+
+def order(grid: Grid, client: int, arrays: ArrayRecord) -> str:
+    """Ask one client to train, and return the id of the message."""
+    content = {"arrays": arrays, "config": ConfigRecord({"lr": LR})}
+    node_id = list(grid.get_node_ids())[client]
+    message = Message(RecordDict(content), node_id, "train")
+    (message_id,) = grid.push_messages([message])
+    return message_id
+
+
+def in_rounds(grid: Grid, arrays: ArrayRecord, deadline: int) -> Models:
+    """Train in rounds that end at a deadline, and return the model of each second."""
+    clients = [i for i, s in enumerate(SECONDS) if s <= deadline]
+    length = max(SECONDS[i] for i in clients)
+    models = {0: arrays}
+    for now in range(length, END + 1, length):
+        orders = [order(grid, client, arrays) for client in clients]
+        arrays, _ = FedAvg().aggregate_train(1, grid.pull_messages(orders))
+        models[now] = arrays
+    return models
+
+
+def mix(old: ArrayRecord, new: ArrayRecord, share: float) -> ArrayRecord:
+    """Move a model a part of the way to another."""
+    old, new = old.to_torch_state_dict(), new.to_torch_state_dict()
+    return ArrayRecord({n: old[n] + share * (new[n] - old[n]) for n in old})
+
+
+def without_rounds(grid: Grid, arrays: ArrayRecord, log: dict) -> Models:
+    """Train without rounds, and return the last model of each second."""
+    models, version, waiting = {0: arrays}, 0, []
+    for client, seconds in enumerate(SECONDS):
+        sent = order(grid, client, arrays)
+        heapq.heappush(waiting, (seconds, client, sent, version))
+    while waiting[0][0] <= END:
+        now, client, sent, began = heapq.heappop(waiting)
+        (reply,) = grid.pull_messages([sent])
+        log[client] = stale = version - began
+        new = reply.content["arrays"]
+        arrays = mix(arrays, new, 0.6 / (1 + stale) ** 0.5)
+        version += 1
+        models[now] = arrays
+        sent = order(grid, client, arrays)
+        later = now + SECONDS[client]
+        heapq.heappush(waiting, (later, client, sent, version))
+    return models
+
+
+def slow_one(net: nn.Module, seed: int, skewed: bool) -> float:
+    """Return a model's accuracy on the slow client's own test data."""
+    split = {"scheme": "iid"}
+    if skewed:
+        split = {"scheme": "dirichlet", "alpha": 0.3, "seed": seed}
+    _, own = load_partition(10, NUM_CLIENTS, batch_size=50, **split)
+    return model.test(net, own)[1]
+
+
+def against_the_clock(seed: int, *, way: str, skewed: bool) -> dict:
+    """Run twelve seconds, and test on all images and on the slow client's."""
+    config = {"skewed": skewed, "seed": seed}
+    grid = InProcessGrid(client_app, NUM_CLIENTS, run_config=config, seed=seed)
+    first, log = ArrayRecord(make_net().state_dict()), {0: 0, 10: 0}
+    if way == "asynchronous":
+        models = without_rounds(grid, first, log)
+    else:
+        deadline = {"wait for all": 4, "deadline": 1}[way]
+        models = in_rounds(grid, first, deadline)
+    at = {now: evaluate(0, models[now])["accuracy"] for now in models}
+    seen = [max(t for t in at if t <= now) for now in range(END + 1)]
+    slow = slow_one(load_net(models[END]), seed, skewed)
+    return {
+        "accuracy": [at[now] for now in seen],
+        "slow": slow,
+        "messages": len(grid.messages),
+        "stale": {0: log[0], 10: log[10]},
+    }
 
 
 # ----------------------------------------------------------------- what is measured
@@ -333,7 +446,12 @@ LIES = [
     for name in ("FedAvg", "MultiKrum")
 ]
 SKEWED = [
-    {"strategy": name, "attack": "none", "liars": 0, "skewed": True} for name in ROBUST
+    {"strategy": name, "attack": "none", "liars": 0, "skewed": True}
+    for name in ["FedAvg", *RULES, "plain mean"]
+]
+CLIPPED = [
+    {"strategy": "Clipping", "attack": attack, "liars": liars, "skewed": False}
+    for attack, liars in [*ATTACKS, ("scale", 2), ("backdoor", 2), ("quiet", 4)]
 ]
 BOTH = [
     {"strategy": name, "attack": attack, "liars": 2, "skewed": True}
@@ -345,6 +463,11 @@ TUNED = [{"strategy": name, "eta": 1.0} for name in ("FedAvg", "FedAvgM")] + [
     for name in ("FedAdam", "FedYogi")
     for eta in (0.003, 0.01, 0.03, 0.1)
 ]
+CLOCK = [
+    {"way": way, "skewed": skewed}
+    for way in ("wait for all", "deadline", "asynchronous")
+    for skewed in (False, True)
+]
 
 EXPERIMENTS: dict[str, Experiment] = {
     "optimisers": Experiment(optimised, TUNED, tolerance=0.03),
@@ -353,4 +476,6 @@ EXPERIMENTS: dict[str, Experiment] = {
     "attacks": Experiment(lied_to, LIES, tolerance=0.04),
     "skewed": Experiment(lied_to, SKEWED, tolerance=0.04),
     "both": Experiment(lied_to, BOTH, tolerance=0.04),
+    "clipping": Experiment(lied_to, CLIPPED, tolerance=0.04),
+    "clock": Experiment(against_the_clock, CLOCK, tolerance=0.04),
 }
