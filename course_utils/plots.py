@@ -12,6 +12,7 @@ from html import escape
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch
 from datasets import Dataset
 from matplotlib.patches import FancyBboxPatch
 
@@ -650,6 +651,83 @@ def plot_paths(
         "model a client ends, on average, in steps of the global model: "
         f"{', '.join(lines)}.",
         f"from client to new global model, in its steps: {', '.join(lines)}",
+    )
+
+
+def plot_pictures(rows: dict[str, torch.Tensor]) -> None:
+    """Show images in rows, each below the one that it is compared with.
+
+    Parameters
+    ----------
+    rows : dict[str, torch.Tensor]
+        Images by name of the row, of shape ``(n, channels, height, width)``, with
+        values from -1 to 1. Each row has as many. The first is what all are compared
+        with.
+    """
+    (first, true), *others = rows.items()
+    figure, grid = plt.subplots(
+        len(rows),
+        len(true),
+        figsize=(1.3 * max(len(true), 4), 1.35 * len(rows)),
+        squeeze=False,
+    )
+    lines = []
+    for (name, images), row in zip(rows.items(), grid, strict=True):
+        pixels = ((images.detach() + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).squeeze(-1)
+        for axes, image in zip(row, pixels.numpy(), strict=True):
+            axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+            axes.axis("off")
+        row[0].set_title(name, fontsize=9, loc="left", pad=3)
+    for name, images in others:
+        off = ((images - true) / 2).pow(2).flatten(1).mean(dim=1)
+        lines.append(f"{name}: {', '.join(_number(each) for each in off)}")
+    compared = f"mean squared error to the one above, {'; '.join(lines)}"
+    _show(
+        figure,
+        f"{len(true)} images in each of {len(rows)} rows: {', '.join(rows)}. Compared "
+        f"with the images in the first row, {first}: {compared}.",
+        compared,
+    )
+
+
+def plot_roc(curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    """Plot ROC curves: how many members are named, against how many others.
+
+    Parameters
+    ----------
+    curves : dict[str, tuple[np.ndarray, np.ndarray]]
+        By name, the shares of others and of members that are called members, as
+        ``sklearn.metrics.roc_curve`` returns them.
+
+    Raises
+    ------
+    ValueError
+        If there are more than seven curves.
+    """
+    _require_few(curves)
+    figure, axes = plt.subplots(figsize=(7, 3.9))
+    lines = []
+    for (name, (others, members)), colour, line in zip(
+        curves.items(), COLOURS, LINES, strict=False
+    ):
+        axes.plot(others, members, color=colour, ls=line, label=name)
+        at = {x: np.interp(x, others, members) for x in (0.01, 0.1, 0.5)}
+        shares = ", ".join(f"{_number(y)} at {x:g}" for x, y in at.items())
+        lines.append(f"{name}: {shares}")
+    axes.plot((0, 1), (0, 1), color="black", lw=1, ls=(0, (1, 2)), label="chance")
+    axes.set(
+        xlabel="share of others called members",
+        ylabel="share of members found",
+        xlim=(0, 1),
+        ylim=(0, 1.01),
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _show(
+        figure,
+        "share of members found, by share of others called members. "
+        f"{'; '.join(lines)}; chance: the diagonal.",
+        f"members found, by others called members: {'; '.join(lines)}",
     )
 
 
