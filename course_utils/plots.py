@@ -657,6 +657,8 @@ def plot_paths(
 def plot_pictures(rows: dict[str, torch.Tensor]) -> None:
     """Show images in rows, each below the one that it is compared with.
 
+    If a row has one image only, they stand side by side.
+
     Parameters
     ----------
     rows : dict[str, torch.Tensor]
@@ -665,12 +667,12 @@ def plot_pictures(rows: dict[str, torch.Tensor]) -> None:
         with.
     """
     (first, true), *others = rows.items()
-    figure, grid = plt.subplots(
-        len(rows),
-        len(true),
-        figsize=(1.3 * max(len(true), 4), 1.35 * len(rows)),
-        squeeze=False,
-    )
+    shape = (len(rows), len(true))
+    if len(true) == 1:  # side by side
+        shape = shape[::-1]
+    size = (max(4, 1.9 * shape[1]), 0.2 + 1.6 * shape[0])
+    figure, grid = plt.subplots(*shape, figsize=size)
+    grid = grid.reshape(len(rows), len(true))
     lines = []
     for (name, images), row in zip(rows.items(), grid, strict=True):
         pixels = ((images.detach() + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).squeeze(-1)
@@ -681,7 +683,7 @@ def plot_pictures(rows: dict[str, torch.Tensor]) -> None:
     for name, images in others:
         off = ((images - true) / 2).pow(2).flatten(1).mean(dim=1)
         lines.append(f"{name}: {', '.join(_number(each) for each in off)}")
-    compared = f"mean squared error to the one above, {'; '.join(lines)}"
+    compared = f"mean squared error, {'; '.join(lines)}"
     _show(
         figure,
         f"{len(true)} images in each of {len(rows)} rows: {', '.join(rows)}. Compared "

@@ -269,9 +269,10 @@ plot_pictures(
         "divided": found[:1].reshape(images.shape),
     }
 )
-print(len(found), "of 32 neurons say the same")
-print("largest error below 0.001:", (found - images.flatten(1)).max() < 1e-3)
-assert (found - images.flatten(1)).abs().max() < 1e-3
+off = (found - images.flatten(1)).abs().max().item()
+print(len(found), "of 32 neurons have a gradient")
+print("they differ from the image by less than 0.001:", off < 1e-3)
+assert off < 1e-3
 
 # %% [markdown]
 # To the last digits. No search, no luck, a thousandth of a second.
@@ -355,9 +356,11 @@ def exact_share(seed: int, *, examples: int) -> dict[str, float]:
 from course_utils.experiments import by_seed, held, stored
 
 
-def spread(values) -> str:
-    low, middle, high = values.quantile([0.05, 0.5, 0.95])
-    return f"{middle:.2f} ({low:.2f} to {high:.2f})"
+def spread(values, digits: int = 2) -> str:
+    low, middle, high = (
+        f"{value:.{digits}f}" for value in values.quantile([0.05, 0.5, 0.95])
+    )
+    return f"{middle} ({low} to {high})"
 
 
 exact = by_seed(stored("11", "exact"), "examples", metric="exact")
@@ -751,7 +754,8 @@ assert errors(found, images).max() < 0.01
 #
 # - The **error**, as above. A picture of the mean of all digits has about 0.07.
 # - **Recognised:** of all 4,000 training images in the federation, is the client's the
-#   nearest to the found one? Then the server would pick the right one from a list.
+#   nearest to a found one? Then the server would pick the right one from a list. By chance,
+#   that happens once in 4,000 times.
 
 
 # %%
@@ -775,7 +779,8 @@ def pictures(seed: int, *, case: str) -> dict[str, float]:
 # %% tags=["slide-then", "slide-output"]
 for case in ("4, different labels", "2 of one label"):
     found, images = match(1, case)
-    plot_pictures({"the client's": images, f"found: {case}": beside(found, images)})
+    found = beside(found, images)
+    plot_pictures({"the client's": images, f"found: {case}": found})
 
 # %% tags=["slide", "slide-output"]
 from course_utils.plots import plot_ranges
@@ -783,7 +788,7 @@ from course_utils.plots import plot_ranges
 searched = stored("11", "pictures")
 FIRST = [c for c in CASES if "image" in c or "label" in c]
 plot_ranges(
-    searched[searched.case.isin(FIRST)],
+    searched.set_index("case").loc[FIRST].reset_index(),
     by="case",
     round=0,
     metric="error",
@@ -797,7 +802,7 @@ error, seen = (
 )
 for case in FIRST:
     print(f"{case:20} recognised: {seen[case].mean():.0%}", end=", ")
-    print("error", spread(error[case]))
+    print("error", spread(error[case], 4))
 apart = error["2 of one label"] > error["4, different labels"] + 0.01
 print("2 of one label worse than 4 of different ones:", held(apart))
 
@@ -805,7 +810,9 @@ print("2 of one label worse than 4 of different ones:", held(apart))
 assert (error["1 image"] < 0.01).all() and (seen["1 image"] == 1).all()
 assert (error["1 image, ELU"] < error["1 image"]).sum() == 19
 assert (seen["8, different labels"] == 1).all() and apart.sum() >= 19
-assert (seen["32 images"] < 0.3).all() and (error["32 images"] > 0.068).all()
+assert (seen["32 images"] < 0.3).all() and (error["32 images"] > 0.07).all()
+mean = seen.mean().round(2)
+assert mean[["32 images", "2 of one label"]].tolist() == [0.16, 0.72]
 
 # %% [markdown]
 # - **One image** is recognised in 20 of 20 seeds.
@@ -835,15 +842,18 @@ plot_pictures(rows)
 # %%
 for case in ("1 image", "5 steps", "5 steps, replayed", "10 steps"):
     print(f"{case:18} recognised: {seen[case].mean():.0%}", end=", ")
-    print("error", spread(error[case]))
+    print("error", spread(error[case], 4))
 closer = error["5 steps, replayed"] < error["5 steps"] / 2
 print("replayed, half the error or less:", held(closer))
 assert (error["5 steps"] > error["1 image"] + 0.01).all()
+assert (error["10 steps"] > error["5 steps"] + 0.01).sum() >= 19
+assert (seen[["5 steps", "10 steps"]] == 1).all(axis=None)
 assert closer.sum() == 17
 
 # %% [markdown]
 # - **More steps blur** the simple search, and more so with ten. The steps after the first
-#   have other gradients. Yet the image is recognised in 20 of 20.
+#   have other gradients. Yet the image is recognised in 20 of 20, also where the error is that of
+#   the mean digit. The error minds shades of grey, and the shape is there.
 # - **Replaying** at least halves the error in 17 of 20 seeds, mostly down to that of one step. In the
 #   others, the search got stuck. So several steps do not protect one image. They are work for
 #   the attacker.
@@ -863,7 +873,7 @@ CHANGES = ["1 image", "16-bit weights", "8-bit update", "trained model"]
 CHANGES += ["5 steps", "10 steps", "8 in batches of 2", "32 images"]
 table = pd.DataFrame(
     {
-        "error": error[CHANGES].apply(spread),
+        "error": error[CHANGES].apply(spread, digits=4),
         "recognised": seen[CHANGES].mean().map("{:.0%}".format),
     }
 )
@@ -872,13 +882,17 @@ print(table.to_string())
 # %%
 rounded = error[["16-bit weights", "8-bit update"]]
 assert (rounded < 0.01).all(axis=None)
-assert (seen["trained model"] == 1).all()
-assert (error["trained model"] > error["1 image"]).sum() >= 19
+assert (seen[["trained model", "16-bit weights", "8-bit update"]] == 1).all(
+    axis=None
+)
+assert (error["trained model"] > error["1 image"]).all()
+blurred = error["8 in batches of 2"] > error["8, different labels"] + 0.01
+assert blurred.sum() >= 19 and seen["8 in batches of 2"].mean() > 0.9
 
 # %% [markdown]
 # - **Fewer bits** change next to nothing.
-# - **A trained model** makes the picture worse, in nearly all seeds. It is recognised in all.
-# - **An epoch in batches** blurs eight images. Most are still recognised.
+# - **A trained model** makes the picture worse, in 20 of 20 seeds. It is recognised in all.
+# - **An epoch in batches** blurs eight images. 97 of 100 are still recognised.
 # - **More images in one step** help most, of these.
 #
 # None of them is *safe*. Each was tried against one search of a hundred steps. A patient
@@ -1009,11 +1023,16 @@ print(held(ten > 0.5), "and", held(stranger > 0.5))
 surely = caught["20 images, 100 epochs"] > 0.05
 print("20 images: more than 5 of 100 caught in", held(surely))
 assert (long > 0.8).all() and (long > ten + 0.2).all() and (once > 0.5).all()
+middles = area.median().round(2)
+assert middles["20 images, 100 epochs"] == 0.97
+assert middles[["average of ten", "300 images, 1 epoch"]].tolist() == [0.54, 0.54]
+assert middles["another client"] == 0.49
+assert 0.14 < caught["20 images, 100 epochs"].median() < 0.16
 
 # %% [markdown]
 # - **A client that trains long on little** shows its members: the AUC is above 0.8 in 20 of 20
 #   seeds. With 20 images it is 0.97.
-# - **In the average of ten clients** it is 0.53, and for a model that cannot know
+# - **In the average of ten clients** it is 0.54, and for a model that cannot know
 #   the members 0.49. With 50 members one seed may lie 0.05 off by chance.
 # - **What 0.55 means:** of 100 pairs, the attacker orders 55 rightly, where a coin orders 50. For
 #   one epoch on 300 images it is 0.54. That is little, and it is real: above 0.5
