@@ -729,7 +729,7 @@ def plot_roc(curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
         figure,
         "share of members found, by share of others called members. "
         f"{'; '.join(lines)}; chance: the diagonal.",
-        f"members found, by others called members: {'; '.join(lines)}",
+        "the farther above the diagonal, the better members are told from others",
     )
 
 
