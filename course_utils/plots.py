@@ -572,6 +572,7 @@ def plot_ranges(
     round: int,
     metric: str = "accuracy",
     xlabel: str = "test accuracy",
+    logx: bool = False,
 ) -> None:
     """Plot one row a setting: the median of many seeds, and where nine of ten lie.
 
@@ -587,6 +588,8 @@ def plot_ranges(
         Which metric of the table.
     xlabel : str
         What the axis shows, with units.
+    logx : bool
+        Whether the axis is logarithmic. Values below 0.0001 are drawn there.
     """
     rows = table[(table.metric == metric) & (table["round"] == round)]
     names = list(dict.fromkeys(rows[by]))
@@ -594,6 +597,7 @@ def plot_ranges(
     lines = []
     for row, name in enumerate(names):
         values = rows[rows[by] == name].value
+        values = values.clip(lower=1e-4) if logx else values
         low, middle, high = values.quantile([0.05, 0.5, 0.95])
         axes.plot((low, high), (row, row), color=COLOURS[0], lw=3)
         axes.plot(values, [row + 0.25] * len(values), "|", color="black", ms=4)
@@ -601,6 +605,8 @@ def plot_ranges(
         lines.append(f"{name} {_number(middle)} ({_number(low)} to {_number(high)})")
     if rows.value.min() < 0:
         axes.axvline(0, color="black", lw=1)
+    if logx:
+        axes.set_xscale("log")
     axes.set(xlabel=xlabel, ylim=(len(names) - 0.5, -0.5))
     axes.set_yticks(range(len(names)), names)
     axes.grid(alpha=0.3, axis="x")
@@ -716,12 +722,16 @@ def plot_roc(curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
         at = {x: np.interp(x, others, members) for x in (0.01, 0.1, 0.5)}
         shares = ", ".join(f"{_number(y)} at {x:g}" for x, y in at.items())
         lines.append(f"{name}: {shares}")
-    axes.plot((0, 1), (0, 1), color="black", lw=1, ls=(0, (1, 2)), label="chance")
+    axes.plot(
+        (0.001, 1), (0.001, 1), color="black", lw=1, ls=(0, (1, 2)), label="chance"
+    )
     axes.set(
         xlabel="share of others called members",
         ylabel="share of members found",
-        xlim=(0, 1),
-        ylim=(0, 1.01),
+        xscale="log",
+        yscale="log",
+        xlim=(0.005, 1),
+        ylim=(0.005, 1.1),
     )
     axes.grid(alpha=0.3)
     axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

@@ -86,11 +86,16 @@ State = dict[str, torch.Tensor]
 def fewer_bits(old: State, new: State, bits: int) -> State:
     if bits == 16:
         return {name: value.half() for name, value in new.items()}
+    updates = {name: new[name] - old[name] for name in old}
     if bits == 8:
-        updates = {name: new[name] - old[name] for name in old}
         steps = {name: u.abs().max() / 127 for name, u in updates.items()}
         return {
-            n: old[n] + (updates[n] / steps[n]).round() * steps[n] for n in old
+            n: old[n] + (u / steps[n]).round() * steps[n]
+            for n, u in updates.items()
+        }
+    if bits == 1:
+        return {
+            n: old[n] + u.sign() * u.abs().mean() for n, u in updates.items()
         }
     return new
 
@@ -148,8 +153,8 @@ def ask(net: nn.Module, client: int, config: dict) -> RecordDict:
 
 
 # %% [markdown] tags=["slide"]
-# **Predict:** a client trains on one image, for one step. What stands in its reply, in the
-# open?
+# **Predict:** a client trains on one image, for one step. What stands in its reply, for
+# anybody to read?
 
 # %% tags=["slide-then"]
 torch.manual_seed(0)
@@ -275,7 +280,7 @@ print("they differ from the image by less than 0.001:", off < 1e-3)
 assert off < 1e-3
 
 # %% [markdown]
-# To the last digits. No search, no luck, a thousandth of a second.
+# To three decimals, by one division. No search, no luck.
 
 # %% [markdown]
 # ### Exercise 11.1: the input of a dense layer
@@ -377,8 +382,12 @@ assert exact[8].median() < 0.5 and (exact[32] > 0).sum() >= 12
 # (The median of 20 seeds. In brackets: where nine of ten lie.)
 #
 # A mean hides most images, and never all for sure. A neuron that is active for **one** image
-# only gives that image exactly. A server that is *not* honest can choose weights for which
-# there are many such neurons (Fowl et al., 2021,
+# only gives that image exactly. (Here the truth says which those are. A server has to look for
+# quotients that are images: within black and white, and mostly black.)
+#
+# A server that is *not* honest can choose weights for which there are many such neurons
+# (Boenisch et al., 2021, [arXiv:2112.02918](https://arxiv.org/abs/2112.02918)), or put a module
+# for that into the model (Fowl et al., 2021,
 # [arXiv:2110.13057](https://arxiv.org/abs/2110.13057)).
 
 # %% [markdown] tags=["slide"]
@@ -553,21 +562,27 @@ for case in LABELS:
 one_step = wrong[["8, one step", "32, one step"]]
 assert (one_step < 0.02).all(axis=None)
 assert (wrong < blind).all(axis=None)
-assert right["all, 1 epoch"].sum() == 18
+assert right.sum()[["all, 1 epoch", "all, 5 epochs"]].tolist() == [18, 15]
+middle = wrong.median().round(2)
+assert middle[["all, 1 epoch", "all, 5 epochs"]].tolist() == [0.4, 0.54]
+assert middle["32, trained model"] == 0.43
 
 # %% [markdown]
 # - **After one step** of a new model, less than 2 of 100 labels are wrong, in all 20 seeds.
 # - **After an epoch**, this guess is far off: 40 of 100 are wrong. It is still better than a blind
-#   one in 20 of 20, and names the most frequent label in 18. So it tells what a client
-#   mainly has.
-# - **With a trained model**, $\bar p_c$ depends on the client's images, and the server's guess of it
-#   is bad. One image's label stays certain: its sign needs no guess.
+#   one in 20 of 20, and names the most frequent label in 18.
+# - **After five epochs**, 54 of 100 are wrong, hardly less than of a blind guess. The most frequent
+#   label is right in 15.
+# - **With a trained model**, 43 of 100 are wrong: $\bar p_c$ depends on the client's images, and the
+#   server's guess of it is bad. One image's label stays certain: its sign needs no guess.
+#
+# This is the simplest guess. A server could also replay an epoch on images of its own.
 
 # %% [markdown] tags=["slide"]
 # ### How much data, from a length
 #
 # A client could keep its `num-examples` to itself, if the strategy weighed all equally.
-# **Predict:** would the server know all the same which client has most?
+# **Predict:** would the server know all the same who has more, and who has less?
 
 
 # %%
@@ -598,7 +613,8 @@ assert (ranks > 0.8).sum() >= 19
 
 # %% [markdown]
 # More examples are more steps, and more steps go further. The length alone ranks ten clients
-# nearly as their sizes do. (A rank correlation of 1 would be the same order.)
+# nearly as their sizes do. (A rank correlation of 1 would be the same order.) That is for a new
+# model, one epoch, and one `lr` for all. With as many steps for each, it need not hold.
 
 # %% [markdown]
 # ### Exercise 11.3: a gradient from weights
@@ -642,7 +658,8 @@ def gradient_sent(
 check("11.3", gradient_sent)
 
 # %% [markdown] tags=["solution"]
-# **Why this.** The server knows `old`, it sent it. **What people get wrong:** `new - old`,
+# **Why this.** The server knows `old`, it sent it. (BatchNorm's running mean and variance are floats,
+# too, but no weights. They are statistics of the client's images, and need no attack at all.) **What people get wrong:** `new - old`,
 # which points the other way; the decay of the new weights; or they forget it.
 
 # %% [markdown] tags=["slide"]
@@ -681,8 +698,8 @@ def replay(
 
 
 # %% [markdown]
-# Step 3 is done by L-BFGS, an optimiser that learns from its last steps how the ground is
-# curved. `gap` is the squared distance of both updates, as a share of the client's.
+# Step 3 is done by L-BFGS, an optimiser that learns from its last steps how the loss curves.
+# `gap` is the squared distance of both updates, as a share of the client's.
 
 
 # %%
@@ -714,11 +731,15 @@ def search(
 
 
 # %% [markdown]
-# What is varied has a name: a case. The labels are taken as known. The server has read them
-# from the bias.
+# What is varied has a name: a case. The labels are taken as known. For one image, and after one
+# step of a new model, the server reads them from the bias. For the other cases, that makes the
+# attacker stronger than the guess above. The batch size, the momentum and the number of steps are
+# known, too: the server has set them.
 
 # %%
 from course_utils.experiments.lesson_11 import CASES
+
+print(CASES["8 in batches of 2"], CASES["5 steps, replayed"])
 
 
 def match(seed: int, case: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -763,7 +784,7 @@ assert errors(found, images).max() < 0.01
 def recognised(found: torch.Tensor, images: torch.Tensor) -> float:
     pool = load_centralized()[0].dataset.tensors[0].flatten(1)
     nearest = pool[torch.cdist(found.flatten(1), pool).argmin(dim=1)]
-    same = torch.cdist(images.flatten(1), nearest) == 0
+    same = (images.flatten(1)[:, None] == nearest).all(dim=2)
     return same.any(dim=1).float().mean().item()
 
 
@@ -796,6 +817,7 @@ plot_ranges(
     round=0,
     metric="error",
     xlabel="error (mean squared)",
+    logx=True,
 )
 
 # %%
@@ -813,20 +835,21 @@ print("2 of one label worse than 4 of different ones:", held(apart))
 assert (error["1 image"] < 0.01).all() and (seen["1 image"] == 1).all()
 assert (error["1 image, ELU"] < error["1 image"]).sum() == 19
 assert (seen["8, different labels"] == 1).all() and apart.sum() >= 19
-assert (seen["32 images"] < 0.3).all() and (error["32 images"] > 0.07).all()
+assert (error["32 images"] > 0.07).all()
 mean = seen.mean().round(2)
-assert mean[["32 images", "2 of one label"]].tolist() == [0.16, 0.72]
+assert mean[["2 of one label", "4 of one label"]].tolist() == [0.72, 0.39]
+assert 0.35 < mean["32 images"] < 0.45
 
 # %% [markdown]
 # - **One image** is recognised in 20 of 20 seeds.
 # - **Labels keep images apart.** Each label has its own row in the head's gradient. So even eight
 #   images of eight labels are all recognised. Two of *one* label share a row, and come out
 #   laid over each other.
-# - **32 images** are too many for this search: three labels' worth in each row. One of six is
-#   recognised, though the error is as that of the mean digit or worse.
+# - **32 images** are about three in each row. The error is twice that of the mean digit. Yet two of
+#   five are recognised.
 # - **Is it the ReLU?** It has a corner, where a search by curvature can get stuck. With ELU, which
-#   has none, the error is smaller in 19 of 20. But that is the difference between good and
-#   better. ReLU hides nothing.
+#   has none, the error is smaller in 19 of 20. But without ELU
+#   the picture is good enough. ReLU hides nothing.
 
 # %% [markdown] tags=["slide"]
 # ### More steps
@@ -851,15 +874,17 @@ print("replayed, half the error or less:", held(closer))
 assert (error["5 steps"] > error["1 image"] + 0.01).all()
 assert (error["10 steps"] > error["5 steps"] + 0.01).sum() >= 19
 assert (seen[["5 steps", "10 steps"]] == 1).all(axis=None)
-assert closer.sum() == 17
+worse = error["5 steps, replayed"] > 2 * error["5 steps"]
+assert (closer.sum(), worse.sum()) == (17, 2)
 
 # %% [markdown]
 # - **More steps blur** the simple search, and more so with ten. The steps after the first
 #   have other gradients. Yet the image is recognised in 20 of 20, also where the error is that of
 #   the mean digit. The error minds shades of grey, and the shape is there.
-# - **Replaying** at least halves the error in 17 of 20 seeds, mostly down to that of one step. In the
-#   other three, the search got stuck. An attacker sees that, because the gap stays large, and
-#   starts again from other noise. So several steps do not protect one image. They are work.
+# - **Replaying** at least halves the error in 17 of 20 seeds. In the other three the search got
+#   stuck, in two of them far worse than the simple one, and one image is lost. An attacker sees
+#   that: the gap stays large. It starts again from other noise. So several steps are work for
+#   the attacker, and no protection.
 # - With many images in shuffled batches, the server does not know which image came when. It has
 #   to search for that, too. That has been done (Dimitrov et al., 2022,
 #   [arXiv:2206.12395](https://arxiv.org/abs/2206.12395)), not here.
@@ -868,12 +893,12 @@ assert closer.sum() == 17
 # ## What small changes do
 #
 # Does it help to send less exactly, or to train a model first? `fewer_bits` rounds what a client
-# sends. **Predict:** 16 bits for each weight, or 8 for each number of the update. Which of
-# these changes stops the search for one image?
+# sends: 16 bits for each weight, or 8 for each number of the update, or 1, its sign. **Predict:**
+# which of these changes stops the search for one image?
 
 # %% tags=["slide-then", "slide-output"]
-CHANGES = ["1 image", "16-bit weights", "8-bit update", "trained model"]
-CHANGES += ["5 steps", "10 steps", "8 in batches of 2", "32 images"]
+CHANGES = ["1 image", "16-bit weights", "8-bit update", "1-bit update"]
+CHANGES += ["trained model", "5 steps", "10 steps", "8 in batches of 2", "32 images"]
 table = pd.DataFrame(
     {
         "error": error[CHANGES].apply(spread, digits=4),
@@ -889,14 +914,17 @@ assert (seen[["trained model", "16-bit weights", "8-bit update"]] == 1).all(
     axis=None
 )
 assert (error["trained model"] > error["1 image"]).all()
+assert (seen["1-bit update"] == 1).sum() == 12
 blurred = error["8 in batches of 2"] > error["8, different labels"] + 0.01
 assert blurred.sum() >= 19 and seen["8 in batches of 2"].mean() > 0.9
 
 # %% [markdown]
-# - **Fewer bits** change next to nothing.
+# - **16 or 8 bits** change next to nothing. One bit makes a bad picture, and even so the image is
+#   recognised in 12 of 20.
 # - **A trained model** makes the picture worse, in 20 of 20 seeds. It is recognised in all.
 # - **An epoch in batches** blurs eight images. 97 of 100 are still recognised.
-# - **More images in one step** help most, of these.
+# - **More images in one step** help, above all if they share a label. Two of five are
+#   recognised all the same.
 #
 # None of them is *safe*. Each was tried against one search of a hundred steps. A patient
 # attacker starts again, searches longer, and knows what digits look like.
@@ -941,7 +969,7 @@ def inside_and_outside(
 # with it among them; with 0, the model of another client. That one is a control: it cannot
 # know the members.
 #
-# A client that trains long on little: 50 examples, 30 epochs. The server has its model. The
+# (The dense network trains fastest.) A client that trains long on little: 50 examples, 30 epochs. The server has its model. The
 # others are test images.
 
 # %%
@@ -1007,7 +1035,7 @@ def membership(seed: int, *, who: str) -> dict[str, float]:
 
 
 # %% [markdown] tags=["slide"]
-# **Predict:** which of the six has the highest AUC? For which is it about 0.5?
+# **Predict:** which of them has the highest AUC? For which is it about 0.5?
 
 # %% tags=["slide-then", "slide-output"]
 tried = stored("11", "membership")
@@ -1020,28 +1048,31 @@ long, ten = area["50 images, 30 epochs"], area["average of ten"]
 once, stranger = area["300 images, 1 epoch"], area["another client"]
 print("50, 30 epochs: AUC above 0.8 in", held(long > 0.8))
 print("the average of ten at least 0.2 lower in", held(long > ten + 0.2))
-print("300, 1 epoch: AUC above 0.5 in", held(once > 0.5))
-print("average of ten, another client: above 0.5 in", end=" ")
-print(held(ten > 0.5), "and", held(stranger > 0.5))
+new = area["another, 300, 1 epoch"]
+print("300, 1 epoch: above its control in", held(once > new))
+print("average of ten: above its control in", held(ten > stranger))
 surely = caught["20 images, 100 epochs"] > 0.05
 print("20 images: more than 5 of 100 caught in", held(surely))
-assert (long > 0.8).all() and (long > ten + 0.2).all() and (once > 0.5).all()
+assert (long > 0.8).all() and (long > ten + 0.2).all()
+assert (ten > stranger).sum() == 19 and (once > new).sum() >= 19
 middles = area.median().round(2)
 assert middles["20 images, 100 epochs"] == 0.97
-assert middles[["average of ten", "300 images, 1 epoch"]].tolist() == [0.54, 0.54]
+for name in ("average of ten", "300 images, 1 epoch"):
+    assert middles[name] == 0.54
 assert middles["another client"] == 0.49
-assert 0.14 < caught["20 images, 100 epochs"].median() < 0.16
+few = 20 * caught["20 images, 100 epochs"]
+assert few.quantile([0, 0.5, 1]).round(2).tolist() == [0, 3, 14]
 
 # %% [markdown]
 # - **A client that trains long on little** shows its members: the AUC is above 0.8 in 20 of 20
 #   seeds. With 20 images it is 0.97.
-# - **In the average of ten clients** it is 0.54, and for a model that cannot know
-#   the members 0.49. With 50 members one seed may lie 0.05 off by chance.
+# - **In the average of ten clients** it is 0.54. For a model that cannot know the members, the
+#   control, it is 0.49, and below it in 19 of 20 seeds.
 # - **What 0.55 means:** of 100 pairs, the attacker orders 55 rightly, where a coin orders 50. For
-#   one epoch on 300 images it is 0.54. That is little, and it is real: above 0.5
-#   in 20 of 20.
-# - **An AUC says nothing about the surest few.** With 20 images, a seventh of the
-#   members are found at a price of 1 of 100 others (the median).
+#   one epoch on 300 images it is 0.54. That is little, and it is real: compare it with its
+#   control.
+# - **An AUC says nothing about the surest few.** With 20 images, 3 members are found at a price
+#   of 1 of 100 others (the median). In some seeds none are, in one 14.
 #
 # This attack is the simplest. Stronger ones train models of their own to learn how a
 # member's loss looks (Carlini et al.). So a low AUC here is no proof.
@@ -1051,7 +1082,7 @@ assert 0.14 < caught["20 images, 100 epochs"].median() < 0.16
 #
 # | difficulty | minutes | why it matters |
 # |---|---|---|
-# | 3 of 3, build | 10 | lesson 12 measures its defence by these two numbers |
+# | 3 of 3, build | 10 | papers on attacks report these two numbers |
 #
 # Complete `attack_by_loss`. It gets the losses of members, those of others, and `allowed`,
 # the share of others that may be accused. Return two numbers:
@@ -1105,9 +1136,10 @@ check("11.4", attack_by_loss)
 # | who | what it sees | what of this lesson it can do |
 # |---|---|---|
 # | the server | each client's weights, round by round | all |
-# | a client | the average of all, round by round | membership in the average; nothing of one client alone, unless there are only two |
+# | a client | the average of all, round by round | all of it on the *sum of the others*: it can take off its own part. The more they are, and the more examples they have, the less it finds |
 # | who listens on the line | without TLS what the server sees; with TLS that there are messages, and how large | all; next to nothing |
 # | who gets the final model | the last average | membership in it |
+# | who may start a run | what its app reads: the ClientApp is sent to the clients | no attack needed: code can read the data itself |
 
 # %% [markdown]
 # TLS (lesson 07) helps against the listener. The server *is* the other end of the line. Against
