@@ -11,7 +11,7 @@
 # - ask whether an image was among a client's, and read a ROC curve and an AUC,
 # - say who sees what, and what "private" would have to mean.
 #
-# **You need:** lessons 00 to 05; 08 for the seeds. **Time:** 90 minutes, 29 of them for
+# **You need:** lessons 00 to 05; 08 for the seeds. **Time:** 95 minutes, 29 of them for
 # the exercises.
 
 # %% [markdown] tags=["slide"]
@@ -358,7 +358,7 @@ def exact_share(seed: int, *, examples: int) -> dict[str, float]:
 #
 # The share was measured for 20 seeds, by `make experiments`. `stored` reads it:
 
-# %% tags=["slide-then"]
+# %%
 from course_utils.experiments import by_seed, held, stored
 
 
@@ -369,6 +369,7 @@ def spread(values, digits: int = 2) -> str:
     return f"{middle} ({low} to {high})"
 
 
+# %% tags=["slide-then", "slide-output"]
 exact = by_seed(stored("11", "exact"), "examples", metric="exact")
 for examples, shares in exact.items():
     print(f"{examples:2} images, exact: {spread(shares)}")
@@ -578,7 +579,7 @@ assert middle["32, trained model"] == 0.43
 #
 # This is the simplest guess. A server could also replay an epoch on images of its own.
 
-# %% [markdown] tags=["slide"]
+# %% [markdown]
 # ### How much data, from a length
 #
 # A client could keep its `num-examples` to itself, if the strategy weighed all equally.
@@ -605,7 +606,7 @@ def sizes(seed: int, *, scheme: str) -> dict[str, float]:
     return {"correlation": float(spearmanr(lengths, counts).statistic)}
 
 
-# %% tags=["slide-then"]
+# %%
 ranks = stored("11", "sizes").value
 print("rank correlation of length and size:", spread(ranks))
 print("above 0.8:", held(ranks > 0.8))
