@@ -12,6 +12,7 @@ from html import escape
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import torch
 from datasets import Dataset
 from matplotlib.patches import FancyBboxPatch
 from scipy.stats import norm
@@ -644,6 +645,7 @@ def plot_ranges(
     round: int,
     metric: str = "accuracy",
     xlabel: str = "test accuracy",
+    logx: bool = False,
 ) -> None:
     """Plot one row a setting: the median of many seeds, and where nine of ten lie.
 
@@ -659,6 +661,8 @@ def plot_ranges(
         Which metric of the table.
     xlabel : str
         What the axis shows, with units.
+    logx : bool
+        Whether the axis is logarithmic. Values below 0.0001 are drawn there.
     """
     rows = table[(table.metric == metric) & (table["round"] == round)]
     names = list(dict.fromkeys(rows[by]))
@@ -666,6 +670,7 @@ def plot_ranges(
     lines = []
     for row, name in enumerate(names):
         values = rows[rows[by] == name].value
+        values = values.clip(lower=1e-4) if logx else values
         low, middle, high = values.quantile([0.05, 0.5, 0.95])
         axes.plot((low, high), (row, row), color=COLOURS[0], lw=3)
         axes.plot(values, [row + 0.25] * len(values), "|", color="black", ms=4)
@@ -673,6 +678,8 @@ def plot_ranges(
         lines.append(f"{name} {_number(middle)} ({_number(low)} to {_number(high)})")
     if rows.value.min() < 0:
         axes.axvline(0, color="black", lw=1)
+    if logx:
+        axes.set_xscale("log")
     axes.set(xlabel=xlabel, ylim=(len(names) - 0.5, -0.5))
     axes.set_yticks(range(len(names)), names)
     axes.grid(alpha=0.3, axis="x")
@@ -758,6 +765,89 @@ def plot_paths(
         "model a client ends, on average, in steps of the global model: "
         f"{', '.join(lines)}.",
         f"from client to new global model, in its steps: {', '.join(lines)}",
+    )
+
+
+def plot_pictures(rows: dict[str, torch.Tensor]) -> None:
+    """Show images in rows, each below the one that it is compared with.
+
+    If a row has one image only, they stand side by side.
+
+    Parameters
+    ----------
+    rows : dict[str, torch.Tensor]
+        Images by name of the row, of shape ``(n, channels, height, width)``, with
+        values from -1 to 1. Each row has as many. The first is what all are compared
+        with.
+    """
+    (first, true), *others = rows.items()
+    shape = (len(rows), len(true))
+    if len(true) == 1:  # side by side
+        shape = shape[::-1]
+    size = (max(4, 1.9 * shape[1]), 0.2 + 1.6 * shape[0])
+    figure, grid = plt.subplots(*shape, figsize=size)
+    grid = grid.reshape(len(rows), len(true))
+    lines = []
+    for (name, images), row in zip(rows.items(), grid, strict=True):
+        pixels = ((images.detach() + 1) / 2).clamp(0, 1).permute(0, 2, 3, 1).squeeze(-1)
+        for axes, image in zip(row, pixels.numpy(), strict=True):
+            axes.imshow(image, cmap="gray", vmin=0, vmax=1)
+            axes.axis("off")
+        row[0].set_title(name, fontsize=9, loc="left", pad=3)
+    for name, images in others:
+        off = ((images - true) / 2).pow(2).flatten(1).mean(dim=1)
+        lines.append(f"{name}: {', '.join(_number(each) for each in off)}")
+    compared = f"mean squared error, {'; '.join(lines)}"
+    _show(
+        figure,
+        f"{len(true)} images in each of {len(rows)} rows: {', '.join(rows)}. Compared "
+        f"with the images in the first row, {first}: {compared}.",
+        compared,
+    )
+
+
+def plot_roc(curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
+    """Plot ROC curves: how many members are named, against how many others.
+
+    Parameters
+    ----------
+    curves : dict[str, tuple[np.ndarray, np.ndarray]]
+        By name, the shares of others and of members that are called members, as
+        ``sklearn.metrics.roc_curve`` returns them.
+
+    Raises
+    ------
+    ValueError
+        If there are more than seven curves.
+    """
+    _require_few(curves)
+    figure, axes = plt.subplots(figsize=(7, 3.9))
+    lines = []
+    for (name, (others, members)), colour, line in zip(
+        curves.items(), COLOURS, LINES, strict=False
+    ):
+        axes.plot(others, members, color=colour, ls=line, label=name)
+        at = {x: np.interp(x, others, members) for x in (0.01, 0.1, 0.5)}
+        shares = ", ".join(f"{_number(y)} at {x:g}" for x, y in at.items())
+        lines.append(f"{name}: {shares}")
+    axes.plot(
+        (0.001, 1), (0.001, 1), color="black", lw=1, ls=(0, (1, 2)), label="chance"
+    )
+    axes.set(
+        xlabel="share of others called members",
+        ylabel="share of members found",
+        xscale="log",
+        yscale="log",
+        xlim=(0.005, 1),
+        ylim=(0.005, 1.1),
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    _show(
+        figure,
+        "share of members found, by share of others called members. "
+        f"{'; '.join(lines)}; chance: the diagonal.",
+        "the farther above the diagonal, the better members are told from others",
     )
 
 

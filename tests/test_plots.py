@@ -10,6 +10,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from colorspacious import cspace_convert
 from datasets import ClassLabel, Dataset, Features, Image
 from matplotlib.colors import to_hex, to_rgb, to_rgba
@@ -385,6 +386,11 @@ EVERY_FIGURE = {
         plots.plot_paths,
         ({"IID": (np.array([[0, 0], [1, 0]]), np.array([[[2, 1], [2, -1]]]))},),
     ),
+    "plot_pictures": (
+        plots.plot_pictures,
+        ({"true": torch.ones(2, 1, 4, 4), "found": torch.zeros(2, 1, 4, 4)},),
+    ),
+    "plot_roc": (plots.plot_roc, ({"a": (np.array([0, 1]), np.array([0.5, 1]))},)),
 }
 every_figure = pytest.mark.parametrize("name", [*EVERY_FIGURE, "plot_samples"])
 
