@@ -13,7 +13,7 @@
 # - choose an aggregation rule against clients that lie, and say what it takes from
 #   honest ones.
 #
-# **You need:** lessons 00 to 05; 08 and 09 help. **Time:** 105 minutes, 29 of them for
+# **You need:** lessons 00 to 05; 08 and 09 help. **Time:** 110 minutes, 29 of them for
 # the exercises.
 
 # %% [markdown] tags=["slide"]
@@ -22,7 +22,7 @@
 # This lesson compares many runs. So its clients train a small network, for six rounds.
 # There are eleven clients. One of the strategies below needs so many.
 
-# %%
+# %% tags=["slide-more"]
 import math
 from functools import partial
 
@@ -1032,9 +1032,6 @@ def lie(message: Message, context: Context, call_next: Callable) -> Message:
     return reply
 
 
-lying_app = ClientApp(mods=[lie])
-lying_app.train()(train)
-
 # %% [markdown]
 # **Robust aggregation** takes something else than the mean:
 #
@@ -1079,6 +1076,9 @@ RULES = [*ROBUST][1:6]
 
 # %%
 import gc
+
+lying_app = ClientApp(mods=[lie])
+lying_app.train()(train)
 
 
 def lied_to(

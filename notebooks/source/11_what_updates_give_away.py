@@ -799,7 +799,7 @@ def pictures(seed: int, *, case: str) -> dict[str, float]:
 # **Predict:** now the gradient is the mean of several images. Which is harder: four images
 # of four labels, or two images of one label? (Two searches, two seconds.)
 
-# %% tags=["slide-then", "slide-output"]
+# %%
 found, images = match(1, "4, different labels")
 plot_pictures({"the client's": images, "found": beside(found, images)})
 
