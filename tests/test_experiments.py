@@ -29,7 +29,7 @@ from course_utils.experiments.lesson_08 import BASE, measure
 
 ROOT = Path(__file__).parents[1]
 TOOL = ROOT / "notebooks" / "tools" / "experiments.py"
-LESSONS = ("08", "09", "10")
+LESSONS = ("08", "09", "10", "14")
 LARGEST = 1.5e6
 """Bytes that the stored table may have: a learner clones it."""
 

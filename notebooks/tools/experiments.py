@@ -18,7 +18,7 @@ from course_utils.experiments import (
     run_table,
 )
 
-LESSONS = ("08", "09", "10")
+LESSONS = ("08", "09", "10", "14")
 
 
 def rows_of(lesson: str, name: str, experiment: Experiment) -> pd.DataFrame:
