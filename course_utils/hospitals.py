@@ -108,6 +108,8 @@ def to_client(rows: pd.DataFrame, book: CodeBook, name: str = "") -> Client:
     ValueError
         If a column is missing, or holds what the code book does not know.
     """
+    if not book.inputs:
+        raise ValueError("The code book names no inputs: list numbers or kinds.")
     _require_columns(rows, [book.label, *book.numbers, *book.kinds])
     columns = []
     for column in book.numbers:
@@ -183,9 +185,8 @@ def load_own(context: Context) -> Client:
 def _require_columns(table: pd.DataFrame, names: Sequence[str]) -> None:
     for name in names:
         if name not in table:
-            raise ValueError(
-                f"The table has no column {name!r}: it has {', '.join(map(str, table))}."
-            )
+            known = ", ".join(map(str, table))
+            raise ValueError(f"The table has no column {name!r}: it has {known}.")
 
 
 def _numbers(rows: pd.DataFrame, column: str) -> np.ndarray:

@@ -359,6 +359,10 @@ RUNS = pd.DataFrame(
         for seed, value in enumerate(values)
     ]
 )
+OFFERS = {
+    name: pd.DataFrame({"alone": [0.8, 0.9], "joint": [low, 0.7]})
+    for name, low in {"a": 0.6, "b": 0.5}.items()
+}
 EVERY_FIGURE = {
     "draw_loop": (plots.draw_loop, ()),
     "draw_apps": (plots.draw_apps, ()),
@@ -374,6 +378,7 @@ EVERY_FIGURE = {
     ),
     "plot_skew": (plots.plot_skew, ({"a": np.array([[9, 1], [2, 8]])},)),
     "plot_traffic": (plots.plot_traffic, (TRAFFIC, NODES)),
+    "plot_offers": (plots.plot_offers, (OFFERS, {"a": 0.5, "b": 0.9})),
     "plot_ranges": (partial(plots.plot_ranges, by="skew", round=2), (RUNS,)),
     "plot_paths": (
         plots.plot_paths,
@@ -569,6 +574,18 @@ def test_the_text_of_ranges_gives_medians_and_of_paths_their_lengths(draw) -> No
     function, args = EVERY_FIGURE["plot_paths"]
     _, text = draw(function, *args)
     assert text.endswith("in steps of the global model: IID 1.4.")  # the root of 2
+
+
+def test_the_text_of_offers_gives_each_clients_medians_and_its_level(draw) -> None:
+    function, args = EVERY_FIGURE["plot_offers"]
+    figure, text = draw(function, *args)
+    assert "of 2 seeds" in text and "a, dashed 0.50: alone 0.85 (0.81 to 0.90)" in text
+    assert "b, dashed 0.90" in text and "joint 0.60 (0.51 to 0.69)" in text
+    for axes, level in zip(figure.axes, (0.5, 0.9), strict=True):
+        marks = {(line.get_linestyle(), line.get_marker()) for line in axes.get_lines()}
+        assert marks == {("-", "None"), ("-", "o"), ("--", "None")}
+        (dashed,) = [line for line in axes.get_lines() if line.get_ls() == "--"]
+        assert set(dashed.get_xdata()) == {level}
 
 
 def test_the_text_of_samples_gives_their_labels(draw) -> None:

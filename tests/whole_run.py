@@ -98,6 +98,10 @@ def file_of(nodeid: str) -> str:
 def unit_of(file: str) -> str:
     """Return the unit of work that a file belongs to."""
     text = (ROOT / file).read_text(encoding="utf-8")
+    if file.endswith(".ipynb"):  # a page may show a program that it does not run
+        cells = json.loads(text)["cells"]
+        code = [cell["source"] for cell in cells if cell["cell_type"] == "code"]
+        text = "\n".join("".join(source) for source in code)
     return PROCESSES if STARTS_PROCESSES.search(text) else file
 
 

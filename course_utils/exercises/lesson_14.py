@@ -41,11 +41,9 @@ def averaged(messages: list[dict], mean: bool, variance: bool, weigh: bool) -> t
     """Average what clients found by themselves."""
     n, means, variances = zip(*own(messages), strict=True)
     weights = n if weigh else None
-    right = pooled(messages)
-    return (
-        np.average(means, weights=weights) if mean else right[0],
-        np.average(variances, weights=weights) if variance else right[1],
-    )
+    first, second = pooled(messages)
+    first = np.average(means, weights=weights) if mean else first
+    return first, np.average(variances, weights=weights) if variance else second
 
 
 def random_messages(rng: random.Random) -> Case:
@@ -246,17 +244,20 @@ def random_table(rng: random.Random) -> Case:
     return Case(dict(zip(["a", "b", "c"], counts, strict=True)))
 
 
-FOUR = {"w": (2, 14), "x": (20, 5), "y": (9, 7), "z": (0, 4)}
+UNSURE = "can't tell"
 
 VERDICTS = Exercise(
     "14.4",
     "you tell what a table proves from what it only shows.",
     cases=[
-        # Differences 12, -15, -2, 4; twice the roots: 8, 10, 8, 4. Just as much is luck.
-        Case(FOUR, gives=dict(zip(FOUR, "join,stay out,can't tell,can't tell".split(","), strict=True))),  # noqa: E501
-        Case({"same": (0, 0)}, gives={"same": "can't tell"}),
-        Case({"a": (4, 12), "b": (10, 25)}, gives={"a": "can't tell", "b": "join"}),
-        Case({"c": (40, 26), "d": (28, 12)}, gives={"c": "can't tell", "d": "stay out"}),
+        # Differences 12, -15, -2, 4; twice the roots: 8, 10, 8, 4. As much is luck.
+        Case(
+            {"w": (2, 14), "x": (20, 5), "y": (9, 7), "z": (0, 4)},
+            gives={"w": "join", "x": "stay out", "y": UNSURE, "z": UNSURE},
+        ),
+        Case({"same": (0, 0)}, gives={"same": UNSURE}),
+        Case({"a": (4, 12), "b": (10, 25)}, gives={"a": UNSURE, "b": "join"}),
+        Case({"c": (40, 26), "d": (28, 12)}, gives={"c": UNSURE, "d": "stay out"}),
     ],
     draw=random_table,
     oracle=judge,

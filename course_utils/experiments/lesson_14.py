@@ -151,6 +151,7 @@ def rounds(
     average: Callable = by_patients,
     mu: float = 0.0,
     own_head: bool = False,
+    num_rounds: int = ROUNDS,
 ) -> list[torch.Tensor]:
     """Lead all rounds. Return the model that each hospital gets."""
     model, heads = start, [start[-HEAD:]] * len(parts)
@@ -159,7 +160,7 @@ def rounds(
     def for_client(head: torch.Tensor) -> torch.Tensor:
         return torch.cat([model[:-HEAD], head]) if own_head else model
 
-    for _ in range(ROUNDS):
+    for _ in range(num_rounds):
         pairs = zip(parts, heads, strict=True)
         done = [local(for_client(h), p, STEPS, mu) for p, h in pairs]
         models = torch.stack([new for new, _ in done])
