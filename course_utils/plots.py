@@ -632,7 +632,12 @@ def plot_offers(
     """
     offers = list(next(iter(tables.values())))
     figure, (panels,) = plt.subplots(
-        1, len(tables), figsize=(9, 1.4 + 0.3 * len(offers)), sharey=True, squeeze=False
+        1,
+        len(tables),
+        figsize=(9, 1.4 + 0.3 * len(offers)),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
     )
     lines = []
     for axes, (name, table) in zip(panels, tables.items(), strict=True):

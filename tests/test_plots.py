@@ -583,7 +583,7 @@ def test_the_text_of_offers_gives_each_clients_medians_and_its_level(draw) -> No
     assert "b, dashed 0.90" in text and "joint 0.60 (0.51 to 0.69)" in text
     for axes, level in zip(figure.axes, (0.5, 0.9), strict=True):
         marks = {(line.get_linestyle(), line.get_marker()) for line in axes.get_lines()}
-        assert marks == {("-", "None"), ("-", "o"), ("--", "None")}
+        assert marks == {("-", "None"), ("None", "o"), ("--", "None")}
         (dashed,) = [line for line in axes.get_lines() if line.get_ls() == "--"]
         assert set(dashed.get_xdata()) == {level}
 

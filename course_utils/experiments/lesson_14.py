@@ -1,5 +1,6 @@
 """What lesson 14 measures: whom a federation of four hospitals serves."""
 
+import time
 from collections.abc import Callable
 from functools import partial
 
@@ -211,10 +212,12 @@ def ask(grid: Grid) -> list[MetricRecord]:
 @server_app.main()
 def main(grid: Grid, context: Context) -> None:
     """Ask for sums, then train."""
+    while len(list(grid.get_node_ids())) < 4:  # all have to be there
+        time.sleep(1)
     mean, std = moments(ask(grid))
     torch.manual_seed(context.run_config["seed"])
     scale = {"mean": mean.tolist(), "std": std.tolist()}
-    result = FedAvg(fraction_evaluate=0.0).start(
+    result = FedAvg(fraction_evaluate=0.0, min_train_nodes=4).start(
         grid,
         initial_arrays=ArrayRecord(make_net().state_dict()),
         num_rounds=context.run_config["rounds"],
