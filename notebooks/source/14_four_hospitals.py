@@ -11,7 +11,7 @@
 # - say whom a federation serves, beside the base rate, and what can't be told apart,
 # - put a table of your own in, and run it on SuperNodes that each read their own file.
 #
-# **You need:** lessons 02 to 05, 09 and 10. **Time:** 100 minutes, 29 of them for the
+# **You need:** lessons 02 to 05, 09 and 10. **Time:** 105 minutes, 29 of them for the
 # exercises.
 
 # %% [markdown] tags=["slide"]
