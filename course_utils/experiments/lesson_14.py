@@ -191,10 +191,8 @@ def learn(message: Message, context: Context) -> Message:
     part = prepare(client.x, *scale), torch.from_numpy(client.y).float()
     net = make_net()
     net.load_state_dict(message.content["arrays"].to_torch_state_dict())
-    metrics = {
-        "train_loss": train_steps(net, part, STEPS),
-        "num-examples": len(client.y),
-    }
+    loss = train_steps(net, part, STEPS)
+    metrics = {"train_loss": loss, "num-examples": len(client.y)}
     content = {
         "arrays": ArrayRecord(net.state_dict()),
         "metrics": MetricRecord(metrics),

@@ -55,9 +55,11 @@ assert raw[raw["dataset"] == "Cleveland"]["id"].max() == 304
 
 # %%
 table = load_heart()
-assert table["dataset"].value_counts(sort=False).tolist() == [303, 294, 123, 200]
-assert table.drop(columns="id").duplicated().sum() == 2
-print("the second of each pair:", table.id[table.drop(columns="id").duplicated()].tolist())
+sizes = table["dataset"].value_counts(sort=False)
+assert sizes.tolist() == [303, 294, 123, 200]
+twice = table.drop(columns="id").duplicated()
+assert twice.sum() == 2
+print("the second of each pair:", table["id"][twice].tolist())
 
 # %% [markdown] tags=["slide"]
 # ## A partition by nature
@@ -204,7 +206,8 @@ clients = clients_of(table, HEART_BOOK)
 for client in clients:
     print(f"{client.name:14} x {client.x.shape}, y {client.y.shape}")
 column = HEART_BOOK.inputs.index("chol")
-assert [int(np.isnan(c.x[:, column]).sum()) for c in clients] == [0, 23, 123, 56]
+unknown = [int(np.isnan(c.x[:, column]).sum()) for c in clients]
+assert unknown == [0, 23, 123, 56]
 
 # %% [markdown] tags=["slide"]
 # ## Sums instead of data
@@ -217,7 +220,7 @@ ages = [client.x[:, 0] for client in clients]
 sizes = [len(own) for own in ages]
 averaged = np.average([own.var() for own in ages], weights=sizes)
 true = np.concatenate(ages).var()
-print(f"mean of the variances {averaged:.1f}, variance of all {true:.1f} years²")
+print(f"mean of the variances {averaged:.1f}, of all {true:.1f} years²")
 assert round(averaged, 1) == 70.3 and round(true, 1) == 88.7
 
 # %% [markdown]
@@ -297,6 +300,9 @@ print("Swiss cholesterol, filled:", swiss[:, column].unique().tolist())
 
 
 # %%
+from course_utils.exercises import check
+
+
 def pooled_moments(messages: list[dict]) -> tuple[float, float]:
     """Return mean and variance of all values that the messages sum up."""
     ### BEGIN SOLUTION
@@ -308,8 +314,6 @@ def pooled_moments(messages: list[dict]) -> tuple[float, float]:
 
 
 # %%
-from course_utils.exercises import check
-
 check("14.1", pooled_moments)
 
 # %% [markdown] tags=["solution"]
@@ -454,7 +458,10 @@ SCALE = ConfigRecord({"mean": mean.tolist(), "std": std.tolist()})
 
 
 def serve(
-    app: ClientApp, strategy: Strategy, arrays: ArrayRecord, num_rounds: int = 5
+    app: ClientApp,
+    strategy: Strategy,
+    arrays: ArrayRecord,
+    num_rounds: int = 5,
 ) -> InProcessRun:
     server = ServerApp()
     strategy.fraction_evaluate = 0.0
@@ -463,7 +470,9 @@ def serve(
     def start(grid: Grid, context: Context) -> None:
         strategy.start(grid, arrays, num_rounds, train_config=SCALE)
 
-    return run_in_process(server, app, num_supernodes=4, seed=0, progress=False)
+    return run_in_process(
+        server, app, num_supernodes=4, seed=0, progress=False
+    )
 
 
 nothing = ArrayRecord([np.zeros((1, 11)), np.zeros(1)])
@@ -508,7 +517,7 @@ def train_steps(
 # apps are whole: the server asks for sums, makes the scale of them, and trains.
 
 # %%
-client_app, server_app = ClientApp(), ServerApp()
+client_app = ClientApp()
 
 
 @client_app.query()
@@ -517,7 +526,6 @@ def look(message: Message, context: Context) -> Message:
     return Message(RecordDict({"metrics": metrics}), reply_to=message)
 
 
-# %%
 @client_app.train()
 def learn(message: Message, context: Context) -> Message:
     client, config = load_own(context), message.content["config"]
@@ -525,10 +533,8 @@ def learn(message: Message, context: Context) -> Message:
     part = prepare(client.x, *scale), torch.from_numpy(client.y).float()
     net = make_net()
     net.load_state_dict(message.content["arrays"].to_torch_state_dict())
-    metrics = {
-        "train_loss": train_steps(net, part, STEPS),
-        "num-examples": len(client.y),
-    }
+    loss = train_steps(net, part, STEPS)
+    metrics = {"train_loss": loss, "num-examples": len(client.y)}
     content = {
         "arrays": ArrayRecord(net.state_dict()),
         "metrics": MetricRecord(metrics),
@@ -538,6 +544,8 @@ def learn(message: Message, context: Context) -> Message:
 
 # %%
 import time
+
+server_app = ServerApp()
 
 
 def ask(grid: Grid) -> list[MetricRecord]:
@@ -1246,7 +1254,7 @@ women, men = by_group["women"], by_group["men"]
 missed = men["FedAvg"] - women["FedAvg"] > 0.1
 print("10 points fewer women are found:", held(missed))
 more = {name: held(g["loss"] > g["FedAvg"]) for name, g in by_group.items()}
-print("by loss, more are found:", more)
+print("by loss, more are found:", *more.values())
 assert missed.all()
 assert list(more.values()) == [f"{n} of 20" for n in (18, 18, 19, 17)]
 assert (women["alone"] > women["FedAvg"]).sum() == 17
