@@ -143,6 +143,7 @@ import numpy as np
 from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+# %%
 by_name = {name: rows for name, rows in table.groupby("dataset")}
 EDGES = [0, 1, 100, 200, 300, 400, 700]  # mg/dl
 analyst = ClientApp()
@@ -457,6 +458,7 @@ from course_utils.runtime import InProcessRun, run_in_process
 SCALE = ConfigRecord({"mean": mean.tolist(), "std": std.tolist()})
 
 
+# %%
 def serve(
     app: ClientApp,
     strategy: Strategy,
@@ -475,6 +477,7 @@ def serve(
     )
 
 
+# %%
 nothing = ArrayRecord([np.zeros((1, 11)), np.zeros(1)])
 lines = serve(linear_app, FedAvg(), nothing)
 coef, intercept = lines.result.arrays.to_numpy_ndarrays()
@@ -545,13 +548,15 @@ def learn(message: Message, context: Context) -> Message:
 # %%
 import time
 
-server_app = ServerApp()
-
 
 def ask(grid: Grid) -> list[MetricRecord]:
     nodes = grid.get_node_ids()
     messages = [Message(RecordDict(), node, "query") for node in nodes]
     return [r.content["metrics"] for r in grid.send_and_receive(messages)]
+
+
+# %%
+server_app = ServerApp()
 
 
 @server_app.main()
@@ -769,6 +774,7 @@ def flower_vector(strategy: Strategy) -> torch.Tensor:
     return torch.cat([value.flatten() for value in state.values()])
 
 
+# %%
 torch.manual_seed(0)
 start = as_vector(make_net())
 ys = [torch.from_numpy(client.y).float() for client in clients]
@@ -916,6 +922,7 @@ def groups_of(clients: list[Client]) -> list[np.ndarray]:
     return [~male, male, age < 55, age >= 55]
 
 
+# %%
 def served(seed: int, *, how: str) -> dict[str, dict[int, float]]:
     clients = clients_of(load_heart(), HEART_BOOK)
     guesses = predictions(clients, seed, how)
