@@ -727,6 +727,59 @@ def plot_bells(noise: Sequence[float]) -> None:
     )
 
 
+def plot_offers(
+    tables: dict[str, pd.DataFrame],
+    levels: dict[str, float],
+    *,
+    xlabel: str = "accuracy",
+) -> None:
+    """Plot what each client gets of several offers: medians, and nine of ten seeds.
+
+    Parameters
+    ----------
+    tables : dict[str, pd.DataFrame]
+        By client, one row a seed and one column an offer, as
+        ``course_utils.experiments.by_seed`` returns them. All with the same columns.
+    levels : dict[str, float]
+        By client, a value to compare with, such as its base rate.
+    xlabel : str
+        What the axis shows, with units.
+    """
+    offers = list(next(iter(tables.values())))
+    figure, (panels,) = plt.subplots(
+        1,
+        len(tables),
+        figsize=(9, 1.4 + 0.3 * len(offers)),
+        sharex=True,
+        sharey=True,
+        squeeze=False,
+    )
+    lines = []
+    for axes, (name, table) in zip(panels, tables.items(), strict=True):
+        words = []
+        for row, offer in enumerate(offers):
+            low, middle, high = table[offer].quantile([0.05, 0.5, 0.95])
+            axes.plot((low, high), (row, row), color=COLOURS[0], lw=3)
+            axes.plot(middle, row, "o", color="black", ms=6)
+            words.append(
+                f"{offer} {_number(middle)} ({_number(low)} to {_number(high)})"
+            )
+        axes.axvline(levels[name], color="black", ls="--", lw=1)
+        axes.set_title(name, loc="left", fontsize=10)
+        axes.grid(alpha=0.3, axis="x")
+        lines.append(f"{name}, dashed {_number(levels[name])}: {', '.join(words)}")
+    panels[0].set_yticks(range(len(offers)), offers)
+    panels[0].set_ylim(len(offers) - 0.5, -0.5)
+    figure.supxlabel(f"{xlabel} (dashed: base rate)", fontsize=10)
+    seeds = len(table)
+    _show(
+        figure,
+        f"{xlabel} by client, of {seeds} seeds: median, and in brackets where nine of "
+        f"ten lie. {'; '.join(lines)}.",
+        f"circles: medians of {seeds} seeds; bars: nine of ten; dashed: base rate",
+    )
+
+
 def plot_paths(
     paths: dict[str, tuple[np.ndarray, np.ndarray]],
 ) -> None:

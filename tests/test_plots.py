@@ -360,6 +360,10 @@ RUNS = pd.DataFrame(
         for seed, value in enumerate(values)
     ]
 )
+OFFERS = {
+    name: pd.DataFrame({"alone": [0.8, 0.9], "joint": [low, 0.7]})
+    for name, low in {"a": 0.6, "b": 0.5}.items()
+}
 EVERY_FIGURE = {
     "draw_loop": (plots.draw_loop, ()),
     "draw_apps": (plots.draw_apps, ()),
@@ -380,6 +384,7 @@ EVERY_FIGURE = {
         plots.plot_weights,
         ({"a ramp": np.tile(np.arange(16.0)[:, None], (1, 2))},),
     ),
+    "plot_offers": (plots.plot_offers, (OFFERS, {"a": 0.5, "b": 0.9})),
     "plot_ranges": (partial(plots.plot_ranges, by="skew", round=2), (RUNS,)),
     "plot_bells": (plots.plot_bells, ([0.5, 3.0],)),
     "plot_paths": (
@@ -597,6 +602,18 @@ def test_the_steps_of_a_secure_round_differ_in_dash_and_are_named(draw) -> None:
     assert [arrow.get_linestyle() for arrow in arrows] == ["-", "--"] * 4
     for name in ("keys", "shares", "masked", "unmask"):
         assert f"train.{name}" in text
+
+
+def test_the_text_of_offers_gives_each_clients_medians_and_its_level(draw) -> None:
+    function, args = EVERY_FIGURE["plot_offers"]
+    figure, text = draw(function, *args)
+    assert "of 2 seeds" in text and "a, dashed 0.50: alone 0.85 (0.81 to 0.90)" in text
+    assert "b, dashed 0.90" in text and "joint 0.60 (0.51 to 0.69)" in text
+    for axes, level in zip(figure.axes, (0.5, 0.9), strict=True):
+        marks = {(line.get_linestyle(), line.get_marker()) for line in axes.get_lines()}
+        assert marks == {("-", "None"), ("None", "o"), ("--", "None")}
+        (dashed,) = [line for line in axes.get_lines() if line.get_ls() == "--"]
+        assert set(dashed.get_xdata()) == {level}
 
 
 def test_the_text_of_samples_gives_their_labels(draw) -> None:
