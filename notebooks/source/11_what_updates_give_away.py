@@ -899,7 +899,8 @@ assert (closer.sum(), worse.sum()) == (17, 2)
 
 # %% tags=["slide-then", "slide-output"]
 CHANGES = ["1 image", "16-bit weights", "8-bit update", "1-bit update"]
-CHANGES += ["trained model", "5 steps", "10 steps", "8 in batches of 2", "32 images"]
+CHANGES += ["trained model", "5 steps", "10 steps"]
+CHANGES += ["8 in batches of 2", "32 images"]
 table = pd.DataFrame(
     {
         "error": error[CHANGES].apply(spread, digits=4),
