@@ -22,7 +22,7 @@
 # This lesson compares many runs. So its clients train a small network, for six rounds.
 # There are eleven clients. One of the strategies below needs so many.
 
-# %% tags=["slide-more"]
+# %%
 import math
 from functools import partial
 
@@ -43,6 +43,7 @@ from course_utils.partitions import image_shape
 NUM_CLIENTS, ROUNDS, LR = 11, 6, 0.04
 
 
+# %% tags=["slide-more"]
 def make_net() -> nn.Module:
     inputs = math.prod(image_shape())
     return nn.Sequential(
@@ -1350,18 +1351,18 @@ print(pd.DataFrame(rows).T.fillna("").to_string())
 # %%
 clipped = stored("10", "clipping")
 clipped["lie"] = clipped.attack + ", " + clipped.liars.astype(str)
-clip, clip_fooled = (
+by_clip, clipped_fooled = (
     by_seed(clipped, "lie", round=ROUNDS, metric=metric)
     for metric in ("accuracy", "fooled")
 )
-print("Clipping:", clip.apply(spread).to_string(), sep="\n")
-print("fooled:", clip_fooled.apply(spread).to_string(), sep="\n")
+print("Clipping:", by_clip.apply(spread).to_string(), sep="\n")
+print("fooled:", clipped_fooled.apply(spread).to_string(), sep="\n")
 scaled = last_round("attacks", 2, "scale")["FedAvg"]
-assert (clip["scale, 2"] > scaled + 0.5).all()
-assert (clip["sign, 4"] < four["MultiKrum"]).all()
-assert clip_fooled["backdoor, 2"].max() < 0.5
-assert (clip_fooled["quiet, 4"] > 0.9).all()
-assert abs((clip["none, 0"] - fine["FedAvg"]).mean()) < 0.005
+assert (by_clip["scale, 2"] > scaled + 0.5).all()
+assert (by_clip["sign, 4"] < four["MultiKrum"]).all()
+assert clipped_fooled["backdoor, 2"].max() < 0.5
+assert (clipped_fooled["quiet, 4"] > 0.9).all()
+assert abs((by_clip["none, 0"] - fine["FedAvg"]).mean()) < 0.005
 
 # %%
 fooled = {n: last_round("attacks", n, "quiet", "fooled") for n in (2, 4)}

@@ -83,7 +83,7 @@ NAMES = [part["dataset"][0] for part in partitions]
 counts = label_counts(partitions)
 plot_label_panels({"0: healthy, 1: ill": counts})
 
-# %% tags=["slide-then"]
+# %%
 from course_utils.partitions import effective_num_classes, label_distance
 
 shown = pd.DataFrame(
