@@ -738,6 +738,7 @@ def search(
 # known, too: the server has set them.
 
 # %%
+from course_utils.data import DEFAULT_DATASET, dataset_name
 from course_utils.experiments.lesson_11 import CASES
 
 print(CASES["8 in batches of 2"], CASES["5 steps, replayed"])
@@ -770,7 +771,8 @@ def beside(found: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
 
 found, images = match(0, "1 image")
 plot_pictures({"the client's": images, "found": found})
-assert errors(found, images).max() < 0.01
+if dataset_name() == DEFAULT_DATASET:
+    assert errors(found, images).max() < 0.01
 
 # %% [markdown]
 # How good is that? Two measures:
@@ -990,7 +992,9 @@ assert inside.median() < outside.median()
 # %% tags=["slide-then"]
 from sklearn.metrics import roc_auc_score, roc_curve
 
-pairs = (inside[:, None] < outside[None, :]).float().mean().item()
+member, other = inside[:, None], outside[None, :]
+wins = (member < other) + 0.5 * (member == other)  # a tie counts half
+pairs = wins.mean().item()
 is_member = [1] * len(inside) + [0] * len(outside)
 auc = roc_auc_score(is_member, -torch.cat([inside, outside]))
 print("by pairs and by scikit-learn the same:", abs(pairs - auc) < 1e-3)
