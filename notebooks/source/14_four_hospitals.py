@@ -1171,6 +1171,10 @@ assert round(min(half.values()), 2) == 0.04 and max(half.values()) < 0.07
 #
 # Make the difference with a sign, and the luck without one.
 # </details>
+# <details><summary>Hint 2</summary>
+#
+# Three answers: better by more than the luck, worse by more than the luck, neither.
+# </details>
 
 
 # %%
