@@ -995,7 +995,7 @@ for name in NAMES:
 at_base = got("VA Long Beach")["alone"].round(4) <= BASE["VA Long Beach"]
 assert at_base.sum() == 18
 
-# %% [markdown] tags=["slide-then"]
+# %% [markdown]
 # - **Cleveland and Hungary** hardly notice: with FedAvg they are nearly never 2 points from
 #   alone.
 # - **Long Beach gains:** more than 2 points in 19 of 20 seeds. Alone it is at its base rate or
@@ -1160,7 +1160,7 @@ assert round(min(half.values()), 2) == 0.04 and max(half.values()) < 0.07
 #
 # | difficulty | minutes | why it matters |
 # |---|---|---|
-# | 2 of 3, decide | 8 | a table always has a best row, and it need not mean anything |
+# | 2 of 3, apply | 8 | a table always has a best row, and it need not mean anything |
 #
 # Complete `verdicts`. The table has for each offer two numbers: how many patients only the
 # hospital's own model got right, and how many only the offer. Return for each offer
@@ -1170,6 +1170,10 @@ assert round(min(half.values()), 2) == 0.04 and max(half.values()) < 0.07
 # <details><summary>Hint 1</summary>
 #
 # Make the difference with a sign, and the luck without one.
+# </details>
+# <details><summary>Hint 2</summary>
+#
+# Three answers: better by more than the luck, worse by more than the luck, neither.
 # </details>
 
 
