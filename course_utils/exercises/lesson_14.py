@@ -255,7 +255,7 @@ VERDICTS = Exercise(
             {"w": (2, 14), "x": (20, 5), "y": (9, 7), "z": (0, 4)},
             gives={"w": "join", "x": "stay out", "y": UNSURE, "z": UNSURE},
         ),
-        Case({"same": (0, 0)}, gives={"same": UNSURE}),
+        Case({"same": (0, 0), "e": (27, 17)}, gives={"same": UNSURE, "e": UNSURE}),
         Case({"a": (4, 12), "b": (10, 25)}, gives={"a": UNSURE, "b": "join"}),
         Case({"c": (40, 26), "d": (28, 12)}, gives={"c": UNSURE, "d": "stay out"}),
     ],
