@@ -1484,8 +1484,8 @@ assert fooled["MultiKrum"].min() < 0.01 and fooled["MultiKrum"].max() > 0.99
 # </details>
 
 # %% [markdown]
-# **Next:** a federation of your own. [Lesson 07](07_deployment.ipynb) has the commands, this
-# one the strategies.
+# **Next:** [11 · What an update gives away](11_what_updates_give_away.ipynb), where the server
+# is curious.
 
 # %%
 from course_utils.exercises import progress

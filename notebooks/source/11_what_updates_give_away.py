@@ -1215,8 +1215,8 @@ check("11.4", attack_by_loss)
 # </details>
 
 # %% [markdown]
-# **Next:** lesson 12, differential privacy: noise that can be counted, and these attacks
-# once more.
+# **Next:** [12 · Differential privacy](12_differential_privacy.ipynb): noise that can be counted,
+# and these attacks once more.
 
 # %%
 from course_utils.exercises import progress

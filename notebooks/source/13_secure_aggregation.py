@@ -1465,8 +1465,8 @@ assert abs(noise_in([1, 2, 3, 5]) - 0.8) < 0.05
 # </details>
 
 # %% [markdown]
-# **Next:** what was promised to whom, on [one page](promises.md). And a federation of your own:
-# this app runs with another model as soon as `task.py` is another.
+# **Next:** what was promised to whom, on [one page](promises.md). Then
+# [14 · Four hospitals](14_four_hospitals.ipynb), whose patients nobody shared out.
 
 # %%
 from course_utils.exercises import progress
