@@ -11,7 +11,7 @@
 # - say whom a federation serves, beside the base rate, and what can't be told apart,
 # - put a table of your own in, and run it on SuperNodes that each read their own file.
 #
-# **You need:** lessons 02 to 05, 09 and 10. **Time:** 105 minutes, 29 of them for the
+# **You need:** lessons 02 to 05, 09 and 10. **Time:** 105 minutes, 31 of them for the
 # exercises.
 
 # %% [markdown] tags=["slide"]
@@ -1160,7 +1160,7 @@ assert round(min(half.values()), 2) == 0.04 and max(half.values()) < 0.07
 #
 # | difficulty | minutes | why it matters |
 # |---|---|---|
-# | 2 of 3, apply | 8 | a table always has a best row, and it need not mean anything |
+# | 3 of 3, build | 10 | a table always has a best row, and it need not mean anything |
 #
 # Complete `verdicts`. The table has for each offer two numbers: how many patients only the
 # hospital's own model got right, and how many only the offer. Return for each offer
