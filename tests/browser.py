@@ -133,6 +133,21 @@ def launched(launch: Callable[[Playwright], Browser]) -> Iterator[Browser]:
         browser.close()
 
 
+@contextmanager
+def launched_without_hosts(home: Path) -> Iterator[Browser]:
+    """Launch a browser that finds no host, with a home folder of its own."""
+
+    def launch(playwright: Playwright) -> Browser:
+        return playwright.chromium.launch(
+            **find_browser(playwright),
+            args=["--host-resolver-rules=MAP * ~NOTFOUND"],
+            env={**os.environ, "HOME": str(home)},
+        )
+
+    with launched(launch) as browser:
+        yield browser
+
+
 # -------------------------------------------------------------------------- the server
 
 

@@ -3,6 +3,8 @@
 Not a test itself: several tests use it.
 """
 
+import ast
+import re
 import sys
 import tempfile
 import tomllib
@@ -33,6 +35,26 @@ QUICK = {
     "fraction-evaluate": 0.0,
     "min-available-nodes": NODES,
 }
+
+
+def imported_by(app: Path) -> set[str]:
+    """Return the packages that an app's files import, but for Python's own."""
+    imported = set()
+    for path in app.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {name.name.split(".")[0] for name in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(node.module.split(".")[0])
+    return imported - set(sys.stdlib_module_names)
+
+
+def program_in(lesson: Path, words: str) -> str:
+    """Return the one program with some words that a lesson's prose shows."""
+    text = re.sub(r"^# ?", "", lesson.read_text("utf-8"), flags=re.MULTILINE)
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    (program,) = [block for block in blocks if words in block]
+    return program
 
 
 def train_here(folder: Path) -> None:

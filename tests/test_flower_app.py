@@ -1,6 +1,5 @@
 """The stand-alone Flower App: it needs no course, and no runtime changes its model."""
 
-import ast
 import json
 import os
 import subprocess
@@ -17,6 +16,7 @@ from federation import (
     QUICK,
     ROUNDS,
     SETTINGS,
+    imported_by,
     train_here,
 )
 from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
@@ -44,15 +44,8 @@ def test_it_asks_for_the_flower_that_the_course_is_tested_with() -> None:
 
 
 def test_it_imports_nothing_of_the_course() -> None:
-    imported = set()
-    for path in APP.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                imported |= {name.name.split(".")[0] for name in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                imported.add(node.module.split(".")[0])
     installed = {"flwr", "mlxtend", "numpy", "torch"}
-    assert imported - set(sys.stdlib_module_names) - {"federated_digits"} <= installed
+    assert imported_by(APP) - {"federated_digits"} <= installed
 
 
 # ------------------------------------------------------------------------ its functions

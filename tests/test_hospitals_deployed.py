@@ -4,16 +4,13 @@ The lesson shows a program that begins with ``with Deployment() as deployment``,
 does not run it: it takes minutes. This runs it, as it stands in the lesson.
 """
 
-import re
-
+from federation import program_in
 from whole_run import ROOT
 
 LESSON = ROOT / "notebooks" / "source" / "14_four_hospitals.py"
 
 
 def test_the_program_in_the_lesson_ends_with_the_same_model(capfd) -> None:
-    text = re.sub(r"^# ?", "", LESSON.read_text("utf-8"), flags=re.MULTILINE)
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    (program,) = [block for block in blocks if "with Deployment() as" in block]
+    program = program_in(LESSON, "with Deployment() as")
     exec(compile(program, "the program of lesson 14", "exec"), {"__name__": "lesson"})
     assert "the same model, to rounding" in capfd.readouterr().out

@@ -16,6 +16,7 @@ NOTEBOOKS = ROOT / "notebooks"
 sys.path.insert(0, str(NOTEBOOKS / "tools"))
 import build  # noqa: E402
 import minutes  # noqa: E402
+import teaching  # noqa: E402
 
 SOURCES = {s.stem[:2]: s for s in sorted(build.SOURCES.glob("[0-9]*.py"))}
 PAGE = minutes.PAGE.read_text(encoding="utf-8")
@@ -24,14 +25,8 @@ every_lesson = pytest.mark.parametrize("number", SOURCES)
 
 
 def chapter(heading: str) -> str:
-    """Return what stands below a heading, up to the next of its level or above."""
-    level = heading.split(" ")[0]
-    (text,) = re.findall(
-        rf"^{re.escape(heading)}.*?\n(.*?)(?=^#{{2,{len(level)}}} |\Z)",
-        PAGE,
-        flags=re.MULTILINE | re.DOTALL,
-    )
-    return text
+    """Return what stands below a heading of the page."""
+    return teaching.chapter(PAGE, heading)
 
 
 def tables(text: str) -> list[list[list[str]]]:

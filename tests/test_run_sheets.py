@@ -1,6 +1,5 @@
 """Run sheets: a page for each day of a route, with what INSTRUCTOR.md says of it."""
 
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -8,8 +7,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from browser import find_browser, launched
-from playwright.sync_api import Browser, Playwright
+from browser import launched_without_hosts
+from playwright.sync_api import Browser
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "notebooks" / "tools"))
@@ -27,14 +26,7 @@ def sheets() -> dict[str, str]:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory) -> Iterator[Browser]:
-    def launch(playwright: Playwright) -> Browser:
-        return playwright.chromium.launch(
-            **find_browser(playwright),
-            args=["--host-resolver-rules=MAP * ~NOTFOUND"],
-            env={**os.environ, "HOME": str(tmp_path_factory.mktemp("home"))},
-        )
-
-    with launched(launch) as browser:
+    with launched_without_hosts(tmp_path_factory.mktemp("home")) as browser:
         yield browser
 
 

@@ -1,7 +1,6 @@
 """Lesson 13's Flower App: what it sums, what it refuses, and that one may die."""
 
 import ast
-import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from cryptography.exceptions import InvalidTag
+from federation import imported_by, program_in
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from hypothesis import given
@@ -76,15 +76,8 @@ def test_flower_takes_it_and_it_asks_for_the_flower_of_the_course(tmp_path) -> N
 
 
 def test_it_imports_nothing_of_the_course_and_no_torch() -> None:
-    imported = set()
-    for path in APP.rglob("*.py"):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                imported |= {name.name.split(".")[0] for name in node.names}
-            elif isinstance(node, ast.ImportFrom):
-                imported.add(node.module.split(".")[0])
     installed = {"flwr", "numpy", "cryptography", "Crypto"}
-    assert imported - set(sys.stdlib_module_names) - {"secure_sum"} == installed
+    assert imported_by(APP) - {"secure_sum"} == installed
 
 
 # ----------------------------------------------------------------------- what it sums
@@ -313,17 +306,10 @@ def test_a_letter_that_was_changed_or_is_for_another_is_refused() -> None:
 # -------------------------------------------------------------------- on real processes
 
 
-def commands() -> str:
-    """Return what lesson 13 gives a learner to run on real processes."""
-    text = LESSON.read_text(encoding="utf-8").split("# ## On real processes")[1]
-    block = re.search(r"# ```python\n(.*?)# ```\n", text, re.DOTALL)[1]
-    return re.sub(r"^# ?", "", block, flags=re.MULTILINE)
-
-
 def test_a_supernode_killed_in_mid_round_leaves_the_sum_of_the_others(capsys) -> None:
     # What this block starts are real processes: Deployment() stands in the lesson.
     given = {"APP": APP, "np": np}
-    exec(commands(), given)
+    exec(program_in(LESSON, "with Deployment() as"), given)
     models = [task.train(START, *task.load_partition(i, 4)) for i in range(3)]
     sizes = [400, 800, 1200]
     expected = np.average(models, axis=0, weights=sizes)

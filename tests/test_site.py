@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 import pytest
 import yaml
 from axe_core_python.sync_playwright import Axe
-from browser import find_browser, launched
+from browser import launched_without_hosts
 from bs4 import BeautifulSoup
 from picture import IMAGES, record_run
 from playwright.sync_api import Browser
@@ -224,12 +224,7 @@ BEHIND = """() => [...document.querySelectorAll('article img')]
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory) -> Iterator[Browser]:
-    def launch(playwright):
-        return playwright.chromium.launch(
-            **find_browser(playwright), args=["--no-sandbox"]
-        )
-
-    with launched(launch) as browser:
+    with launched_without_hosts(tmp_path_factory.mktemp("home")) as browser:
         yield browser
 
 

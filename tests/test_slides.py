@@ -1,6 +1,5 @@
 """Every lesson's slides fit their screen, load nothing, and show what the tags say."""
 
-import os
 import re
 import sys
 from collections.abc import Iterator
@@ -12,9 +11,9 @@ from statistics import median
 import jupytext
 import nbformat
 import pytest
-from browser import find_browser, launched
+from browser import launched_without_hosts
 from nbformat.v4 import new_output
-from playwright.sync_api import Browser, Page, Playwright
+from playwright.sync_api import Browser, Page
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "notebooks" / "tools"))
@@ -37,16 +36,7 @@ def deck(source: Path) -> str:
 
 @pytest.fixture(scope="module")
 def browser(tmp_path_factory) -> Iterator[Browser]:
-    """Launch a browser that finds no host."""
-
-    def launch(playwright: Playwright) -> Browser:
-        return playwright.chromium.launch(
-            **find_browser(playwright),
-            args=["--host-resolver-rules=MAP * ~NOTFOUND"],
-            env={**os.environ, "HOME": str(tmp_path_factory.mktemp("home"))},
-        )
-
-    with launched(launch) as browser:
+    with launched_without_hosts(tmp_path_factory.mktemp("home")) as browser:
         yield browser
 
 

@@ -18,8 +18,7 @@ from pathlib import Path
 import build
 from nbclient import NotebookClient
 from nbformat import NotebookNode
-
-PAGE = build.NOTEBOOKS / "teaching" / "INSTRUCTOR.md"
+from teaching import PAGE
 
 # Set so that the lessons take as long as they did when learners logged each cell. The
 # rule below says these numbers, so that the page says what was done.
