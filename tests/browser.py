@@ -171,6 +171,8 @@ class Lab:
     ----------
     folder : Path
         Where everything of it lies.
+    **variables : str
+        What its environment has besides.
 
     Attributes
     ----------
@@ -182,7 +184,7 @@ class Lab:
         What lets one in.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **variables: str) -> None:
         self.folder = folder
         self.notebooks = folder / "course" / "notebooks"
         clutter = shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints", "results")
@@ -214,6 +216,7 @@ class Lab:
         environment |= {
             "JUPYTER_TOKEN": self.token,
             "IPYTHONDIR": str(folder / "ipython"),
+            **variables,
         }
         self.log_path = folder / "server.log"
         with self.log_path.open("w") as log:

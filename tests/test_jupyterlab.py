@@ -26,6 +26,7 @@ from browser import (
 from exercise_tools import Solved, find_exercises
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 from playwright.sync_api import Browser, Error, Locator, Page
+from run_offline import few_colour_images
 
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 PATHS = [
@@ -48,8 +49,9 @@ OUTPUT = ".jp-Notebook .jp-OutputArea-output"
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory) -> Iterator[Lab]:
-    """Start the server that ``make lab`` starts."""
-    server = Lab(tmp_path_factory.mktemp("lab"))
+    """Start the server that ``make lab`` starts, on fewer images: it answers sooner."""
+    images = few_colour_images(tmp_path_factory.mktemp("images") / "hub")
+    server = Lab(tmp_path_factory.mktemp("lab"), COURSE_DATASET=images)
     try:
         server.wait_until_ready()
         yield server
