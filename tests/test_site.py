@@ -16,7 +16,7 @@ from axe_core_python.sync_playwright import Axe
 from browser import launched_without_hosts
 from bs4 import BeautifulSoup
 from picture import IMAGES, record_run
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Page
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "notebooks" / "tools"))
@@ -172,8 +172,14 @@ def test_a_release_stamps_its_own_address_on_tag_and_branch(tmp_path) -> None:
     hub, clone = tmp_path / "hub", tmp_path / "clone"
     git("clone", "-q", "--bare", str(ROOT), str(hub))
     git("branch", "-f", "main", git("rev-parse", "HEAD"), cwd=hub)
-    git("tag", "-f", "v3.0", "main", cwd=hub)
-    git("clone", "-q", "--branch", "v3.0", str(hub), str(clone))
+    git("clone", "-q", "--branch", "main", str(hub), str(clone))
+    # One lesson will do: tests/test_publishing.py stamps them all.
+    others = [f"notebooks/source/{path.stem}.py" for path in LESSONS[1:]]
+    git("rm", "-q", *others, cwd=clone)
+    git(*("-c", "user.name=a", "-c", "user.email=a@b"), "commit", "-qm", ".", cwd=clone)
+    git("tag", "-f", "v3.0", cwd=clone)
+    git("push", "-qf", "origin", "main", "v3.0", cwd=clone)
+    git("checkout", "-q", "v3.0", cwd=clone)
     workflow = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
     (step,) = [s for s in workflow["jobs"]["publish"]["steps"] if "REPO" in str(s)]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -228,35 +234,47 @@ def browser(tmp_path_factory) -> Iterator[Browser]:
         yield browser
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_page_can_be_read_in_both_themes(browser, site, pages, scheme) -> None:
+def test_every_page_can_be_read_in_both_themes(browser, site, pages) -> None:
     page = browser.new_page(
-        viewport={"width": 1280, "height": 900}, color_scheme=scheme
+        viewport={"width": 1280, "height": 900},
+        reduced_motion="reduce",  # no colours that are half-way to the next
     )
     failed = []
     page.on("requestfailed", lambda request: failed.append(request.url))
     page.on("pageerror", lambda error: failed.append(str(error)))
-    # Colours are the same on all pages of a kind, and take seconds to measure.
-    coloured = {"index.html", f"{LESSONS[1].stem}.html", "glossary.html"}
+    # Colours are the same on all pages of a kind, and take seconds to measure. (In
+    # lesson 06, what is folded has links.)
+    coloured = {"index.html", f"{LESSONS[6].stem}.html", "glossary.html"}
     for path in pages:
+        page.emulate_media(color_scheme="light")
         page.goto(path.as_uri())
-        assert page.evaluate("document.documentElement.dataset.theme") == scheme
-        if page.query_selector("article"):
-            assert page.evaluate(CUT) == [], path
-            assert page.evaluate(BEHIND) == 0, path
         measure = path.name in coloured
-        # A solution has its lesson's texts.
-        if path.parent.name == "solutions" or not (measure or scheme == "light"):
-            continue
-        page.evaluate(FEWER, measure)
-        # Contrast is of level AA: without it, what level A asks for is left.
-        levels = ["wcag2a", "wcag21a"] + ["wcag2aa", "wcag21aa"] * measure
-        found = Axe().run(page, options={"runOnly": levels})
-        serious = [
-            (rule["id"], [node["html"] for node in rule["nodes"]])
-            for rule in found["violations"]
-            if rule["impact"] in ("serious", "critical")
-        ]
-        assert serious == [], path
+        for scheme in ("light", "dark"):
+            # The page follows the system, as long as its reader has chosen nothing.
+            page.emulate_media(color_scheme=scheme)
+            page.wait_for_function(
+                f"document.documentElement.dataset.theme === '{scheme}'"
+            )
+            if page.query_selector("article"):
+                assert page.evaluate(CUT) == [], path
+                assert page.evaluate(BEHIND) == 0, path
+            # A solution has its lesson's texts.
+            if path.parent.name != "solutions" and (measure or scheme == "light"):
+                assert barriers(page, measure) == [], f"{path} in {scheme}"
     assert failed == []
     page.close()
+
+
+def barriers(page: Page, measure: bool) -> list[tuple[str, list[str]]]:
+    """Return what keeps some people from a page, as axe finds it.
+
+    Contrast is of level AA: without measuring it, what level A asks for is left.
+    """
+    page.evaluate(FEWER, measure)
+    levels = ["wcag2a", "wcag21a"] + ["wcag2aa", "wcag21aa"] * measure
+    found = Axe().run(page, options={"runOnly": levels, "resultTypes": ["violations"]})
+    return [
+        (rule["id"], [node["html"] for node in rule["nodes"]])
+        for rule in found["violations"]
+        if rule["impact"] in ("serious", "critical")
+    ]

@@ -30,7 +30,8 @@ include_patterns = [
     "notebooks/solutions/*.ipynb",
     "notebooks/teaching/*.md",
 ]
-exclude_patterns = ["**/.ipynb_checkpoints"]
+# No page is in a hidden folder, such as .venv with its 100,000 files.
+exclude_patterns = [".*", "build", "**/.ipynb_checkpoints"]
 
 extensions = ["myst_nb"]
 nb_execution_mode = "off"
