@@ -184,7 +184,8 @@ def link(source: Path, target: Path) -> None:
 
 
 ON_COLAB = ("torch", "torchvision", "numpy", "ipykernel", "pandas", "scikit-learn")
-ON_COLAB += ("matplotlib", "pyarrow", "psutil", "cryptography")
+ON_COLAB += ("matplotlib", "pyarrow", "psutil", "cryptography", "datasets", "grpcio")
+ON_COLAB += ("httpx", "pydantic", "rich", "typer")
 
 
 @pytest.fixture(scope="module")
