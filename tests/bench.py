@@ -404,7 +404,10 @@ def bench_tests() -> None:
     )
     took = time.perf_counter() - start
     outcome = done.stdout.strip().splitlines()[-1].strip("= ")
-    report("all tests", f"{took / 60:.1f} min", "≤ 12 min", outcome)
+    # 12 minutes for lessons 00 to 07, and 150 s of one of two cores for each further.
+    further = len(list((ROOT / "notebooks").glob("[0-9]*.ipynb"))) - 8
+    held_to = f"≤ {12 + further * 150 / 2 / 60:.1f} min"
+    report("all tests", f"{took / 60:.1f} min", held_to, outcome)
     for spent, name in re.findall(r"^ *([\d.]+)  (lesson \d\d)$", done.stdout, re.M):
         held_to = "≤ 150 s" if int(name[-2:]) > 7 else "–"
         report(f"tests of {name}", f"{spent} s", held_to, "both notebooks, all tests")

@@ -52,6 +52,7 @@ class Solved:
         return namespace[self.function]
 
 
+@cache
 def find_exercises() -> list[Solved]:
     """Find every ``check("1.2", answer)`` in the sources, with the cell it checks."""
     found = []

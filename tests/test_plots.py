@@ -261,7 +261,7 @@ def test_the_end_of_a_bar_is_seen_on_the_card(draw) -> None:
 
 
 def test_of_thousands_of_clients_a_sample_is_drawn(draw) -> None:
-    figure, text = draw(plots.plot_label_counts, np.full((3550, 62), 1), title="mine")
+    figure, text = draw(plots.plot_label_counts, np.full((3550, 24), 1), title="mine")
     said = "mine (50 of 3550 clients, drawn and numbered anew)"
     assert figure.axes[0].get_title(loc="left") == said
     assert said in text

@@ -265,6 +265,14 @@ def test_every_page_can_be_read_in_both_themes(browser, site, pages) -> None:
     page.close()
 
 
+def test_a_page_is_as_wide_as_a_phone(browser, site) -> None:
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    for name in ("index", f"notebooks/{LESSONS[7].stem}", "notebooks/glossary"):
+        page.goto((site / f"{name}.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") == 390, name
+    page.close()
+
+
 def barriers(page: Page, measure: bool) -> list[tuple[str, list[str]]]:
     """Return what keeps some people from a page, as axe finds it.
 

@@ -661,7 +661,7 @@ def wait_for_status(run_id: str, wanted: str, timeout: float = 600) -> dict:
             return entry
         if time.monotonic() > deadline or "finished" in entry["status"]:
             raise RuntimeError(f"{entry['status']}: {entry['status-details']}")
-        time.sleep(1)
+        time.sleep(3)  # flwr itself computes for a second
 
 
 print(wait_for_status(long_run, "running")["status"])
