@@ -409,9 +409,9 @@ assert abs(found[1.0].std() - CLIP / NUM_CLIENTS) < 0.0015
 # What do many rounds cost? Adding up $\varepsilon$ is allowed, and says far too much.
 # **Rényi differential privacy** (Mironov, 2017,
 # [arXiv:1702.07476](https://arxiv.org/abs/1702.07476)) has a price for each **order**
-# $\alpha$, a number above 1: the larger it is, the more count the results that give most
-# away. A round of the Gaussian mechanism costs $\alpha / (2 z^2)$, and rounds just add
-# up, to $r$. Then each order gives an $\varepsilon$ (Canonne et al., 2020,
+# $\alpha$, a number above 1: the larger it is, the more weight have the results that give
+# most away. A round of the Gaussian mechanism costs $\alpha / (2 z^2)$, and rounds just
+# add up, to $r$. Then each order gives an $\varepsilon$ (Canonne et al., 2020,
 # [arXiv:2004.00010](https://arxiv.org/abs/2004.00010)). All of them hold, so we take the
 # smallest:
 #
@@ -826,7 +826,7 @@ gap = ten[math.inf] - hundred[math.inf]
 assert gap.min() > 0.01 and gap.max() < 0.031
 if len(flat(make_net())) == 500:
     lengths = medians.loc[0.5, ["noise of 10", "noise of 100"]].round(1)
-    assert [*lengths] == [33.2, 3.3]
+    assert [*lengths] == [33.3, 3.3]
 
 # %% [markdown]
 # The columns *noise* give its length, $\sqrt{500} \, z \, C / n$ for 500 numbers. The mean
@@ -1163,8 +1163,8 @@ summary = {
     "z": [noise_for(epsilon, STEPS) for epsilon in found],
     "AUC": found.median(),
     "control": control.median(),
-    "above it": [held(found[e] > control[e]) for e in found],
-    "below no noise": [held(drop[e] > 0) for e in found],
+    "above control": [held(found[e] > control[e]) for e in found],
+    "below ε = inf": [held(drop[e] > 0) for e in found],
     "accuracy": right.median(),
 }
 print(pd.DataFrame(summary).round(2).to_string())
