@@ -1272,14 +1272,13 @@ assert round(epsilon_of(0.05, 1)) == 272 and round(epsilon_of(0.5, 1), 1) == 8.4
 #   how much more likely any result is with you than without.
 # - **Clip, then add noise** of $z \cdot C / n$ to the mean. Who adds it decides who has
 #   to be trusted. If clients forget to clip, nothing says so.
-# - **The accountant** adds up the rounds, and stops the run in time. It
-#   counts what it is told of: equal weights, no amplification, no metrics, no earlier
-#   runs.
+# - **The accountant** adds up the rounds, and stops the run in time. It counts what it is
+#   told of: equal weights, no amplification, no metrics, no earlier runs.
 # - **Accuracy** depends on $\varepsilon$ and on the number of clients: the noise of the
 #   mean falls with $n$, and small federations pay most.
-# - **DP-SGD** hides examples, also where clients are few. Its ledger belongs into
-#   `context.state`. Attacks fade with noise, the simple ones long before $\varepsilon$ is
-#   small.
+# - **DP-SGD** hides examples, also where clients are few. Clipped steps are short, so it
+#   takes more rounds. Its ledger belongs into `context.state`. Attacks fade with noise, the
+#   simple ones long before $\varepsilon$ is small.
 
 # %% [markdown]
 # ## Check yourself
@@ -1287,8 +1286,8 @@ assert round(epsilon_of(0.05, 1)) == 272 and round(epsilon_of(0.5, 1), 1) == 8.4
 # <details><summary>1. A vendor says: "we use differential privacy". What do you
 # ask?</summary>
 #
-# Which $\varepsilon$ and $\delta$, over all rounds and runs. Whose neighbours: clients or
-# examples. Who adds the noise, and so who is trusted. What else leaves: metrics, counts,
+# Which $\varepsilon$ and $\delta$, over all rounds and runs. Which neighbours: clients or
+# examples, removed or replaced. Who adds the noise, and so who is trusted. What else leaves: metrics, counts,
 # the evaluation of clients.
 # </details>
 #
