@@ -507,7 +507,7 @@ plot_curves(curves, ylabel="ε for δ = 0.001", start=1)
 ends = [round(values[-1], 1) for values in curves.values()]
 assert ends == [53.0, 20.5, 2.4]
 assert round(epsilon_of(10.0, 15), 1) == 1.1
-assert round(epsilon_of(1.0, 1), 1) == 3.5 and round(epsilon_of(0.5, 1), 1) == 8.4
+assert [round(epsilon_of(z, 1), 1) for z in (1.0, 0.5)] == [3.5, 8.4]
 
 # %% [markdown]
 # - **All 100 in each round:** 20.5, where adding up says 53.
@@ -1250,7 +1250,8 @@ print(seen.to_string())
 # What is said below, checked.
 assert hits.sum()[[0.0, 0.03, 0.1, 1.0]].tolist() == [20, 20, 15, 0]
 assert (alikeness[0.01] > 0.75).all() and alikeness[0.1].max() < 0.3
-assert round(epsilon_of(0.05, 1)) == 272 and round(epsilon_of(0.5, 1), 1) == 8.4
+assert round(epsilon_of(0.1 / 2, 1)) == 272
+assert round(epsilon_of(1.0 / 2, 1), 1) == 8.4
 
 # %% [markdown]
 # - **The division ends first:** at $z$ = 0.1 it shows no image. But that is $\varepsilon$
@@ -1379,7 +1380,8 @@ for what, app, come in cases:
         replies = one_round(app, strategy)[:come]
         arrays, _ = strategy.aggregate_train(1, replies)
         made = "a model" if arrays else "no model"
-        print(f"{what}, accountant {accountant is not None}: {made}")
+        kind = "without" if accountant is None else "with"
+        print(f"{what}, {kind} an accountant: {made}")
         assert bool(arrays) == (app is client_app and accountant is None)
         spent = strategy.privacy_spent()
         assert spent is None or spent.num_releases == 0
