@@ -223,6 +223,10 @@ def plot_intervals(
         axes.plot([], color="black", lw=0.7, label="thin: run here")
     if logx:
         axes.set_xscale("log")
+        places = sorted(table[x].unique())
+        if len(places) < 9 and places[-1] < 100 * places[0]:  # hardly a power of ten
+            axes.set_xticks(places, [f"{place:g}" for place in places])
+            axes.minorticks_off()
     elif x == "round":
         axes.xaxis.get_major_locator().set_params(integer=True, steps=[1, 2, 5, 10])
     axes.set(xlabel=xlabel or x, ylabel=ylabel)
