@@ -495,10 +495,9 @@ check("13.2", recover)
 # they divide as with floats, turn the difference round, or take two shares only.
 
 # %% [markdown]
-# A private key is 32 bytes, shared out in two halves. Yours would do, modulo a large prime
-# number. But then a share may need a byte more than its secret. So we take pycryptodome, a
-# library that Flower itself brings along. Its Shamir scheme has the same formula, with another
-# way to add and multiply, in which all secrets of 16 bytes have shares of 16 bytes:
+# A private key is 32 bytes, shared out in two halves. Modulo a large prime number yours would do,
+# but a share may need a byte more than its secret. pycryptodome, a library that Flower brings
+# along, uses the same formula with another way to add and multiply: shares of 16 bytes for 16.
 
 # %%
 from Crypto.Protocol.SecretSharing import Shamir
@@ -677,12 +676,10 @@ def make_keys(message: Message, context: Context) -> Message:
 
 
 # %% [markdown]
-# The server's side is in the app's `server_app.py`. Its `ask` sends each client its own
-# records, returns what came back by the client's number, and raises an error if fewer than
-# the threshold have replied. `gather` picks what has one name from all replies.
-#
-# `exchange_keys` leads step 1, and numbers those who have replied 1, 2, 3 and so on, without
-# gaps. For a share is a point at 1, 2, 3 and so on:
+# On the server, `ask` sends each client its own records, returns the replies by the clients'
+# numbers, and raises an error if fewer than the threshold came. `gather` picks what has one name
+# from all replies. `exchange_keys` leads step 1. It numbers those who have replied without gaps,
+# since shares are points at 1, 2, 3 and so on:
 
 # %%
 import inspect
@@ -697,8 +694,7 @@ print(inspect.getsource(exchange_keys))
 #
 # All public keys come back, by the clients' numbers. Names in a record are `str`, and
 # `by_number` makes numbers of them. By its own keys a client finds its own number, with
-# `find_me`. `fits` says which thresholds it takes. (The section "What it does not do" says
-# why.)
+# `find_me`. `fits` says which thresholds it takes. ("What it does not do" says why.)
 
 # %%
 from collections.abc import Mapping
@@ -765,8 +761,8 @@ print("client 1 keeps of its own:", sorted(own))
 assert sorted(own) == ["letter", "mask", "number", "seed"]
 
 # %% [markdown]
-# Each of five writes five letters. A client keeps its number, its seed and its key for masks:
-# it masks in step 3. With its key for letters it opens those in step 4.
+# It keeps its number, its seed and its key for masks: it masks in step 3. With its key for
+# letters it opens those in step 4.
 
 # %% [markdown]
 # ### Step 3: the masked vector
@@ -969,9 +965,8 @@ except RuntimeError as error:
     print(error)
 
 # %% [markdown]
-# No sum, no model, and an error that says why. That is the price of the threshold: what
-# protects against few also needs many. And what is left on the clients? Once now, and once
-# after a round in which nobody is lost:
+# No sum, no model, and an error that says why. What protects against few also needs many. And
+# what is left on the clients, now and after a round in which nobody is lost?
 
 
 # %%
@@ -993,10 +988,8 @@ assert kept(grid) == []
 # A round that fails leaves secrets on the clients. The next one puts new ones in their place,
 # and deletes them at its end.
 #
-# All of this stands in the app. Its ServerApp also waits for SuperNodes, leads several rounds,
-# and saves the model. The appendix runs it: in this process, and on a SuperLink with four
-# SuperNodes, of which it kills one in mid-round. The masks with it are repaired, and the run
-# goes on.
+# All of this stands in the app. The appendix runs it: in this process, and on a SuperLink with
+# four SuperNodes, of which it kills one in mid-round.
 
 # %% [markdown] tags=["slide"]
 # ## What it costs
@@ -1036,8 +1029,8 @@ assert 4 * length // (64 + 2 * 92 + 32) == 112
 # - The rest is small, and grows less.
 #
 # For each other client, a client's messages hold 280 bytes: two public keys (64), a letter there
-# and back (2 * 92), and a share (32). So with 112 clients they are as much as its vector of
-# 7,851 numbers. With a million numbers they would hardly show.
+# and back (2 * 92), and a share (32). With 112 clients that is as much as its vector of 7,851
+# numbers. Beside a million numbers it would hardly show.
 #
 # And the time? To mask, a client stretches a key for each other client. The server has the same
 # work for **each** client that is missing. And there are four messages in place of one: on real
@@ -1149,9 +1142,8 @@ check("13.3", answer_request)
 # What else a lying server can do, and this app does not notice:
 #
 # - **It can play the other clients.** The keys come through the server, and nobody has signed
-#   them. If it gives client 1 four keys of its own, it holds all secrets. The paper has keys
-#   that are signed, and a step in which clients sign who came. Then a server may lie, up to
-#   some number of clients on its side.
+#   them. If it gives client 1 four keys of its own, it holds all secrets. In the paper, keys
+#   are signed, and so is the list of who came.
 # - **It can send each client another model,** so that the sum shows one client only (Pasquini
 #   et al., 2022, [arXiv:2111.07380](https://arxiv.org/abs/2111.07380)). Clients would have to
 #   compare what they got.
@@ -1371,7 +1363,8 @@ for clients in (4, 16, 64):
 # %% [markdown]
 # ### The whole app, here and on real processes
 #
-# In this process, with ten clients and three rounds:
+# The app's ServerApp also waits for SuperNodes, leads several rounds, and saves the model. In this
+# process, with ten clients and three rounds:
 
 # %% tags=["nbval-ignore-output"]
 import tempfile
@@ -1403,9 +1396,9 @@ print("as FedAvg, after three rounds:", abs(saved - model).max() < 1e-6)
 assert abs(saved - model).max() < 1e-6
 
 # %% [markdown]
-# On a SuperLink with SuperNodes: these lines start the app on four SuperNodes, as lesson 07 does, and kill one of them as soon
-# as it has been asked for its masked vector. (They are numbered from 0.) They take two or three
-# minutes. Run them in a cell of your own, below:
+# On a SuperLink: these lines start the app on four SuperNodes, as lesson 07 does, and kill one of
+# them as soon as it has been asked for its masked vector. (They are numbered from 0.) They take
+# two or three minutes. Run them in a cell of your own, below:
 #
 # ```python
 # from course_utils.deployment import Deployment, free_port
