@@ -966,7 +966,7 @@ except RuntimeError as error:
 
 # %% [markdown]
 # No sum, no model, and an error that says why. What protects against few also needs many. And
-# what is left on the clients, now and after a round in which nobody is lost?
+# what is left on the clients?
 
 
 # %%
@@ -978,6 +978,12 @@ def kept(grid: InProcessGrid) -> list[list[str]]:
 print("client 1 and client 3:", kept(grid)[0], kept(grid)[2])
 assert kept(grid)[0] == ["letter", "mask", "number", "seed"]
 assert kept(grid)[2] == ["letter", "number"]
+
+# %% [markdown]
+# A round that fails leaves secrets on the clients. The next round puts new ones in their place,
+# and deletes them at its end. Here is one in which nobody is lost:
+
+# %%
 for context in grid.node_contexts.values():
     context.run_config["lost"] = "0 at keys"  # nobody has the number 0
 secure_sum(Round(grid, 2, THRESHOLD), start)
@@ -985,9 +991,6 @@ print("after the next round:", kept(grid))
 assert kept(grid) == []
 
 # %% [markdown]
-# A round that fails leaves secrets on the clients. The next one puts new ones in their place,
-# and deletes them at its end.
-#
 # All of this stands in the app. The appendix runs it: in this process, and on a SuperLink with
 # four SuperNodes, of which it kills one in mid-round.
 
