@@ -150,6 +150,15 @@ def test_the_sum_is_fedavgs_to_the_quantisation_step(lost) -> None:
     assert abs(model - expected).max() <= bound * 1.001
 
 
+def test_only_who_is_lost_at_masked_has_its_key_restored(capsys) -> None:
+    summed(lossy({3: "unmask", 4: "masked"}))
+    assert capsys.readouterr().out.splitlines() == [
+        "masked: 4 of 5 clients have replied.",
+        "unmask: 3 of 4 clients have replied.",
+        "unmask: the private keys of [4] are restored.",
+    ]
+
+
 @pytest.mark.parametrize("action", ACTIONS)
 def test_below_the_threshold_a_round_ends_in_words(action, capsys) -> None:
     lost = dict.fromkeys((1, 2, 4), action)
