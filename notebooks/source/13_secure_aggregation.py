@@ -767,7 +767,7 @@ assert sorted(own) == ["letter", "mask", "number", "seed"]
 # %% [markdown]
 # ### Step 3: the masked vector
 #
-# The letters that arrive say who has come so far. Only with these clients it has masks. Note
+# The letters that arrive say who has come so far. A client puts masks on for these only. Note
 # `pop`: what a step has used, it deletes. So no second vector goes under the same masks.
 
 
@@ -893,6 +893,9 @@ again = Message(content, grid.get_node_ids()[0], "train.unmask")
 (reply,) = grid.send_and_receive([again])
 print(reply.error.reason)
 assert "KeyError" in reply.error.reason
+
+# %% [markdown]
+# Client 1 has no letters any more, so it cannot answer.
 
 # %% [markdown] tags=["slide"]
 # ### Lost on the way
