@@ -17,6 +17,7 @@ from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy.stats import chisquare
 
 from course_utils import flower_series
 from course_utils.runtime import InProcessGrid, find_app_errors, run_in_process
@@ -57,8 +58,9 @@ def test_the_lesson_teaches_what_the_app_has() -> None:
     both = taught.keys() & own.keys()
     for name in both:
         assert taught[name] == own[name], f"{name} differs"
-    shown = {"main", "wait_for_nodes", "Round", "require", "ask", "gather"}
-    assert own.keys() - both == shown | {"exchange_keys"}
+    # What the lesson imports, and prints or describes
+    imported = {"main", "wait_for_nodes", "Round", "require", "ask", "gather"}
+    assert own.keys() - both == imported | {"exchange_keys", "find_me"}
 
 
 def test_flower_takes_it_and_it_asks_for_the_flower_of_the_course(tmp_path) -> None:
@@ -148,6 +150,15 @@ def test_the_sum_is_fedavgs_to_the_quantisation_step(lost) -> None:
     assert abs(model - expected).max() <= bound * 1.001
 
 
+def test_only_who_is_lost_at_masked_has_its_key_restored(capsys) -> None:
+    summed(lossy({3: "unmask", 4: "masked"}))
+    assert capsys.readouterr().out.splitlines() == [
+        "masked: 4 of 5 clients have replied.",
+        "unmask: 3 of 4 clients have replied.",
+        "unmask: the private keys of [4] are restored.",
+    ]
+
+
 @pytest.mark.parametrize("action", ACTIONS)
 def test_below_the_threshold_a_round_ends_in_words(action, capsys) -> None:
     lost = dict.fromkeys((1, 2, 4), action)
@@ -224,6 +235,24 @@ def error_of(grid: InProcessGrid, node: int, action: str, records: dict) -> str:
 
 def masked_records(letters: ConfigRecord) -> dict:
     return {"model": server_app.ArrayRecord([START]), "letters": letters}
+
+
+def test_a_masked_vector_looks_drawn_evenly_and_no_two_are_alike() -> None:
+    encoded = protocol.encode(*own_model(1))
+    publics = {n: protocol.key_pair()[1] for n in (2, 3)}
+    masked = []
+    for _ in range(2):
+        private, _ = protocol.key_pair()
+        mask = protocol.pairwise_mask(1, private, publics, len(encoded))
+        masked.append(encoded + mask)
+
+    def p_value(vector: np.ndarray) -> float:
+        seen = np.frombuffer(vector.tobytes(), np.uint8)
+        return chisquare(np.bincount(seen, minlength=256)).pvalue
+
+    assert p_value(encoded) < 1e-300
+    # By chance, less than once in a million runs
+    assert all(p_value(v) > 1e-7 for v in (*masked, masked[0] - masked[1]))
 
 
 def test_no_mask_serves_twice_and_nothing_is_opened_twice() -> None:

@@ -69,67 +69,7 @@ MASKED = Exercise(
     otherwise="the result should be the number under all masks",
 )
 
-# ------------------------------------------------------------------------ 13.2 from_sum
-
-
-def averages(total: list[int], scale: int, modulus: int) -> list[float]:
-    """Shift by half, take the modulo, and shift back: the oracle."""
-    half, examples = modulus // 2, total[-1]
-    signed = [(x + half) % modulus - half for x in total[:-1]]
-    return [x / scale / examples for x in signed]
-
-
-def random_total(rng: random.Random) -> Case:
-    """Draw the sum of some models."""
-    bits = rng.choice([8, 16, 32])
-    examples = rng.randint(2, 2 ** (bits - 1) - 1)
-    numbers = [rng.randrange(2**bits) for _ in range(rng.randint(2, 5))]
-    return Case([*numbers, examples], rng.choice([4, 16, 64]), 2**bits)
-
-
-FROM_SUM = Exercise(
-    "13.2",
-    "from a sum of whole numbers you get the clients' average model.",
-    cases=[
-        Case([30, 97, 3], 2, 100, gives=[5.0, -0.5]),
-        Case([50, 49, 0, 99, 7], 7, 100, gives=[-50 / 49, 1.0, 0.0, -1 / 49]),
-        Case([16384, 2**32 - 8192, 2], 2**14, 2**32, gives=[0.5, -0.25]),
-        # The number of examples is not signed, however large it is.
-        Case([24, 80], 4, 100, gives=[24 / 320]),
-    ],
-    draw=random_total,
-    oracle=averages,
-    mistakes="""
-        the upper half stands for negative numbers: take modulus off
-            (x + half) % modulus - half -> x
-        from half of modulus on numbers are negative, half itself is, too
-            (x + half) % modulus - half -> x - modulus if x > half else x
-        only the upper half is negative: here all numbers are
-            (x + half) % modulus - half -> x - modulus
-        negative numbers lie just below modulus, not above half: take modulus off, not
-        half
-            (x + half) % modulus - half -> x - half if x >= half else x
-            (x + half) % modulus - half -> half - x if x >= half else x
-        divide by scale
-            x / scale / examples -> x / examples
-        divide by the number of examples, the last number
-            x / scale / examples -> x / scale
-        divide by the number of examples, not of weights
-            x / scale / examples -> x / scale / (len(total) - 1)
-        divide by scale, do not multiply
-            x / scale / examples -> x * scale / examples
-        the sum of the n is never negative: read it as it is
-            total[-1] -> (total[-1] + modulus // 2) % modulus - modulus // 2
-        the last number is the sum of the n, and no weight
-            total[:-1] -> total
-        divide, but do not round: weights are floats
-            x / scale / examples -> x // scale // examples
-            x / scale / examples -> round(x / scale / examples)
-    """,
-    otherwise="the result should be the list of average weights",
-)
-
-# ------------------------------------------------------------------------- 13.3 recover
+# ------------------------------------------------------------------------- 13.2 recover
 
 
 def recovered(shares: dict[int, int], prime: int) -> int:
@@ -173,7 +113,7 @@ def random_shares(rng: random.Random) -> Case:
 
 
 RECOVER = Exercise(
-    "13.3",
+    "13.2",
     "from enough shares you get a secret back, and repair a round.",
     cases=[
         Case({1: 72, 3: 35}, 97, gives=42),
@@ -206,7 +146,7 @@ RECOVER = Exercise(
     otherwise="the result should be the value at 0, from 0 to prime - 1",
 )
 
-# ------------------------------------------------------------------ 13.4 answer_request
+# ------------------------------------------------------------------ 13.3 answer_request
 
 
 def answered(
@@ -233,7 +173,7 @@ FIVE = [1, 2, 3, 4, 5]
 ALL_BUT_3 = {1: "seed", 2: "seed", 4: "key", 5: "seed"}
 
 REQUEST = Exercise(
-    "13.4",
+    "13.3",
     "your client never gives what would unmask somebody.",
     cases=[
         Case([5, 1, 2], [4], [2, 1, 5, 4], 3, gives=ALL_BUT_3),
@@ -252,11 +192,11 @@ REQUEST = Exercise(
     mistakes="""
         a client came and is gone: both of its secrets are asked for, so refuse
             both or strangers -> strangers
-        somebody who came has sent no letter: refuse
+        a number in came is not in letters: refuse
             [*came, *gone] -> gone
-        somebody who is gone has sent no letter: refuse
+        a number in gone is not in letters: refuse
             [*came, *gone] -> came
-        there is no letter of somebody who is asked for: refuse
+        a number in came or gone is not in letters: refuse
             or strangers or -> or
         fewer than the threshold came: refuse
             or strangers or few -> or strangers

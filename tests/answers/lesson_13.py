@@ -16,17 +16,7 @@ RIGHT["13.1"] = [
 ]
 WRONG["13.1"] = [lambda me, number, masks, modulus: number]
 
-# ------------------------------------------------------------------------ 13.2 from_sum
-
-
-RIGHT["13.2"] = [
-    lambda t, scale, m: [
-        (x if x < m / 2 else x - m) / (scale * t[-1]) for x in t[: len(t) - 1]
-    ],
-]
-WRONG["13.2"] = [lambda total, scale, modulus: [x / scale for x in total]]
-
-# ------------------------------------------------------------------------- 13.3 recover
+# ------------------------------------------------------------------------- 13.2 recover
 
 
 def with_fractions(shares, prime):
@@ -37,10 +27,10 @@ def with_fractions(shares, prime):
     return secret.numerator * pow(secret.denominator, -1, prime) % prime
 
 
-RIGHT["13.3"] = [with_fractions]
-WRONG["13.3"] = [lambda shares, prime: max(shares.values())]
+RIGHT["13.2"] = [with_fractions]
+WRONG["13.2"] = [lambda shares, prime: max(shares.values())]
 
-# ------------------------------------------------------------------ 13.4 answer_request
+# ------------------------------------------------------------------ 13.3 answer_request
 
 
 def in_one_loop(came, gone, letters, threshold):
@@ -55,5 +45,5 @@ def in_one_loop(came, gone, letters, threshold):
     return answer
 
 
-RIGHT["13.4"] = [in_one_loop]
-WRONG["13.4"] = [lambda came, gone, letters, threshold: dict.fromkeys(came, "seed")]
+RIGHT["13.3"] = [in_one_loop]
+WRONG["13.3"] = [lambda came, gone, letters, threshold: dict.fromkeys(came, "seed")]

@@ -62,7 +62,7 @@ def key_pair() -> tuple[bytes, bytes]:
 
 
 def agree(private: bytes, public: bytes, purpose: bytes) -> bytes:
-    """Return the key that two clients share: each has its own half and comes to it."""
+    """Return the key to which two clients come, each with its own private key."""
     own = X25519PrivateKey.from_private_bytes(private)
     secret = own.exchange(X25519PublicKey.from_public_bytes(public))
     return HKDF(SHA256(), length=32, salt=None, info=purpose).derive(secret)
@@ -124,7 +124,7 @@ def unseal(key: bytes, sender: int, receiver: int, sealed: bytes) -> bytes:
 # --------------------------------------------------------------- what the server does
 
 
-def unmask(
+def remove_masks(
     masked: dict[int, Vector],
     publics: dict[int, bytes],
     secrets: dict[int, bytes],

@@ -9,7 +9,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.serverapp import Grid, ServerApp
 
 from secure_sum import task
-from secure_sum.protocol import Vector, by_number, decode, restore, unmask
+from secure_sum.protocol import Vector, by_number, decode, remove_masks, restore
 
 app = ServerApp()
 
@@ -119,4 +119,6 @@ def secure_sum(this: Round, model: np.ndarray) -> Vector:
     for number in written:
         shares = by_number(gather(opened, "shares", str(number)))
         secrets[number] = restore(shares, this.threshold)
-    return unmask(masked, by_number(keys["mask-keys"]), secrets)
+    if gone := [number for number in written if number not in masked]:
+        print(f"unmask: the private keys of {gone} are restored.")
+    return remove_masks(masked, by_number(keys["mask-keys"]), secrets)
