@@ -909,8 +909,9 @@ def plot_roc(curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
     few.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     _show(
         figure,
-        "share of members found, by share of others accused. Left all thresholds, right "
-        f"those from 0.005 on, logarithmic. {'; '.join(lines)}; chance: the diagonal.",
+        "share of members found, by share of others accused. Left all thresholds, "
+        "right those from 0.005 on, logarithmic. "
+        f"{'; '.join(lines)}; chance: the diagonal.",
         "the farther above the diagonal, the better members are told from others",
     )
 

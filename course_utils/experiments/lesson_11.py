@@ -175,7 +175,7 @@ def search(
         return total
 
     optimizer.step(distance)
-    # A search that flies off leaves numbers that are none. They count as grey.
+    # Should a search fly off, what is no number counts as grey.
     return images.detach().nan_to_num().clamp(-1, 1)
 
 
