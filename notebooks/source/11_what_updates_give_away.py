@@ -758,7 +758,8 @@ assert mean[["2 of one label", "4 of one label"]].tolist() == [0.72, 0.39]
 assert 0.35 < mean["32 images"] < 0.45
 
 # %% [markdown]
-# - **One image** is recognised in 20 of 20 seeds. (Errors below 0.0001 are drawn there.)
+# - **One image** is recognised in 20 of 20 seeds. (The figure draws errors below 0.0001 at
+#   0.0001.)
 # - **Labels keep images apart.** Each label has its own row in the head's gradient. So even eight
 #   images of eight labels are all recognised. Two of *one* label share a row, and come out
 #   laid over each other.
@@ -1134,8 +1135,8 @@ check("11.4", attack_by_loss)
 #
 # - **A dense layer's input** is the quotient of two gradients. Weights sent back after one step
 #   *are* a gradient.
-# - **Labels** can be counted in the head's bias: after one step nearly all, after an
-#   epoch often the most frequent one.
+# - **Labels** can be counted in the head's bias: after one step nearly all. After an epoch the most
+#   frequent one is mostly right.
 # - **A search** finds pictures, if the server knows what the client did. Images of one label
 #   blur each other. More steps blur the simple search. They do not stop it, and a replay gets the
 #   picture back.
