@@ -646,10 +646,11 @@ def plot_ranges(
     table: pd.DataFrame,
     *,
     by: str,
-    round: int,
+    round: int | None = None,
     metric: str = "accuracy",
     xlabel: str = "test accuracy",
     logx: bool = False,
+    reference: tuple[str, float] | None = None,
 ) -> None:
     """Plot one row a setting: the median of many seeds, and where nine of ten lie.
 
@@ -659,19 +660,21 @@ def plot_ranges(
         Runs of many seeds, as ``course_utils.experiments.run_table`` returns them.
     by : str
         The column that names the rows.
-    round : int
-        Which round.
+    round : int, optional
+        Which round. None where a run has one number, and no rounds.
     metric : str
         Which metric of the table.
     xlabel : str
         What the axis shows, with units.
     logx : bool
         Whether the axis is logarithmic. Values below 0.0001 are drawn there.
+    reference : tuple[str, float], optional
+        The name and the value of what the rows are held against: an upright line.
     """
-    rows = table[(table.metric == metric) & (table["round"] == round)]
+    rows = table[(table.metric == metric) & (table["round"] == (round or 0))]
     names = list(dict.fromkeys(rows[by]))
     figure, axes = plt.subplots(figsize=(7, 1 + 0.32 * len(names)))
-    lines = []
+    lines, digits = [], 4 if logx else 2
     for row, name in enumerate(names):
         values = rows[rows[by] == name].value
         values = values.clip(lower=1e-4) if logx else values
@@ -679,18 +682,25 @@ def plot_ranges(
         axes.plot((low, high), (row, row), color=COLOURS[0], lw=3)
         axes.plot(values, [row + 0.25] * len(values), "|", color="black", ms=4)
         axes.plot(middle, row, "o", color="black", ms=6)
-        lines.append(f"{name} {_number(middle)} ({_number(low)} to {_number(high)})")
+        between = _range((low, high), digits)
+        lines.append(f"{name} {_number(middle, digits)} ({between})")
     if rows.value.min() < 0:
         axes.axvline(0, color="black", lw=1)
+    if reference:
+        name, value = reference
+        axes.axvline(value, color="black", lw=1, ls=":", label=name)
+        axes.legend(frameon=False, loc="lower left")
+        lines.append(f"upright line: {name} {_number(value, digits)}")
     if logx:
         axes.set_xscale("log")
     axes.set(xlabel=xlabel, ylim=(len(names) - 0.5, -0.5))
     axes.set_yticks(range(len(names)), names)
     axes.grid(alpha=0.3, axis="x")
     seeds = rows.seed.nunique()
+    when = "" if round is None else f" in round {round}"
     _show(
         figure,
-        f"{xlabel} in round {round}, of {seeds} seeds each: median, and in brackets "
+        f"{xlabel}{when}, of {seeds} seeds each: median, and in brackets "
         f"where nine of ten runs lie. {'; '.join(lines)}.",
         f"circles: medians of {seeds} seeds; bars: nine of ten; strokes: single runs",
     )
@@ -864,12 +874,15 @@ def plot_pictures(rows: dict[str, torch.Tensor]) -> None:
 
 
 def plot_roc(curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
-    """Plot ROC curves: how many members are named, against how many others.
+    """Plot ROC curves: how many members are found, against how many others accused.
+
+    On the left, the area below a curve is its AUC. On the right, the axes are
+    logarithmic, so that one sees how few others may be accused.
 
     Parameters
     ----------
     curves : dict[str, tuple[np.ndarray, np.ndarray]]
-        By name, the shares of others and of members that are called members, as
+        By name, the shares of others and of members that are accused, as
         ``sklearn.metrics.roc_curve`` returns them.
 
     Raises
@@ -878,31 +891,30 @@ def plot_roc(curves: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
         If there are more than seven curves.
     """
     _require_few(curves)
-    figure, axes = plt.subplots(figsize=(7, 3.9))
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.6))
     lines = []
     for (name, (others, members)), colour, line in zip(
         curves.items(), COLOURS, LINES, strict=False
     ):
-        axes.plot(others, members, color=colour, ls=line, label=name)
+        for axes in panels:
+            axes.plot(others, members, color=colour, ls=line, label=name)
         at = {x: np.interp(x, others, members) for x in (0.01, 0.1, 0.5)}
         shares = ", ".join(f"{_number(y)} at {x:g}" for x, y in at.items())
         lines.append(f"{name}: {shares}")
-    axes.plot(
-        (0.001, 1), (0.001, 1), color="black", lw=1, ls=(0, (1, 2)), label="chance"
-    )
-    axes.set(
-        xlabel="share of others called members",
-        ylabel="share of members found",
-        xscale="log",
-        yscale="log",
-        xlim=(0.005, 1),
-        ylim=(0.005, 1.1),
-    )
-    axes.grid(alpha=0.3)
-    axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
+    for axes in panels:
+        chance = np.geomspace(0.001, 1)
+        axes.plot(chance, chance, color="black", lw=1, ls=(0, (1, 2)), label="chance")
+        axes.set(xlabel="share of others accused")
+        axes.grid(alpha=0.3)
+    whole, few = panels
+    whole.set(title="all thresholds", ylabel="share of members found")
+    few.set(title="the same, logarithmic", xscale="log", yscale="log")
+    few.set(xlim=(0.005, 1), ylim=(0.005, 1.1))
+    few.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
     _show(
         figure,
-        "share of members found, by share of others called members. "
+        "share of members found, by share of others accused. Left all thresholds, "
+        "right those from 0.005 on, logarithmic. "
         f"{'; '.join(lines)}; chance: the diagonal.",
         "the farther above the diagonal, the better members are told from others",
     )

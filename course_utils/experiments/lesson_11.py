@@ -33,12 +33,9 @@ State = dict[str, torch.Tensor]
 
 
 def make_net(kind: str) -> nn.Module:
-    """Make the course's Net, one of it without corners, or a dense network."""
-    if kind != "dense":
-        net = Net(image_shape())
-        if kind == "smooth":
-            net.body[1] = net.body[3] = nn.ELU()
-        return net
+    """Make the course's Net, or a dense network."""
+    if kind == "Net":
+        return Net(image_shape())
     inputs = math.prod(image_shape())
     return nn.Sequential(
         nn.Flatten(), nn.Linear(inputs, 32), nn.ReLU(), nn.Linear(32, 10)
@@ -55,24 +52,10 @@ def own_data(client: int, config: dict) -> TensorDataset:
     if config["labels"] == "alike":
         order = [i for i in order if labels[i] == labels[order[0]]]
     if config["labels"] == "different":
-        order = list({labels[i].item(): i for i in order}.values())
+        by_label = {labels[i].item(): i for i in order}  # one of each
+        order = list(by_label.values())
     chosen = order[: config["examples"]]
     return TensorDataset(images[chosen], labels[chosen])
-
-
-def fewer_bits(old: State, new: State, bits: int) -> State:
-    """Round what is sent: the weights to 16 bits, or the update to 8 or 1."""
-    if bits == 16:
-        return {name: value.half() for name, value in new.items()}
-    updates = {name: new[name] - old[name] for name in old}
-    if bits == 8:
-        steps = {name: u.abs().max() / 127 for name, u in updates.items()}
-        return {
-            n: old[n] + (u / steps[n]).round() * steps[n] for n, u in updates.items()
-        }
-    if bits == 1:
-        return {n: old[n] + u.sign() * u.abs().mean() for n, u in updates.items()}
-    return new
 
 
 client_app = ClientApp()
@@ -82,15 +65,13 @@ client_app = ClientApp()
 def train(message: Message, context: Context) -> Message:
     """Train on the client's own examples, and reply, as in lesson 03."""
     config, net = context.run_config, make_net(context.run_config["net"])
-    old = message.content["arrays"].to_torch_state_dict()
-    net.load_state_dict(old)
+    net.load_state_dict(message.content["arrays"].to_torch_state_dict())
     data = own_data(context.node_config["partition-id"], config)
     size = config["batch-size"] or len(data)
     loader = make_loader(data, batch_size=size, shuffle=True)
     model.train(net, loader, epochs=config["local-epochs"], lr=LR)
-    sent = fewer_bits(old, net.state_dict(), config["bits"])
     content = {
-        "arrays": ArrayRecord(sent),
+        "arrays": ArrayRecord(net.state_dict()),
         "metrics": MetricRecord({"num-examples": len(data)}),
     }
     return Message(RecordDict(content), reply_to=message)
@@ -103,7 +84,6 @@ DEFAULTS = {
     "labels": "any",
     "batch-size": 0,  # all examples in one
     "local-epochs": 1,
-    "bits": 32,
     "pretrained": False,
 }
 
@@ -168,6 +148,14 @@ def replay(
     return [(a - b) / LR for a, b in zip(start, weights, strict=True)]
 
 
+def gap(made: list[torch.Tensor], update: State) -> torch.Tensor:
+    """Return the squared distance of two updates, as a share of the client's."""
+    seen = list(update.values())
+    size = sum((u**2).sum() for u in seen)
+    pairs = zip(made, seen, strict=True)
+    return sum(((m - u) ** 2).sum() for m, u in pairs) / size
+
+
 def search(
     update: State,
     guess: Callable,
@@ -176,20 +164,18 @@ def search(
 ) -> torch.Tensor:
     """Look for images that make the same update."""
     images = (0.1 * torch.randn(shape)).requires_grad_()
-    seen = list(update.values())
-    size = sum((u**2).sum() for u in seen)
     options = {"tolerance_grad": 0, "tolerance_change": 0}
     optimizer = torch.optim.LBFGS(
         [images], max_iter=iterations, history_size=50, **options
     )
 
-    def gap() -> torch.Tensor:
-        pairs = zip(guess(images), seen, strict=True)
-        total = sum(((g - u) ** 2).sum() for g, u in pairs) / size
+    def distance() -> torch.Tensor:
+        total = gap(guess(images), update)
         (images.grad,) = torch.autograd.grad(total, images)
         return total
 
-    optimizer.step(gap)
+    optimizer.step(distance)
+    # Should a search fly off, what is no number counts as grey.
     return images.detach().nan_to_num().clamp(-1, 1)
 
 
@@ -218,7 +204,6 @@ def recognised(found: torch.Tensor, images: torch.Tensor) -> float:
 
 CASES = {
     "1 image": {},
-    "1 image, ELU": {"net": "smooth"},
     "2, different labels": {"examples": 2, "labels": "different"},
     "4, different labels": {"examples": 4, "labels": "different"},
     "8, different labels": {"examples": 8, "labels": "different"},
@@ -230,14 +215,11 @@ CASES = {
     "5 steps, replayed": {"local-epochs": 5},
     "10 steps": {"local-epochs": 10},
     "trained model": {"pretrained": True},
-    "16-bit weights": {"bits": 16},
-    "8-bit update": {"bits": 8},
-    "1-bit update": {"bits": 1},
 }
 
 
-def match(seed: int, case: str) -> tuple[torch.Tensor, torch.Tensor]:
-    """Attack one client by gradient matching: return what it finds, and the truth."""
+def target(seed: int, case: str) -> tuple[State, Callable, torch.Tensor]:
+    """Return what the server has, how it makes a guess, and the truth."""
     config = CASES[case]
     net, update, data = spy(seed, **config)
     images, labels = data.tensors
@@ -250,14 +232,57 @@ def match(seed: int, case: str) -> tuple[torch.Tensor, torch.Tensor]:
     def guess(candidates: torch.Tensor) -> list[torch.Tensor]:
         return replay(net, candidates, labels, steps)
 
+    return update, guess, images
+
+
+def match(seed: int, case: str) -> tuple[torch.Tensor, torch.Tensor]:
+    """Attack one client by gradient matching: return what it finds, and the truth."""
+    update, guess, images = target(seed, case)
     return search(update, guess, images.shape), images
 
 
-def pictures(seed: int, *, case: str) -> dict[str, float]:
+def judged(found: torch.Tensor, images: torch.Tensor) -> dict[str, float]:
     """Measure how near the pictures come, and how many could be recognised."""
-    found, images = match(seed, case)
     error = errors(found, images).mean().item()
     return {"error": error, "recognised": recognised(found, images)}
+
+
+def pictures(seed: int, *, case: str) -> dict[str, float]:
+    """Attack one client, and measure what came out."""
+    return judged(*match(seed, case))
+
+
+def again(seed: int, *, starts: int) -> dict[str, float]:
+    """Replay five steps. While the gap stays large, begin again from other noise."""
+    update, guess, images = target(seed, "5 steps, replayed")
+    tries = []
+    while len(tries) < starts and all(left > 0.01 for left, _ in tries):
+        found = search(update, guess, images.shape)
+        tries.append((gap(guess(found), update).item(), found))
+    left, found = min(tries, key=lambda each: each[0])
+    return {"first gap": tries[0][0], "gap": left, **judged(found, images)}
+
+
+def shrink(update: State, how: str) -> State:
+    """Send 8 bits for each number, its sign, or the largest 1 of 100."""
+    sent = {}
+    for name, value in update.items():
+        size = value.abs()
+        if how == "8 bits":
+            step = size.max() / 127
+            sent[name] = (value / step).round() * step
+        elif how == "1 bit":
+            sent[name] = value.sign() * size.mean()
+        else:
+            sent[name] = value * (size >= size.quantile(0.99))
+    return sent
+
+
+def shrunk(seed: int, *, how: str) -> dict[str, float]:
+    """Attack a client that sends less."""
+    update, guess, images = target(seed, "1 image")
+    found = search(shrink(update, how), guess, images.shape)
+    return judged(found, images)
 
 
 def exact_share(seed: int, *, examples: int) -> dict[str, float]:
@@ -378,6 +403,12 @@ def membership(seed: int, *, who: str) -> dict[str, float]:
 EXPERIMENTS: dict[str, Experiment] = {
     "pictures": Experiment(
         pictures, [{"case": case} for case in CASES], tolerance=None
+    ),
+    "again": Experiment(again, [{"starts": 3}], tolerance=None),
+    "shrunk": Experiment(
+        shrunk,
+        [{"how": how} for how in ("8 bits", "1 bit", "largest 1 of 100")],
+        tolerance=None,
     ),
     "exact": Experiment(
         exact_share,
