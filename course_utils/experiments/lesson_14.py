@@ -340,8 +340,8 @@ def only_one_right(seed: int, *, how: str) -> dict[str, dict[int, int]]:
     places = [whose == i for i in range(len(clients))]
     places.append(groups_of(clients)[0] & (y == 1))
     return {
-        "own": {i: (own & ~offer & who).sum() for i, who in enumerate(places)},
-        "offer": {i: (offer & ~own & who).sum() for i, who in enumerate(places)},
+        "own": {i: (own & ~offer & w).sum() for i, w in enumerate(places)},
+        "offer": {i: (offer & ~own & w).sum() for i, w in enumerate(places)},
     }
 
 
