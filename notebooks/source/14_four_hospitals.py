@@ -1036,7 +1036,7 @@ assert (got("VA Long Beach")["FedAvg"] > got("VA Long Beach")["alone"]).all()
 #   the level.
 # - **Long Beach hangs on the cut.** Own head and tuned are better by more than luck in 10 of 20,
 #   FedAvg in 8. So: can't tell, though FedAvg was ahead in 20 of 20. 200 patients are few.
-#   Whoever looks at one cut only may say anything.
+#   Whoever looks at one cut only may say either.
 # - **Can't tell** for all others: at most 2 of 20.
 
 # %% [markdown] tags=["slide"]
@@ -1214,9 +1214,8 @@ for how in ("alone", "FedAvg"):
         print(f"{how:7} {client.name:16} {right:.2f}, base rate {base:.2f}")
 
 # %% [markdown]
-# (46 rows of typical angina: nobody beats the base rate there.) What cannot be measured is
-# refused in one sentence: a column that is missing, or a client with fewer than five rows of a
-# label.
+# (Typical angina has 46 rows. From so few, say nothing.) What cannot be measured is refused in one
+# sentence: a column that is missing, or a client with fewer than five rows of a label.
 
 # %% [markdown] tags=["slide"]
 # ### Each hospital reads its own file
