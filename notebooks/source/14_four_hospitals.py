@@ -11,8 +11,8 @@
 # - say whom a federation serves, beside the base rate, and what can't be told apart,
 # - put a table of your own in, and say what changes where each SuperNode reads its own file.
 #
-# **You need:** lessons 02 to 05, 07, 09, 10, and AUC from 11. **Time:** 95 minutes, 28 of them for the
-# exercises.
+# **You need:** lessons 02 to 05, 09 and 10. (AUC is from lesson 11, a SuperLink from 07.)
+# **Time:** 95 minutes, 28 of them for the exercises.
 
 # %% [markdown] tags=["slide"]
 # ## Four real clients
