@@ -353,7 +353,7 @@ KEPT |= {"tuned": EVERY[:3], "own head": EVERY[:3]}
 EXPERIMENTS: dict[str, Experiment] = {
     "served": Experiment(served, [{"how": how} for how in HOW]),
     # Counts of some patients each: rounding may move one of them.
-    "only_one_right": Experiment(
+    "pairs": Experiment(
         only_one_right,
         [{"how": how} for how in ("FedAvg", "tuned", "own head")],
         tolerance=0.2,

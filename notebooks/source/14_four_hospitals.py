@@ -1004,7 +1004,7 @@ for i, name in enumerate(NAMES):
 # does any hospital lose by more than luck?
 
 # %% tags=["slide-then", "slide-output"]
-pairs = stored("14", "only_one_right")
+pairs = stored("14", "pairs")
 
 
 def beyond_luck(how: str, place: int) -> str:
