@@ -8,88 +8,80 @@ import numpy as np
 
 from course_utils.exercises.engine import Case, Exercise
 
-# ------------------------------------------------------------------ 14.1 pooled_moments
+# ----------------------------------------------------------------- 14.1 moments_without
 
 
-def message(values: list[float]) -> dict[str, float]:
+def sums(values: list[float]) -> dict[str, float]:
     """Sum up one client's values."""
     squares = sum(value**2 for value in values)
     return {"count": len(values), "sum": sum(values), "squares": squares}
 
 
-def messages_of(clients: list[list[float]], **gives: Any) -> Case:
-    """Make the case of some clients' values."""
-    return Case([message(values) for values in clients], **gives)
+def leaves(staying: list[float], leaving: list[float], **gives: Any) -> Case:
+    """Make the case of one client that leaves."""
+    return Case(sums(staying + leaving), sums(leaving), **gives)
 
 
-def pooled(messages: list[dict]) -> tuple[float, float]:
-    """Add up first: the oracle."""
-    rows = [[m["count"], m["sum"], m["squares"]] for m in messages]
-    n, total, squares = np.array(rows, float).sum(axis=0)
-    return total / n, squares / n - (total / n) ** 2
+def without(total: dict, leaving: dict) -> tuple[float, float]:
+    """Take the sums back: the oracle."""
+    n, first, second = (total[k] - leaving[k] for k in ("count", "sum", "squares"))
+    mean = first / n
+    return mean, second / n - mean**2
 
 
-def own(messages: list[dict]) -> list[tuple[float, float, float]]:
-    """Return each client's count, mean and variance, as people do who average these."""
-    some = [m for m in messages if m["count"]]
-    means = [m["sum"] / m["count"] for m in some]
-    pairs = list(zip(some, means, strict=True))
-    return [(m["count"], a, m["squares"] / m["count"] - a**2) for m, a in pairs]
+def own(of: dict) -> tuple[float, float]:
+    """Return a client's mean and variance, as people do who subtract these."""
+    mean = of["sum"] / max(of["count"], 1)
+    return mean, of["squares"] / max(of["count"], 1) - mean**2
 
 
-def averaged(messages: list[dict], mean: bool, variance: bool, weigh: bool) -> tuple:
-    """Average what clients found by themselves."""
-    n, means, variances = zip(*own(messages), strict=True)
-    weights = n if weigh else None
-    first, second = pooled(messages)
-    first = np.average(means, weights=weights) if mean else first
-    return first, np.average(variances, weights=weights) if variance else second
-
-
-def random_messages(rng: random.Random) -> Case:
-    """Draw clients of several sizes whose means lie apart."""
-    clients = []
-    for _ in range(rng.randint(2, 5)):
-        middle = rng.uniform(-5, 5)
-        clients.append([rng.gauss(middle, 2) for _ in range(rng.randint(2, 9))])
-    return messages_of(clients)
+def random_leaver(rng: random.Random) -> Case:
+    """Draw two groups of values whose means lie apart."""
+    middle = rng.choice([-1, 1]) * rng.uniform(3, 6)
+    staying = [rng.gauss(middle, 2) for _ in range(rng.randint(3, 9))]
+    return leaves(staying, [rng.gauss(0, 1) for _ in range(rng.randint(2, 9))])
 
 
 MOMENTS = Exercise(
     "14.1",
-    "three numbers from each hospital are as good as all its rows, for a scale.",
+    "a hospital leaves, and its patients leave the scale.",
     cases=[
-        messages_of([[1.0, 3.0], [5.0, 5.0, 5.0, 11.0]], gives=(5.0, 28 / 3)),
-        messages_of([[2.0, 4.0, 6.0], [], [10.0]], gives=(5.5, 8.75)),
-        messages_of([[7.0]], gives=(7.0, 0.0)),
+        leaves([5.0, 5.0, 5.0, 11.0], [1.0, 3.0], gives=(6.5, 6.75)),
+        leaves([2.0, 4.0, 6.0, 10.0], [], gives=(5.5, 8.75)),
+        leaves([7.0], [1.0, 2.0], gives=(7.0, 0.0)),
     ],
-    draw=random_messages,
-    oracle=pooled,
+    draw=random_leaver,
+    oracle=without,
     parts=["the mean", "the variance"],
     mistakes="""
-        the mean of the clients' means is not the mean of all: add up sums and counts
-            lambda m: averaged(m, True, False, False)
-            lambda m: averaged(m, True, True, False)
-        the mean of the variances leaves out how far the clients' means lie apart
-            lambda m: averaged(m, False, True, True)
-            lambda m: averaged(m, False, True, False)
+        this is the scale of all: subtract the sums of the one that leaves
+            total[k] - leaving[k] -> total[k]
+        this is the scale of the one that leaves: take the others'
+            lambda total, leaving: own(leaving)
+        means and variances cannot be subtracted: subtract sums, then divide
+            lambda total, leaving: tuple(a - b for a, b in zip(own(total), own(leaving)))
+            lambda total, leaving: (own(total)[0] - own(leaving)[0], without(total, leaving)[1])
+            lambda total, leaving: (without(total, leaving)[0], own(total)[1] - own(leaving)[1])
+        divide by the number of values that stay
+            first / n -> first / total["count"]
+            & second / n -> second / total["count"]
+            first / n -> first / total["count"]
+            second / n -> second / total["count"]
         subtract the square of the mean from the mean of the squares
-            - (total / n) ** 2 ->
-            - (total / n) ** 2 -> - total / n
-        divide by the number of values, not by that of the messages
-            return total / n, squares / n - -> n = len(rows); return total / n, squares / n -
+            - mean**2 ->
+            - mean**2 -> - mean
         divide by the number of values, not by one less
-            squares / n - (total / n) ** 2 -> (squares - total**2 / n) / (n - 1 or 1)
+            second / n - mean**2 -> (second - n * mean**2) / (n - 1 or 1)
         this is the standard deviation: return its square
-            squares / n - (total / n) ** 2 -> (squares / n - (total / n) ** 2) ** 0.5
+            second / n - mean**2 -> (second / n - mean**2) ** 0.5
         the mean comes first, then the variance
-            return total / n, squares / n - (total / n) ** 2 -> return squares / n - (total / n) ** 2, total / n
+            return mean, second / n - mean**2 -> return second / n - mean**2, mean
         these are sums: divide by the number of values
-            return total / n, -> return total,
-        a client that has not measured sends a count of 0: do not divide by it
-            lambda messages: [m["sum"] / m["count"] for m in messages] and pooled(messages)
+            return mean, -> return first,
+        who has not measured sends a count of 0: do not divide by it
+            lambda total, leaving: leaving["sum"] / leaving["count"] and without(total, leaving)
     """,  # noqa: E501
-    otherwise="mean and variance should be those of all values together",
+    otherwise="mean and variance should be those of the values that stay",
 )
 
 # ----------------------------------------------------------------- 14.2 safe_histogram
@@ -121,7 +113,7 @@ FEW = np.array([1.0, 1.0, 1.0, 4.0, 4.0, 7.0, 9.0, 12.0, -3.0, math.nan, math.na
 
 HISTOGRAM = Exercise(
     "14.2",
-    "who is alone in a bin stays unseen.",
+    "no small count is sent as it is. The next cells ask whether that is enough.",
     cases=[
         # Bins of 3, 0, 2, 1. The last edge, what lies outside, and NaN do not count.
         Case(FEW, [0, 2, 4, 7, 9], 3, gives=[3, 0, -1, -1]),
@@ -211,6 +203,8 @@ CALIBRATION = Exercise(
             abs(said - were) -> (said - were) ** 2
         a probability of 1 belongs to the last bin
             np.minimum((p * bins).astype(int), bins - 1) -> (p * bins).astype(int)
+            np.minimum((p * bins).astype(int), bins - 1) -> (p * bins).astype(int)
+            & set(place.tolist()) -> set(place.tolist()) & set(range(bins))
         this is the largest gap: take the weighted mean
             total += here.sum() * abs(said - were) -> total = max(total, len(p) * abs(said - were))
         divide by the number of all patients
@@ -225,65 +219,103 @@ CALIBRATION = Exercise(
 
 # ----------------------------------------------------------------------- 14.4 verdicts
 
-Counts = dict[str, tuple[int, int]]
+Counts = dict[str, list[tuple[int, int]]]
 
 
 def judge(table: Counts) -> dict[str, str]:
-    """Say of each offer what the counts prove: the oracle."""
+    """Say of each offer what the cuts prove: the oracle."""
     said = {}
-    for offer, (own_only, offer_only) in table.items():
-        more, luck = offer_only - own_only, 2 * math.sqrt(own_only + offer_only)
-        said[offer] = "join" if more > luck else "can't tell"
-        said[offer] = "stay out" if -more > luck else said[offer]
+    for offer, cuts in table.items():
+        own, other = np.array(cuts, float).T
+        more, luck = other - own, 2 * np.sqrt(own + other)
+        better, worse = (more > luck).mean(), (-more > luck).mean()
+        said[offer] = "join" if better > 0.5 else "can't tell"
+        said[offer] = "stay out" if worse > 0.5 else said[offer]
     return said
 
 
 def random_table(rng: random.Random) -> Case:
-    """Draw counts of three offers."""
-    counts = [(rng.randint(0, 30), rng.randint(0, 30)) for _ in range(3)]
-    return Case(dict(zip(["a", "b", "c"], counts, strict=True)))
+    """Draw some cuts of offers that are better, worse, or neither."""
+    table = {}
+    for offer in "abcd":
+        low, high = rng.choice([(5, 20), (20, 5), (12, 12)])
+        table[offer] = [
+            (rng.randint(low - 5, low + 5), rng.randint(high - 5, high + 5))
+            for _ in range(rng.randint(3, 6))
+        ]
+    return Case(table)
 
 
 UNSURE = "can't tell"
+WIN, LOSS, DRAW = (2, 14), (20, 5), (9, 7)
+"""Differences 12, -15, -2; twice the roots: 8, 10, 8."""
+AGREED = {"a": "join", "b": "stay out"}
+
+
+def unsure(offers: str) -> dict[str, str]:
+    """Say that none of the offers can be judged."""
+    return dict.fromkeys(offers, UNSURE)
+
 
 VERDICTS = Exercise(
     "14.4",
     "you tell what a table proves from what it only shows.",
     cases=[
-        # Differences 12, -15, -2, 4; twice the roots: 8, 10, 8, 4. As much is luck.
         Case(
-            {"w": (2, 14), "x": (20, 5), "y": (9, 7), "z": (0, 4)},
-            gives={"w": "join", "x": "stay out", "y": UNSURE, "z": UNSURE},
+            {"w": [WIN], "x": [LOSS], "y": [DRAW], "same": [(0, 0)]},
+            gives={"w": "join", "x": "stay out", "y": UNSURE, "same": UNSURE},
         ),
-        Case({"same": (0, 0), "e": (27, 17)}, gives={"same": UNSURE, "e": UNSURE}),
-        Case({"a": (4, 12), "b": (10, 25)}, gives={"a": UNSURE, "b": "join"}),
-        Case({"c": (40, 26), "d": (28, 12)}, gives={"c": UNSURE, "d": "stay out"}),
+        # As much as twice the root is luck: 8, 8 and 4. Then 12 of 12.6, 15 of 11.8.
+        Case({"a": [(4, 12)], "b": [(12, 4)], "c": [(0, 4)]}, gives=unsure("abc")),
+        Case({"d": [(26, 14)], "e": [(10, 25)]}, gives={"d": UNSURE, "e": "join"}),
+        # One cut of three and two of four are not more than half.
+        Case({"a": [WIN, DRAW, WIN], "b": [LOSS, DRAW, LOSS]}, gives=AGREED),
+        Case({"a": [WIN, DRAW, DRAW], "b": [LOSS, DRAW, DRAW]}, gives=unsure("ab")),
+        Case({"a": [WIN, DRAW] * 2, "b": [DRAW, LOSS] * 2}, gives=unsure("ab")),
+        # Ahead by 4 in each, and luck is 4.9. All in one it would be 16, and 9.8.
+        Case({"a": [(1, 5)] * 4, "b": [(5, 1)] * 4}, gives=unsure("ab")),
     ],
     draw=random_table,
     oracle=judge,
     mistakes="""
         a difference is not proven by being there: it has to exceed twice the root
-            luck = offer_only - own_only, 2 * math.sqrt(own_only + offer_only) -> luck = offer_only - own_only, 0
+            2 * np.sqrt(own + other) -> 0 * own
         a difference as large as twice the root may be luck: it has to exceed it
-            if more > luck -> if more >= luck
-            if -more > luck -> if -more >= luck
-            if more > luck -> if more >= luck
-            & if -more > luck -> if -more >= luck
+            (more > luck) -> (more >= luck)
+            & (-more > luck) -> (-more >= luck)
+            (more > luck) -> (more >= luck)
+            (-more > luck) -> (-more >= luck)
         twice the root, not once
-            2 * math.sqrt -> math.sqrt
+            2 * np.sqrt -> np.sqrt
         the root is that of the sum of both numbers
-            2 * math.sqrt(own_only + offer_only) -> 2 * (own_only + offer_only)
-            math.sqrt(own_only + offer_only) -> math.sqrt(abs(own_only - offer_only))
-            math.sqrt(own_only + offer_only) -> math.sqrt(max(own_only, offer_only))
-            math.sqrt(own_only + offer_only) -> math.sqrt(offer_only)
-            math.sqrt(own_only + offer_only) -> math.sqrt(own_only)
+            2 * np.sqrt(own + other) -> 2 * (own + other)
+            np.sqrt(own + other) -> np.sqrt(abs(own - other))
+            np.sqrt(own + other) -> np.sqrt(np.maximum(own, other))
+            np.sqrt(own + other) -> np.sqrt(other)
+            np.sqrt(own + other) -> np.sqrt(own)
         the two numbers are mixed up: the first is what only its own model gets right
-            more, luck = offer_only - own_only -> more, luck = own_only - offer_only
+            more, luck = other - own -> more, luck = own - other
         an offer can be worse, too: then stay out
-            "stay out" if -more > luck -> "can't tell" if -more > luck
+            "stay out" if worse > 0.5 -> "can't tell" if worse > 0.5
+        worse has to exceed the luck, too
+            (-more > luck) -> (more < 0)
         what can't be told apart is neither: say so
             "can't tell" -> "stay out"
             "can't tell" -> "join"
+        half of the cuts are not more than half
+            better > 0.5 -> better >= 0.5
+            & worse > 0.5 -> worse >= 0.5
+            better > 0.5 -> better >= 0.5
+            worse > 0.5 -> worse >= 0.5
+        one cut proves nothing: more than half of them have to agree
+            better > 0.5 -> better > 0
+            & worse > 0.5 -> worse > 0
+            own, other = np.array(cuts, float).T -> own, other = np.array(cuts[:1], float).T
+        more than half of the cuts are enough: all of them need not agree
+            better > 0.5 -> better == 1
+            & worse > 0.5 -> worse == 1
+        the cuts hold the same patients: do not add them up
+            own, other = np.array(cuts, float).T -> own, other = np.array([np.sum(cuts, axis=0)], float).T
         say it of each offer, in a dictionary
             return said -> return next(iter(said.values()))
             return said -> return list(said.values())

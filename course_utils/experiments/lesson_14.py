@@ -1,7 +1,7 @@
 """What lesson 14 measures: whom a federation of four hospitals serves."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 
 import numpy as np
@@ -64,6 +64,12 @@ def moments(sums: list[dict]) -> tuple[np.ndarray, np.ndarray]:
 def prepare(x: np.ndarray, mean: np.ndarray, std: np.ndarray) -> torch.Tensor:
     """Standardise; what is missing becomes the mean, which is 0 then."""
     return torch.from_numpy(np.nan_to_num((x - mean) / std)).float()
+
+
+def scaled(client: Client, config: Mapping) -> torch.Tensor:
+    """Standardise a client's inputs by the scale that came with a message."""
+    scale = np.array(config["mean"]), np.array(config["std"])
+    return prepare(client.x, *scale)
 
 
 # ------------------------------------------------------------------------ the training
@@ -187,8 +193,7 @@ def look(message: Message, context: Context) -> Message:
 def learn(message: Message, context: Context) -> Message:
     """Train the network on the hospital's own rows, and reply."""
     client, config = load_own(context), message.content["config"]
-    scale = np.array(config["mean"]), np.array(config["std"])
-    part = prepare(client.x, *scale), torch.from_numpy(client.y).float()
+    part = scaled(client, config), torch.from_numpy(client.y).float()
     net = make_net()
     net.load_state_dict(message.content["arrays"].to_torch_state_dict())
     loss = train_steps(net, part, STEPS)
@@ -200,10 +205,10 @@ def learn(message: Message, context: Context) -> Message:
     return Message(RecordDict(content), reply_to=message)
 
 
-def ask(grid: Grid) -> list[MetricRecord]:
-    """Ask every hospital for its sums."""
+def ask(grid: Grid, kind: str = "query") -> list[MetricRecord]:
+    """Ask every hospital, and return what each replies."""
     nodes = grid.get_node_ids()
-    messages = [Message(RecordDict(), node, "query") for node in nodes]
+    messages = [Message(RecordDict(), node, kind) for node in nodes]
     return [r.content["metrics"] for r in grid.send_and_receive(messages)]
 
 
@@ -320,6 +325,26 @@ def served(seed: int, *, how: str) -> dict[str, dict[int, float]]:
     return {name: measured[name] for name in KEPT.get(how, ["accuracy"])}
 
 
+def only_one_right(seed: int, *, how: str) -> dict[str, dict[int, int]]:
+    """Count the patients whom one of two models gets right: its own, or the offer.
+
+    Places 0 to 3 are the hospitals, place 4 all ill women.
+    """
+    clients = clients_of(load_heart(), HEART_BOOK)
+    y = np.concatenate([client.y for client in clients])
+    own, offer = (
+        (np.concatenate(predictions(clients, seed, each)) > 0.5) == y
+        for each in ("alone", how)
+    )
+    whose = np.repeat(range(len(clients)), [len(c.y) for c in clients])
+    places = [whose == i for i in range(len(clients))]
+    places.append(groups_of(clients)[0] & (y == 1))
+    return {
+        "own": {i: (own & ~offer & w).sum() for i, w in enumerate(places)},
+        "offer": {i: (offer & ~own & w).sum() for i, w in enumerate(places)},
+    }
+
+
 EVERY = ["accuracy", "auc", "brier", "found"]
 KEPT = {"alone": EVERY, "FedAvg": EVERY, "loss": ["accuracy", "found"]}
 KEPT |= {"tuned": EVERY[:3], "own head": EVERY[:3]}
@@ -327,4 +352,10 @@ KEPT |= {"tuned": EVERY[:3], "own head": EVERY[:3]}
 
 EXPERIMENTS: dict[str, Experiment] = {
     "served": Experiment(served, [{"how": how} for how in HOW]),
+    # Counts of some patients each: rounding may move one of them.
+    "pairs": Experiment(
+        only_one_right,
+        [{"how": how} for how in ("FedAvg", "tuned", "own head")],
+        tolerance=0.2,
+    ),
 }

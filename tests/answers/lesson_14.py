@@ -5,20 +5,18 @@ import numpy as np
 RIGHT = {}
 WRONG = {}
 
-# ------------------------------------------------------------------ 14.1 pooled_moments
+# ----------------------------------------------------------------- 14.1 moments_without
 
 
-def in_one_loop(messages):
-    n = total = squares = 0
-    for message in messages:
-        n += message["count"]
-        total += message["sum"]
-        squares += message["squares"]
-    return [total / n, (squares - total * total / n) / n]
+def by_the_mean(total, leaving):
+    n = total["count"] - leaving["count"]
+    mean = (total["sum"] - leaving["sum"]) / n
+    squares = total["squares"] - leaving["squares"]
+    return [mean, (squares - n * mean * mean) / n]
 
 
-RIGHT["14.1"] = [in_one_loop]
-WRONG["14.1"] = [lambda messages: (0.0, 1.0)]
+RIGHT["14.1"] = [by_the_mean]
+WRONG["14.1"] = [lambda total, leaving: (0.0, 1.0)]
 
 # ----------------------------------------------------------------- 14.2 safe_histogram
 
@@ -50,11 +48,18 @@ WRONG["14.3"] = [lambda p, y, bins: abs(p.mean() - y.mean()) / 2]
 
 def by_squares(table):
     said = {}
-    for offer, (own, other) in table.items():
-        if (own - other) ** 2 <= 4 * (own + other):
-            said[offer] = "can't tell"
-        else:
-            said[offer] = "join" if other > own else "stay out"
+    for offer, cuts in table.items():
+        signs = [
+            (other > own) - (other < own)
+            for own, other in cuts
+            if (own - other) ** 2 > 4 * (own + other)
+        ]
+        half = len(cuts) // 2
+        said[offer] = "can't tell"
+        if signs.count(1) > half:
+            said[offer] = "join"
+        elif signs.count(-1) > half:
+            said[offer] = "stay out"
     return said
 
 
