@@ -46,8 +46,8 @@ NUM_CLIENTS, LR = 10, 0.01
 # $$\frac{\partial L}{\partial W_{ij}} = \frac{\partial L}{\partial z_i}\, x_j
 # \qquad \frac{\partial L}{\partial b_i} = \frac{\partial L}{\partial z_i}$$
 #
-# **Predict:** for one neuron, the gradient of its weights is `[2, 4, 6]`, that of its bias
-# is `2`. What was the input?
+# **Predict:** for one neuron, the gradient of its weights is `[2, 4, 6]`, that of its
+# bias is `2`. What was the input?
 
 # %% tags=["slide-then"]
 x = torch.tensor([1.0, 2.0, 3.0])
@@ -60,12 +60,12 @@ print("divided:", quotient.tolist())
 assert torch.equal(quotient, x)
 
 # %% [markdown]
-# Weight gradient divided by bias gradient is the input. Each neuron says the same, if its
-# bias has a gradient at all. Where the ReLU behind a neuron is 0, neither its bias nor its
-# weights have one.
+# Weight gradient divided by bias gradient is the input. Each neuron says the same, if
+# its bias has a gradient at all. Where the ReLU behind a neuron is 0, neither its bias
+# nor its weights have one.
 #
-# (That a dense layer gives its input away is shown, for instance, by Geiping et al., 2020,
-# [arXiv:2003.14053](https://arxiv.org/abs/2003.14053).)
+# (That a dense layer gives its input away is shown, for instance, by Geiping et al.,
+# 2020, [arXiv:2003.14053](https://arxiv.org/abs/2003.14053).)
 
 # %% [markdown]
 # ### A client to attack
@@ -113,7 +113,8 @@ def own_data(client: int, config: dict) -> TensorDataset:
 
 
 # %% [markdown]
-# The `train` function is that of lesson 03. It sends back weights:
+# The `train` function is much like that of lesson 03, with settings from the run
+# config. It sends back weights:
 
 # %%
 from flwr.app import ArrayRecord, Context, Message, MetricRecord, RecordDict
@@ -173,9 +174,10 @@ for name, array in reply["arrays"].items():
 # %% [markdown]
 # How many examples a client has, it says itself. FedAvg needs that for its weights.
 #
-# `update_of` makes a gradient of the weights. (`model.train` uses momentum. Its first step is a
-# plain one.) `spy` does all that for one client. It also returns the client's examples. They are
-# there to judge a guess, never to make one.
+# `update_of` computes `(old - new) / lr` from the weights. From here on, the code calls
+# this the `update`. After one step, it is the gradient. (`model.train` uses momentum,
+# but its first step is a plain one.) `spy` does all that for one client. It also
+# returns the client's examples. They are there to judge a guess, never to make one.
 
 # %%
 State = dict[str, torch.Tensor]
@@ -281,8 +283,8 @@ check("11.1", input_of)
 # %% [markdown] tags=["slide"]
 # ### Several images
 #
-# With several examples, each gradient is a mean over them. The quotient of a neuron is then
-# a *mixture* of those images that make the neuron active.
+# With several examples, each gradient is a mean over them. The quotient of a neuron is
+# then a *mixture* of those images that make the neuron active.
 #
 # **Predict:** how many of 2, of 8, of 32 images come out exactly?
 
@@ -294,11 +296,12 @@ def errors(found: torch.Tensor, images: torch.Tensor) -> torch.Tensor:
 
 
 # %% [markdown]
-# `errors` gives, for each image, the mean squared error of the nearest found one. The `/ 2`
-# makes black and white 1 apart. "Exact" is an error below 0.0001.
+# `errors` gives, for each image, the mean squared error of the nearest found one. The
+# `/ 2` makes black and white 1 apart. "Exact" is an error below 0.0001.
 #
-# The share was measured for 20 seeds, by `make experiments`. (The appendix has what it ran.)
-# `stored` reads it. We print the median, and in brackets the lowest and the highest:
+# The share was measured for 20 seeds, by `make experiments`. (The appendix has what it
+# ran.) `stored` reads it. We print the median, and in brackets the lowest and the
+# highest:
 
 # %%
 from course_utils.experiments import by_seed, held, stored
@@ -323,9 +326,9 @@ assert (exact[1] == 1).all() and exact[2].median() == 1
 assert exact[8].median() < 0.5 and (exact[32] > 0).sum() == 18
 
 # %% [markdown]
-# A mean hides most images. Yet of 32, at least one came out in 18 of 20 seeds: a neuron that
-# is active for **one** image only gives that image exactly. (The truth tells us which those are.
-# A server has to look for quotients that look like images.)
+# A mean hides most images. Yet of 32, at least one came out in 18 of 20 seeds: a neuron
+# that is active for **one** image only gives that image exactly. (The truth tells us
+# which those are. A server has to look for quotients that look like images.)
 #
 # A server that is *not* honest can choose weights for which there are many such neurons
 # (Boenisch et al., 2021, [arXiv:2112.02918](https://arxiv.org/abs/2112.02918)), or put a module
@@ -341,8 +344,8 @@ assert exact[8].median() < 0.5 and (exact[32] > 0).sum() == 18
 # $$\frac{\partial L}{\partial b_c} = p_c - 1 \text{ for the true label,} \qquad p_c
 # \text{ for all others}$$
 #
-# $p_c$ is the probability that the model gives. **Predict:** the server sees the ten entries.
-# How does it find the label?
+# $p_c$ is the probability that the model gives. **Predict:** the server sees the ten
+# entries. How does it find the label?
 
 # %% tags=["slide-then"]
 net, update, data = spy(3)
@@ -352,8 +355,8 @@ assert update["head.bias"].argmin() == data.tensors[1].item()
 assert (update["head.bias"] < 0).sum() == 1
 
 # %% [markdown]
-# A probability is above 0 and below 1. So exactly one entry is negative: that of the label.
-# This holds for every model with such a head (Zhao et al., 2020,
+# A probability is above 0 and below 1. So exactly one entry is negative: that of the
+# label. This holds for every model with such a head (Zhao et al., 2020,
 # [arXiv:2001.02610](https://arxiv.org/abs/2001.02610)).
 
 # %% [markdown] tags=["slide"]
@@ -361,8 +364,8 @@ assert (update["head.bias"] < 0).sum() == 1
 #
 # $$n_c = N\,(\bar p_c - \text{gradient}_c)$$
 #
-# $N$ stands in the reply. $\bar p_c$ the server takes from images of its own. We assume that it
-# has some, drawn as the clients' are: here the central test images.
+# $N$ stands in the reply. $\bar p_c$ the server takes from images of its own. We assume
+# that it has some, drawn as the clients' are: here the central test images.
 
 
 # %%
@@ -391,14 +394,14 @@ assert (guess - true).abs().sum() / 2 / 32 < 0.02
 # |---|---|---|
 # | 2 of 3, apply | 8 | labels may be diagnoses, and they lie open |
 #
-# Complete `counts_of`. It gets `bias_grad`, the gradient of the head's bias after one step
-# on `num_examples` examples (a mean over them), and `usual`, the mean probability of each
-# label. Return a list with the number of examples of each label.
+# Complete `counts_of`. It gets `bias_grad`, the gradient of the head's bias after one
+# step on `num_examples` examples (a mean over them), and `usual`, the mean probability
+# of each label. Return a list with the number of examples of each label.
 #
 # - The numbers are whole, and none is negative.
-# - They add up to `num_examples`: cut off the fractions first. Then give one more to the labels
-#   that lost most by that, as many as are missing. No case has ties, and none has too many
-#   after the cut.
+# - They add up to `num_examples`: cut off the fractions first. Then give one more to
+#   the labels that lost most by that, as many as are missing. No case has ties, and
+#   none has too many after the cut.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -429,16 +432,17 @@ def counts_of(
 check("11.2", counts_of)
 
 # %% [markdown] tags=["solution"]
-# **Why this.** The gradient is the mean of "probability less 1 where the label is". **What
-# people get wrong:** the sign; they forget that the gradient is a mean, and get shares; or
-# they take each label's nearest whole number, and have 31 or 33 examples of 32.
+# **Why this.** The gradient is the mean of "probability less 1 where the label is".
+# **What people get wrong:** the sign; they forget that the gradient is a mean, and get
+# shares; or they take each label's nearest whole number, and have 31 or 33 examples of
+# 32.
 
 # %% [markdown] tags=["slide"]
 # ### After more than one step
 #
-# A client seldom takes one step. With momentum, here 0.9, each step also goes on along the
-# earlier ones. Along **one** gradient $g$, the steps are $g$, $1.9\,g$, $2.71\,g$ and so on.
-# The server divides by their sum:
+# A client seldom takes one step. With momentum, here 0.9, each step also goes on along
+# the earlier ones. Along **one** gradient $g$, the steps are $g$, $1.9\,g$, $2.71\,g$
+# and so on. The server divides by their sum:
 
 
 # %%
@@ -454,7 +458,8 @@ two = as_one_step({"w": torch.tensor(2.9)}, steps=2)
 assert math.isclose(two["w"], 1.0, abs_tol=1e-6)
 
 # %% [markdown]
-# But the gradient changes on the way. What is left of the labels? `LABELS` says what is tried:
+# But the gradient changes on the way. What is left of the labels? `LABELS` says what is
+# tried:
 
 # %%
 from course_utils.experiments.lesson_11 import LABELS
@@ -463,12 +468,13 @@ for name, setting in LABELS.items():
     print(f"{name:17} {setting}")
 
 # %% [markdown]
-# Clients have unlike labels (`"dirichlet"`). `"wrong"` is the share of examples with a wrong
-# label in the guess, and `"blind"` that of a guess of ten equal shares. `"largest"`: is the most
-# frequent label right?
+# Clients have unlike labels (`"dirichlet"`). `"wrong"` is the share of examples with a
+# wrong label in the guess, and `"blind"` that of a guess of ten equal shares.
+# `"largest"`: is the most frequent label right?
 
 # %% [markdown] tags=["slide"]
-# **Predict:** after an epoch in batches of 16, is the guess still better than a blind one?
+# **Predict:** after an epoch in batches of 16, is the guess still better than a blind
+# one?
 
 # %% tags=["slide-then", "slide-output"]
 import pandas as pd
@@ -497,15 +503,18 @@ assert middle[["all, 1 epoch", "all, 5 epochs"]].tolist() == [0.4, 0.54]
 assert middle["32, trained model"] == 0.43
 
 # %% [markdown]
-# - **After one step** of a new model, less than 2 of 100 labels are wrong, in all 20 seeds.
-# - **After an epoch**, 40 of 100 are wrong. That is still better than a blind guess in 20 of 20,
-#   and the most frequent label is right in 18.
-# - **After five epochs**, 54 of 100 are wrong, hardly less than of a blind guess. The most frequent
-#   label is right in 15.
-# - **With a trained model**, 43 of 100 are wrong: $\bar p_c$ depends on the client's images, and the
-#   server's guess of it is bad. One image's label stays certain: its sign needs no guess.
+# - **After one step** of a new model, less than 2 of 100 labels are wrong, in all 20
+#   seeds.
+# - **After an epoch**, 40 of 100 are wrong (the median, as below). That is still better
+#   than a blind guess in 20 of 20, and the most frequent label is right in 18.
+# - **After five epochs**, 54 of 100 are wrong, hardly fewer than with a blind guess
+#   (55). The most frequent label is right in 15.
+# - **With a trained model**, 43 of 100 are wrong: $\bar p_c$ depends on the client's
+#   images, and the server's guess of it is bad. One image's label stays certain: its
+#   sign needs no guess.
 #
-# This is the simplest guess. A server could also replay an epoch on images of its own.
+# This is the simplest guess. A server could also train for an epoch on images of its
+# own, and compare.
 
 # %% [markdown]
 # ### Exercise 11.3: a gradient from weights
@@ -518,8 +527,8 @@ assert middle["32, trained model"] == 0.43
 # `new = old - lr * (gradient + weight_decay * old)`. It has sent `new`, a state_dict.
 # Return the gradient, by name.
 #
-# - A state_dict may also hold counters, such as BatchNorm's `num_batches_tracked`. They are
-#   whole numbers, and have no gradient. Leave them out. Change neither dictionary.
+# - A state_dict may also hold counters, such as BatchNorm's `num_batches_tracked`. They
+#   are whole numbers, and have no gradient. Leave them out. Change neither dictionary.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -549,16 +558,16 @@ def gradient_sent(
 check("11.3", gradient_sent)
 
 # %% [markdown] tags=["solution"]
-# **Why this.** The server knows `old`, it sent it. (BatchNorm's running mean and variance are
-# floats, too, but no weights. They are statistics of the client's images, and need no attack
-# at all.) **What people get wrong:** `new - old`, which points the other way; the decay of the
-# new weights; or they forget it.
+# **Why this.** The server knows `old`, it sent it. (BatchNorm's running mean and
+# variance are floats, too, but no weights. They are statistics of the client's images,
+# and need no attack at all.) **What people get wrong:** `new - old`, which points the
+# other way; the decay of the new weights; or they forget it.
 
 # %% [markdown] tags=["slide"]
 # ## Pictures, by a search
 #
-# The course's `Net` begins with a convolution. There, each weight meets hundreds of pixels,
-# and a division gives no image. But one can **search** (Zhu et al., 2019,
+# The course's `Net` begins with a convolution. There, each weight meets hundreds of
+# pixels, and a division gives no image. But one can **search** (Zhu et al., 2019,
 # [arXiv:1906.08935](https://arxiv.org/abs/1906.08935)):
 #
 # 1. Begin with an image of noise.
@@ -566,8 +575,8 @@ check("11.3", gradient_sent)
 # 3. Change the image so that this update comes nearer to the client's. Again.
 
 # %% [markdown]
-# Step 2 is a client's training, with its momentum, written so that PyTorch can differentiate
-# through it:
+# Step 2 is a client's training, with its momentum, written so that PyTorch can
+# differentiate through it:
 
 
 # %%
@@ -591,8 +600,8 @@ def replay(
 
 
 # %% [markdown]
-# Step 3 is done by L-BFGS, an optimiser that learns from its last steps how the loss curves.
-# What it makes small is the `gap` of both updates.
+# Step 3 is done by L-BFGS, an optimiser that learns from its last steps how the slope
+# of what it minimises changes. Here it minimises the `gap` between the two updates.
 
 
 # %%
@@ -640,9 +649,9 @@ for name, setting in CASES.items():
     print(f"{name:20} {setting}")
 
 # %% [markdown]
-# The search is told the labels. For one image after one step, the server reads the label itself.
-# In the other cases this attacker is stronger than our guess of labels. Batch size, momentum and
-# number of steps are known, too: the server has set them.
+# The search is told the labels. For one image after one step, the server reads the
+# label itself. In the other cases this attacker is stronger than our guess of labels.
+# Batch size, momentum and number of steps are known, too: the server has set them.
 
 
 # %%
@@ -683,8 +692,8 @@ if dataset_name() == DEFAULT_DATASET:
 # How good is that? One measure is the **error**, as above. The other:
 #
 # - **Recognised:** of all 4,000 training images in the federation, is the client's the
-#   nearest to a found one? Then the server would pick the right one from a list. For one found
-#   image, that happens by chance once in 4,000 times.
+#   nearest to a found one? Then the server would pick the right one from a list. For
+#   one found image, that happens by chance once in 4,000 times.
 
 
 # %%
@@ -706,8 +715,8 @@ if dataset_name() == DEFAULT_DATASET:
     assert round(blank, 3) == 0.067
 
 # %% [markdown] tags=["slide"]
-# **Predict:** now the gradient is the mean of several images. Which is harder: four images
-# of four labels, or two images of one label? (Two searches, two seconds.)
+# **Predict:** now the gradient is the mean of several images. Which is harder: four
+# images of four labels, or two images of one label? (Two searches, two seconds.)
 
 
 # %%
@@ -758,13 +767,13 @@ assert mean[["2 of one label", "4 of one label"]].tolist() == [0.72, 0.39]
 assert 0.35 < mean["32 images"] < 0.45
 
 # %% [markdown]
-# - **One image** is recognised in 20 of 20 seeds. (The figure draws errors below 0.0001 at
-#   0.0001.)
-# - **Labels keep images apart.** Each label has its own row in the head's gradient. So even eight
-#   images of eight labels are all recognised. Two of *one* label share a row, and come out
-#   laid over each other.
-# - **32 images** are about three in each row. The error is twice that of the mean digit. Yet two of
-#   five are recognised. Here are eight of the 32 (a few seconds):
+# - **One image** is recognised in 20 of 20 seeds. (The figure draws errors below 0.0001
+#   at 0.0001.)
+# - **Labels keep images apart.** Each label has its own row in the head's gradient. So
+#   even eight images of eight labels are all recognised. Two of *one* label share a
+#   row, and come out laid over each other.
+# - **32 images** are about three in each row. The error is twice that of the mean
+#   digit. Yet two of five are recognised. Here are eight of the 32 (a few seconds):
 
 # %% tags=["nbval-ignore-output"]
 found, images = match(0, "32 images")
@@ -774,8 +783,9 @@ plot_pictures({name: row[:8] for name, row in some.items()})
 # %% [markdown] tags=["slide"]
 # ### More steps
 #
-# **Predict:** the client takes five steps on its image. The server uses `as_one_step`, and
-# searches as before. Or it **replays** all five in its search. What does it see? (Two seconds.)
+# **Predict:** the client takes five steps on its image. The server uses `as_one_step`,
+# and searches as before. Or it **replays** all five in its search. What does it see?
+# (Two seconds.)
 
 # %% tags=["slide-then", "slide-output"]
 rows = {}
@@ -799,11 +809,11 @@ assert (seen[["5 steps", "10 steps"]] == 1).all(axis=None)
 assert closer.sum() == 17
 
 # %% [markdown]
-# - **More steps blur** the simple search, and more so with ten: the steps after the first have
-#   other gradients. Yet the image is recognised in 20 of 20. The error minds shades of grey, and
-#   the shape is there.
-# - **Replaying** at least halves the error in 17 of 20 seeds. In the others the search got stuck.
-#   So begin again from other noise, while the gap is above 0.01:
+# - **More steps blur** the simple search, and more so with ten: the steps after the
+#   first have other gradients. Yet the image is recognised in 20 of 20. The error minds
+#   shades of grey, and the shape is there.
+# - **Replaying** at least halves the error in 17 of 20 seeds. In the others the search
+#   got stuck. So begin again from other noise, while the gap is above 0.01:
 
 # %%
 second = stored("11", "again")
@@ -825,20 +835,21 @@ assert (first[~stuck] < 0.005).all() and (left < 0.005).all()
 assert halved.all() and (known == 1).all()
 
 # %% [markdown]
-# - **The server sees where it is stuck.** In these three seeds, and only there, the gap stays above
-#   0.01. Begun again from other noise, at most three times in all, the replay halves the error
-#   and recognises the image in 20 of 20. Several steps are work for the attacker, and no
-#   protection.
-# - With many images in shuffled batches, the server does not know which image came when. It has
-#   to search for that, too. That has been done (Dimitrov et al., 2022,
+# - **The server sees where it is stuck.** In these three seeds, and only there, the gap
+#   stays above 0.01. With new starts from other noise, at most three starts in all, the
+#   replay at least halves the error of the simple search, and the image is recognised,
+#   in 20 of 20. Several steps are work for the attacker, and no protection.
+# - With many images in shuffled batches, the server does not know which image came
+#   when. It has to search for that, too. That has been done (Dimitrov et al., 2022,
 #   [arXiv:2206.12395](https://arxiv.org/abs/2206.12395)), not here.
 
 # %% [markdown] tags=["slide"]
 # ## What small changes do
 #
-# Does it help to send less? `shrink` keeps 8 bits of each number of the update, or its sign, or
-# only the largest of 100, and 0 for all others. **Predict:** which of the three stops the search
-# for one image? (Three searches, three seconds.)
+# Does it help to send less? `shrink` keeps 8 bits of each number of the update, or only
+# its sign (one bit), or only the largest 1 of 100 numbers, with 0 for all others.
+# **Predict:** which of the three stops the search for one image? (Three searches, three
+# seconds.)
 
 
 # %%
@@ -896,9 +907,11 @@ assert round(seen["8 in batches of 2"].mean(), 2) == 0.97
 
 # %% [markdown]
 # - **8 bits** change next to nothing.
-# - **One bit, or the largest 1 of 100**, makes a bad picture: in all seeds, the error is more than
-#   twice that of the mean digit. Even so the image is recognised in 12 and in 16 of 20.
-# - **A trained model** makes the picture worse, in 20 of 20 seeds. It is recognised in all.
+# - **One bit, or the largest 1 of 100**, makes a bad picture: in all seeds, the error
+#   is more than twice that of the mean digit. Even so the image is recognised in 12 and
+#   in 16 of 20.
+# - **A trained model** makes the picture worse in 20 of 20 seeds. The image is still
+#   recognised in all.
 # - **Batches** blur eight images. 97 of 100 are still recognised.
 #
 # None of them is *safe*. Each was tried against one search of a hundred steps. A patient
@@ -907,10 +920,10 @@ assert round(seen["8 in batches of 2"].mean(), 2) == 0.97
 # %% [markdown] tags=["slide"]
 # ## Was this image among them?
 #
-# A smaller question: the attacker *has* an image, and asks whether a client trained on it. That
-# is **membership inference** (Shokri et al., 2016,
-# [arXiv:1610.05820](https://arxiv.org/abs/1610.05820)). "This patient was in the study of that
-# clinic" can be the secret.
+# A smaller question: the attacker *has* an image, and asks whether a client trained on
+# it. That is **membership inference** (Shokri et al., 2016,
+# [arXiv:1610.05820](https://arxiv.org/abs/1610.05820)). "This patient was in the study
+# of that clinic" can be the secret.
 #
 # The simplest attack: what a model was trained on, it gets right with a low loss (Yeom et
 # al., 2017, [arXiv:1709.01604](https://arxiv.org/abs/1709.01604)).
@@ -924,7 +937,8 @@ def losses(net: nn.Module, data: TensorDataset) -> torch.Tensor:
 
 
 # %% [markdown]
-# The model is the dense network, which trains fastest. `clients` says whose model is looked at:
+# The model is the dense network, which trains fastest. `clients` says whose model is
+# looked at:
 #
 # - with 1, that of the client itself,
 # - with 10, the average of ten clients, with it among them,
@@ -949,8 +963,8 @@ def inside_and_outside(
 
 
 # %% [markdown]
-# Members are the client's examples, and others are test images. This client trains long on
-# little:
+# Members are the client's examples, and others are test images. This client trains long
+# on little:
 
 # %%
 inside, outside = inside_and_outside(0, examples=50, epochs=30, clients=1)
@@ -959,8 +973,10 @@ print(f"median loss of others:  {outside.median():.2f}")
 assert inside.median() < outside.median()
 
 # %% [markdown] tags=["slide"]
-# Say "member" below some loss. A low threshold finds few members, and accuses few others. A
-# high one finds all, and accuses many. The **ROC curve** shows all thresholds.
+# Say "member" below some loss. A low threshold finds few members, and accuses few
+# others. A high one finds all, and accuses many. The **ROC curve** has a point for each
+# threshold: to the right, the share of others accused; upwards, the share of members
+# found.
 #
 # The **AUC** is the area below it. **Predict:** take one member and one of the others at
 # random. How often has the member the lower loss?
@@ -978,9 +994,9 @@ print(f"AUC: {auc:.2f}")
 assert math.isclose(pairs, auc, abs_tol=1e-3)
 
 # %% [markdown]
-# Both are the same number. 0.5 is chance, 1 a perfect order. (Why: go through the others from the
-# lowest loss up. Each adds a strip to the area, as high as the share of members with a lower
-# loss.)
+# Both are the same number. 0.5 is chance, 1 a perfect order. (Why: go through the
+# others from the lowest loss up. Each adds a strip to the area, as high as the share of
+# members with a lower loss.)
 
 # %%
 from course_utils.experiments.lesson_11 import WHO
@@ -1002,17 +1018,18 @@ SHOWN = ("50 images, 30 epochs", "300 images, 10 epochs", "average of ten")
 plot_roc({name: roc_of(WHO[name]) for name in SHOWN})
 
 # %% [markdown]
-# Left, the area below a curve is its AUC: an average over all thresholds. It hides whether an
-# attacker can be *sure* of a few. Right, the left edge is drawn large.
+# Left, the area below a curve is its AUC: an average over all thresholds. It hides
+# whether an attacker can be *sure* of a few. Right, the left edge is drawn large.
 #
-# So one also asks how many members are **caught** while at most 1 of 100 others is accused
-# (Carlini et al., 2021, [arXiv:2112.03570](https://arxiv.org/abs/2112.03570)). A random guess
-# catches 1 of 100.
+# So one also asks how many members are **caught** while at most 1 of 100 others is
+# accused (Carlini et al., 2021, [arXiv:2112.03570](https://arxiv.org/abs/2112.03570)).
+# A random guess catches 1 of 100.
 
 
 # %% [markdown] tags=["slide"]
-# **Predict:** with 50 images, the client's own model has an AUC of about 0.9. What has the average
-# of ten? And how many of 100 members are caught with each?
+# **Predict:** two settings are not in the figure. What is the AUC with 20 images and
+# 100 epochs, and how many of these 20 members are caught? And what is the AUC with 300
+# images and one epoch?
 
 # %% tags=["slide-then", "slide-output"]
 tried = stored("11", "membership")
@@ -1043,17 +1060,20 @@ assert (few == 0).sum() == 1
 assert caught.median().round(2)[[long.name, ten.name]].tolist() == [0.06, 0]
 
 # %% [markdown]
-# - **A client that trains long on little** shows its members: with 50 images, the AUC is above 0.8
-#   in 20 of 20 seeds. With 20 images and 100 epochs it is 0.97. (Images and epochs change together
-#   here. Which of them does more, the table does not say.)
-# - **In the average of ten clients** it is 0.54. Its control has 0.49, and less in 19 of 20 seeds.
-# - **One epoch on 300 images** gives 0.54, too: of 100 pairs, the attacker orders 54 rightly, a coin
+# - **A client that trains long on little** shows its members: with 50 images, the AUC
+#   is above 0.8 in 20 of 20 seeds. With 20 images and 100 epochs it is 0.97. (Images
+#   and epochs change together here. Which of them does more, the table does not say.)
+# - **In the average of ten clients** it is 0.54. Its control has 0.49, and less in 19
+#   of 20 seeds.
+# - **One epoch on 300 images** gives 0.54, too: of 100 pairs, the attacker orders 54
+#   rightly, a coin
 #   50. That is little, and it is real: more than its control in 20 of 20.
-# - **An AUC says nothing about the surest few.** It is 0.88 with 50 images, and 6 of 100 members are
-#   caught. With 20 images, 3 of the 20 are (the median). In one seed none is, in another 14.
+# - **An AUC says nothing about the surest few.** It is 0.88 with 50 images, and 6 of
+#   100 members are caught. With 20 images, 3 of the 20 are (the median). In one seed
+#   none is, in another 14.
 #
-# Stronger attacks train models of their own to learn how a member's loss looks (Carlini et al.).
-# So a low AUC here is no proof.
+# Stronger attacks train models of their own to learn how a member's loss looks (Carlini
+# et al.). So a low AUC here does not prove that members are safe.
 
 # %% [markdown]
 # ### Exercise 11.4: how well does a loss tell?
@@ -1062,11 +1082,11 @@ assert caught.median().round(2)[[long.name, ten.name]].tolist() == [0.06, 0]
 # |---|---|---|
 # | 3 of 3, build | 11 | papers on attacks report these two numbers |
 #
-# Complete `attack_by_loss`. It gets the losses of members, those of others, and `allowed`,
-# the share of others that may be accused. Return two numbers:
+# Complete `attack_by_loss`. It gets the losses of members, those of others, and
+# `allowed`, the share of others that may be accused. Return two numbers:
 #
-# - the AUC: the share of all pairs in which the member has the lower loss. Where both are the
-#   same, a pair counts half.
+# - the AUC: the share of all pairs in which the member has the lower loss. Where both
+#   are the same, a pair counts half.
 # - the largest share of members that one threshold finds, while at most `allowed` of the
 #   others are accused. A threshold `t` accuses every loss that is at most `t`. If every
 #   threshold accuses too many, or finds nobody, it is 0.
@@ -1101,10 +1121,10 @@ def attack_by_loss(
 check("11.4", attack_by_loss)
 
 # %% [markdown] tags=["solution"]
-# **Why this.** The AUC is a count of pairs, and no area has to be computed. Only members'
-# losses need be tried: between two of them, a threshold accuses more and finds no more.
-# **What people get wrong:** the direction (members have the *lower* loss); ties; a count in
-# place of a share.
+# **Why this.** The AUC is a count of pairs, and no area has to be computed. Only
+# members' losses need be tried: between two of them, a threshold accuses more and finds
+# no more. **What people get wrong:** the direction (members have the *lower* loss);
+# ties; a count in place of a share.
 
 # %% [markdown] tags=["slide"]
 # ## Who is the adversary?
@@ -1116,62 +1136,64 @@ check("11.4", attack_by_loss)
 # | the server | each client's weights, round by round | all |
 # | a client | the average of all, round by round | all of it on the *sum of the others*: it can take off its own part. The more they are, and the more examples they have, the less it finds |
 # | who listens on the line | without TLS what the server sees; with TLS that there are messages, and how large | all; next to nothing |
-# | who gets the final model | the last average | membership in it |
+# | who gets the final model | the last average | ask whether an image was among the training data |
 # | who may start a run | what its app reads: the ClientApp is sent to the clients | no attack needed: code can read the data itself |
 
 # %% [markdown]
-# TLS (lesson 07) helps against the listener. The server *is* the other end of the line. Against
-# it, two things help:
+# TLS (lesson 07) helps against the listener. The server *is* the other end of the line.
+# Against it, two things help:
 #
-# - **Secure aggregation** (lesson 13): the server gets the sum and no part of it. What the sum
-#   gives away, it still gives away.
-# - **Differential privacy** (lesson 12): noise, measured, so that *any* attack on one client
-#   or one example has a limit, also those that nobody has thought of yet.
+# - **Secure aggregation** (lesson 13): the server gets the sum and no part of it. What
+#   the sum gives away, it still gives away.
+# - **Differential privacy** (lesson 12): noise, measured, so that *any* attack on one
+#   client or one example has a limit, also those that nobody has thought of yet.
 #
 # [What was promised to whom](promises.md) has this as a table to show to others.
 
 # %% [markdown] tags=["slide"]
 # ## Takeaways
 #
-# - **A dense layer's input** is the quotient of two gradients. Weights sent back after one step
-#   *are* a gradient.
-# - **Labels** can be counted in the head's bias: after one step nearly all. After an epoch the most
-#   frequent one is mostly right.
-# - **A search** finds pictures, if the server knows what the client did. Images of one label
-#   blur each other. More steps blur the simple search. They do not stop it, and a replay gets the
-#   picture back.
-# - **Membership** shows where clients train long on little. An AUC says how well on average. Ask
-#   also how many can be caught at a small price.
-# - **Name the adversary** before you say "private". An attack that fails proves nothing about
-#   the next one.
+# - **A dense layer's input** is the quotient of two gradients. Weights sent back after
+#   one step *are* a gradient.
+# - **Labels** can be counted in the head's bias: after one step of a *new* model nearly
+#   all. With a trained model many are wrong. After an epoch of a new one, the most
+#   frequent label is mostly right.
+# - **A search** finds pictures, if the server knows what the client did. Images of one
+#   label blur each other. More steps blur the simple search. They do not stop it, and a
+#   replay gets the picture back.
+# - **Membership** shows where clients train long on little. An AUC says how well on
+#   average. Ask also how many can be caught at a small price.
+# - **Name the adversary** before you say "private". An attack that fails proves nothing
+#   about the next one.
 
 # %% [markdown]
 # ## Check yourself
 #
 # <details><summary>1. A client sends weights, and no gradients. Is that safer?</summary>
 #
-# After one step, no: the server sent the old weights, and knows the learning rate. After many,
-# the server has to guess or replay what happened in between.
+# After one step, no: the server sent the old weights, and knows the learning rate.
+# After many, the server has to guess or replay what happened in between.
 # </details>
 #
 # <details><summary>2. A hospital has one patient a day, and takes part each day with one
 # step. What would you tell its data protection officer?</summary>
 #
-# That this patient's data may be read out of the update. Wait until there are many, add noise
-# (lesson 12), and let the server see only a sum (lesson 13).
+# That this patient's data may be read out of the update. Wait until there are many, add
+# noise (lesson 12), and let the server see only a sum (lesson 13).
 # </details>
 #
 # <details><summary>3. The gradient of the head's bias has two negative entries. How many
 # labels are in the batch?</summary>
 #
-# At least two. A label that is rarer in the batch than the model expects has a positive entry,
-# too.
+# At least two. A label that is rarer in the batch than the model expects has a positive
+# entry, too.
 # </details>
 #
 # <details><summary>4. All traffic is under TLS. Which attacks of this lesson are
 # left?</summary>
 #
-# All of them. The server decrypts what it gets. TLS keeps out those who listen on the way.
+# All of them. The server decrypts what it gets. TLS keeps out those who listen on the
+# way.
 # </details>
 
 # %% [markdown]
@@ -1190,9 +1212,10 @@ progress("11")
 #
 # ### How much data, from a length
 #
-# A client could keep its `num-examples` to itself, if the strategy weighed all equally. Does the
-# server still know which client has more? We rank ten clients by the length of their update, and
-# by their number of examples. A rank correlation of 1 is the same order.
+# A client could keep its `num-examples` to itself, if the strategy weighed all equally.
+# Does the server still know which client has more? We rank ten clients by the length of
+# their update, and by their number of examples. A rank correlation of 1 is the same
+# order.
 
 
 # %%
@@ -1222,15 +1245,16 @@ print("above 0.8:", held(ranks > 0.8))
 assert (ranks > 0.8).sum() >= 19
 
 # %% [markdown]
-# The lengths rank the clients nearly as their sizes do. That is for a new model, one epoch in
-# batches of 16, one `lr` for all, and Dirichlet(0.3) clients. A likely reason is that more
-# examples are more steps. But the clients' labels differ, too, so this alone does not show it.
-# Where all take as many steps, it need not hold.
+# The lengths rank the clients nearly as their sizes do. That is for a new model, one
+# epoch in batches of 16, one `lr` for all, and Dirichlet(0.3) clients. A likely reason
+# is that more examples are more steps. But the clients' labels differ, too, so this
+# alone does not show it. Where all clients take the same number of steps, it need not
+# hold.
 
 # %% [markdown]
 # ### What was run with 20 seeds
 #
-# `make experiments` calls these, in the order of the lesson:
+# `make experiments` runs these, and `sizes` from above:
 
 
 # %%

@@ -10,7 +10,7 @@
 #   has to be trusted for it,
 # - count $\varepsilon$ over the rounds of a run, and stop the run in time,
 # - say what an $\varepsilon$ costs in accuracy, with 10 clients and with 100,
-# - protect single examples by DP-SGD, and try three attacks on noise.
+# - protect single examples by DP-SGD, and try three attacks against the noise.
 #
 # **You need:** lessons 00 to 05 with exercise 3.3, the seeds of lesson 08, mods and
 # queries of lesson 10, the AUC and the division of lesson 11.
@@ -121,7 +121,7 @@ print("asked 25 times, the server knows", guessed, "of 100")
 assert guessed >= 95
 
 # %% [markdown]
-# Each answer alone gave little away. 25 of them give nearly everything. So privacy is
+# Each answer alone gave little away. 25 of them give everything here. So privacy is
 # **spent**, and somebody has to count.
 
 # %% [markdown] tags=["slide"]
@@ -167,7 +167,7 @@ assert round(math.log(3), 1) == 1.1 and round(25 * math.log(3), 1) == 27.5
 # With 10, the promise is nearly empty. (It is a bound for the worst case. Real attacks
 # are often weaker.)
 #
-# It holds whatever they know beside, and whatever they do with the result later. But it
+# It holds whatever else they know, and whatever they do with the result later. But it
 # is about *your* data. What the model teaches about all people, it teaches about you,
 # too.
 
@@ -230,8 +230,9 @@ from course_utils.plots import plot_bells
 plot_bells([0.5, 1.0, 3.0])
 
 # %% [markdown]
-# The best they can do is to draw a line in the middle. What $\varepsilon$ that is, the
-# accountant says below.
+# The best they can do is to draw a line in the middle. For $\delta$ = 0.001, these
+# three cost $\varepsilon$ = 8.4, 3.5 and 1.0. The accountant below, which counts
+# $\varepsilon$, says so.
 
 # %% [markdown] tags=["slide"]
 # ## Noise on an update
@@ -507,7 +508,7 @@ plot_curves(curves, ylabel="ε for δ = 0.001", start=1)
 ends = [round(values[-1], 1) for values in curves.values()]
 assert ends == [53.0, 20.5, 2.4]
 assert round(epsilon_of(10.0, 15), 1) == 1.1
-assert [round(epsilon_of(z, 1), 1) for z in (1.0, 0.5)] == [3.5, 8.4]
+assert [round(epsilon_of(z, 1), 1) for z in (0.5, 1.0, 3.0)] == [8.4, 3.5, 1.0]
 
 # %% [markdown]
 # - **All 100 in each round:** 20.5, where adding up says 53.
@@ -602,8 +603,8 @@ assert max(kept) == affordable == 3 and run.results == []
 #
 # A round may also be lost (see the appendix). If one client raises, its reply is an
 # error, and the strategy makes *no* model, with an accountant or without. If a reply is
-# missing, it makes none *with* an accountant. Without one, it warns, and makes a model.
-# A lost round costs nothing, and the run goes on.
+# missing, it warns. Then it makes none *with* an accountant, and a model without one. A
+# lost round costs nothing, and the run goes on.
 #
 # An accountant counts what it is told of. It counts the noisy model of each round. It
 # does not count metrics: a `train-loss` that travels beside it is not protected. Nor does
@@ -710,11 +711,11 @@ for name, app in (("with the mod", clipping_app), ("without", client_app)):
 
 # %% [markdown]
 # In the third row, the server must not tell any two updates apart. They may point in
-# opposite directions: the sensitivity is $2C$. `LocalDpMod` leaves that number to you, and
-# counts no messages (see the appendix).
+# opposite directions: the sensitivity is $2C$. `LocalDpMod` leaves that number to you,
+# and counts no messages (see the appendix).
 #
-# In the mean, the noise of $n$ clients shrinks by $\sqrt n$. The server's noise shrinks by
-# $n$. That is the price of trusting nobody. Lesson 13 is between the two.
+# In the mean, the noise of $n$ clients shrinks by $\sqrt n$. The server's noise shrinks
+# by $n$. That is the price of trusting nobody. Lesson 13 is between the two.
 
 # %% [markdown] tags=["slide"]
 # ## Accuracy against ε
@@ -778,7 +779,7 @@ assert abs(epsilon_of(noise_for(8.0, ROUNDS), ROUNDS) - 8.0) < 1e-6
 # %% [markdown] tags=["slide"]
 # **Predict:** the same 4,000 images, shared out among 10, 30 or 100 clients. At which
 # $\varepsilon$ does each federation still learn? (The lines are medians of 20 seeds, the
-# bands hold nine of ten runs. Thin lines were run here.)
+# bands hold nine of ten runs. The thin line was run here.)
 
 # %% tags=["slide-then", "slide-output", "nbval-ignore-output"]
 import pandas as pd
@@ -821,6 +822,9 @@ for epsilon in medians.index[:-1]:
     behind = ten[epsilon] < hundred[epsilon] - 0.1
     assert near.all() == (epsilon >= 2) and behind.all() == (epsilon <= 4)
     assert epsilon != 1 or near.sum() == 1
+thirty = by_clients[30]
+near = [(thirty[e] > thirty[math.inf] - 0.05).sum() for e in (2, 4, 8, 16)]
+assert near == [0, 10, 20, 20]
 assert (ten[1.0] < 0.3).all()
 gap = ten[math.inf] - hundred[math.inf]
 assert gap.min() > 0.01 and gap.max() < 0.031
@@ -829,14 +833,17 @@ if len(flat(make_net())) == 500:
     assert [*lengths] == [33.3, 3.3]
 
 # %% [markdown]
-# The columns *noise* give its length, $\sqrt{500} \, z \, C / n$ for 500 numbers. The mean
-# of the updates is no longer than 1.
+# The columns *noise* give its length, $\sqrt{500} \, z \, C / n$ for 500 numbers. The
+# mean of the updates is no longer than 1.
 #
 # - **With 100 clients** and $\varepsilon$ = 2 or more, the model ends within 5 points of
 #   the one without noise, in 20 of 20 seeds. With $\varepsilon$ = 1 it does in 1 of 20.
-# - **With 10 clients,** the same $\varepsilon$ means ten times the noise: for 0.5, a length
-#   of 33 in place of 3.3. Up to $\varepsilon$ = 4 they end more than 10 points behind the
-#   100, in 20 of 20. With $\varepsilon$ = 1 they have hardly learned anything.
+# - **With 10 clients,** the same $\varepsilon$ means ten times the noise: for 0.5, a
+#   length of 33 in place of 3.3. Up to $\varepsilon$ = 4 they end more than 10 points
+#   behind the 100, in 20 of 20. With $\varepsilon$ = 1 they have hardly learned
+#   anything.
+# - **With 30 clients** it takes $\varepsilon$ = 8 or more to end within 5 points, in 20
+#   of 20 seeds. With 4 they do in 10 of 20, with 2 in none.
 # - **Without noise** (clipped all the same) the 10 are ahead by 1 to 3 points. So it is
 #   the noise.
 #
@@ -971,8 +978,8 @@ def private_step(
 
 
 # %% [markdown]
-# Three hospitals with 1,333 examples each take three such steps a round. ($\delta$ is 1e-5
-# here: 0.001 is more than 1 / 1,333.)
+# Three hospitals with 1,333 examples each take three such steps a round. ($\delta$ is
+# 1e-5 here: 0.001 is more than 1 / 1,333.)
 
 
 # %%
@@ -1003,7 +1010,8 @@ def hospitals(seed: int, *, run: str) -> dict[str, float]:
 
 # %% [markdown] tags=["slide"]
 # **Predict:** eight rounds. How much accuracy does the clipping cost, and how much the
-# noise for $\varepsilon$ = 1? What do 40 rounds change, for the *same* $\varepsilon$ in all?
+# noise for $\varepsilon$ = 1? What do 40 rounds change, for the *same* $\varepsilon$ in
+# all?
 
 # %% tags=["slide-then", "slide-output", "nbval-ignore-output"]
 three = by_seed(stored("12", "hospitals"), "run")[[*RUNS]]
@@ -1022,19 +1030,20 @@ steps = [noise_for(1.0, n, delta=1e-5) for n in (24, 120)]
 assert [round(z) for z in steps] == [20, 44]
 
 # %% [markdown]
-# - **The clipping** costs 13 points (the median), more than 10 in 20 of 20 seeds. Its
-#   steps are short, and 24 of them do not lead far.
+# - **The clipping** costs 13 points (the median of the differences, seed by seed; the
+#   table is rounded), more than 10 in 20 of 20 seeds. Its steps are short, and 24 of
+#   them do not lead far.
 # - **The noise** costs less than 3 points, in 20 of 20: each hospital hides one example
 #   among 1,333. It does not hide the hospital itself.
 # - **More rounds** give most of it back, for the same $\varepsilon$: 0.82, more than 9
 #   points above eight rounds, in 20 of 20. The way is five times as long, and $z$ rises
-#   from 20 to 44 only, by $\sqrt 5$.
+#   only from 20 to 44, by a factor of about $\sqrt 5$.
 
 # %% [markdown] tags=["slide"]
-# How does a client count? It pays for every step that it takes, in this message and in
-# all before. But a ClientApp forgets all but `context.state` (lesson 04). So the
-# accountant's ledger lives there. Each step draws every example with a chance of 1/4: a
-# Poisson draw, and nobody sees it.
+# Now 100 clients again, with 40 examples each. How does a client count? It pays for
+# every step that it takes, in this message and in all before. But a ClientApp forgets
+# all but `context.state` (lesson 04). So the accountant's ledger lives there. Each step
+# draws every example with a chance of 1/4: a Poisson draw, and nobody sees it.
 
 
 # %%
@@ -1180,16 +1189,19 @@ assert (right[3.0] < right[math.inf] - 0.2).all()
 
 # %% [markdown]
 # - **The attack fades by degrees.** With $\varepsilon$ = 1 its AUC loses 0.21 (the
-#   median), with 3 it loses 0.14, in 20 of 20 seeds. With 30 it loses 0.03, in 16 of 20.
-#   Only with 100 it can hardly be told apart from no noise: it is lower in 13 of 20.
+#   median of the differences, seed by seed), with 3 it loses 0.14, in 20 of 20 seeds.
+#   With 30 it loses 0.03, in 16 of 20. With 100, it can hardly be told apart from no
+#   noise: it is lower in 13 of 20.
 # - **It is not dead:** with $\varepsilon$ = 3 it is above its control in 20 of 20, with 1
 #   in 17.
-# - **The model fades, too,** and sooner: with $\varepsilon$ = 3 it is right in 20 of 100
-#   cases, and not in 61. Forty examples are a small crowd.
+# - **The model fades, too,** and sooner. For an AUC of 0.6 it takes an $\varepsilon$
+#   between 1 and 3. There the model is right in only 12 to 20 of 100 cases, instead of
+#   61. Forty examples are a small crowd.
 
 # %% [markdown] tags=["slide"]
 # The second attack divides. A client with *one* image sends the gradient of a dense
-# layer. Each row of it is the image times a number, and the bias is that number.
+# layer. Each row of it is the image times a number, and the gradient of that row's bias
+# is that number.
 #
 # And a third: the server has a list of 4,000 images, and the client's is among them. It
 # computes what each of them would send, and takes the nearest.
@@ -1255,7 +1267,7 @@ assert round(epsilon_of(1.0 / 2, 1), 1) == 8.4
 
 # %% [markdown]
 # - **The division ends first:** at $z$ = 0.1 it shows no image. But that is $\varepsilon$
-#   = 272, which promises nothing, and it keeps nothing: from the list, the server still
+#   = 272, which promises nothing, and it hides nothing: from the list, the server still
 #   picks the right one of 4,000 in 15 of 20 seeds.
 # - At $z$ = 1, with $\varepsilon$ = 8.4, it picks the right one in none.
 #
@@ -1273,12 +1285,13 @@ assert round(epsilon_of(1.0 / 2, 1), 1) == 8.4
 #   how much more likely any result is with you than without.
 # - **Clip, then add noise** of $z \cdot C / n$ to the mean. Who adds it decides who has
 #   to be trusted. If clients forget to clip, nothing says so.
-# - **The accountant** adds up the rounds, and stops the run in time. It counts what it is
-#   told of: equal weights, no amplification, no metrics, no earlier runs.
+# - **The accountant** adds up the rounds, and stops the run in time. It counts only
+#   what it is told of: no metrics, no earlier runs. Its number holds for equal weights.
+#   Sampling lowers it only where nobody sees who was drawn.
 # - **Accuracy** depends on $\varepsilon$ and on the number of clients: the noise of the
 #   mean falls with $n$, and small federations pay most.
 # - **DP-SGD** hides examples, also where clients are few. Clipped steps are short, so it
-#   takes more rounds. Its ledger belongs into `context.state`. Attacks fade with noise, the
+#   takes more rounds. Its ledger belongs in `context.state`. Attacks fade with noise, the
 #   simple ones long before $\varepsilon$ is small.
 
 # %% [markdown]
@@ -1287,23 +1300,25 @@ assert round(epsilon_of(1.0 / 2, 1), 1) == 8.4
 # <details><summary>1. A vendor says: "we use differential privacy". What do you
 # ask?</summary>
 #
-# Which $\varepsilon$ and $\delta$, over all rounds and runs. Which neighbours: clients or
-# examples, removed or replaced. Who adds the noise, and so who is trusted. What else leaves: metrics, counts,
-# the evaluation of clients.
+# Which $\varepsilon$ and $\delta$, over all rounds and runs. Which neighbours: clients
+# or examples, removed or replaced. Who adds the noise, and so who is trusted. What else
+# leaves: metrics, counts, the evaluation of clients.
 # </details>
 #
 # <details><summary>2. With $z$ = 1, 100 clients pay $\varepsilon$ = 20.5 for 15 rounds. What
 # would 1,000 clients pay, and what would they gain?</summary>
 #
-# The same: the price depends on $z$ and on the rounds. But the noise of the mean is a
-# tenth. So they can afford a larger $z$, and with it a smaller $\varepsilon$.
+# For the same $\delta$, the same: the price depends on $z$, on the rounds and on
+# $\delta$. (For 1,000 clients, 0.001 is too large a $\delta$. With 0.0001 it is 22.8.)
+# But the noise of the mean is a tenth. So they can afford a larger $z$, and with it a
+# smaller $\varepsilon$.
 # </details>
 #
 # <details><summary>3. A hospital has 5,000 patients and protects each by DP-SGD. Is the hospital
 # hidden?</summary>
 #
-# No. That its patients have one diagnosis much more often than others may show. To hide
-# the hospital takes clients as neighbours.
+# No. The model may still show that its patients have one diagnosis much more often than
+# others do. To hide the hospital takes clients as neighbours.
 # </details>
 #
 # <details><summary>4. A client has spent its $\varepsilon$. Its operator starts a new run, with a
@@ -1324,8 +1339,8 @@ assert round(epsilon_of(1.0 / 2, 1), 1) == 8.4
 #
 # Which set $S$ of results breaks the promise most? All those where the one bell is more
 # than $e^\varepsilon$ times as high as the other. They lie beyond a line, at
-# $C \, (1/2 + \varepsilon z^2)$. What the one bell has beyond it, less $e^\varepsilon$ times
-# what the other has, is the $\delta$ that $\varepsilon$ needs (Balle and Wang, 2018,
+# $C \, (1/2 + \varepsilon z^2)$. What the one bell has beyond it, less
+# $e^\varepsilon$ times what the other has, is the $\delta$ that $\varepsilon$ needs (Balle and Wang, 2018,
 # [arXiv:1805.06530](https://arxiv.org/abs/1805.06530)):
 
 # %%
@@ -1388,8 +1403,9 @@ for what, app, come in cases:
 
 # %% [markdown]
 # A release is a noisy model that was made: there was none, so nothing was spent. Only
-# Flower's log says so (at the level `INFO`). The model without an accountant is a mean of
-# 99, and its noise is made for 100: a little too small.
+# Flower's log says so: at the level `INFO` if a reply is an error, and at `WARNING` if
+# one is missing. The model without an accountant is a mean of 99, and its noise is made
+# for 100: a little too small.
 #
 # ### A fixed number of clients, drawn by chance
 #
@@ -1408,9 +1424,9 @@ assert (round(fixed, 1), round(too_low, 1)) == (16.6, 3.8)
 #
 # ### What `LocalDpMod` gives for what one asks
 #
-# You tell it $\varepsilon$ and $\delta$. Its standard deviation is $\text{sensitivity} \cdot
-# \sqrt{2 \ln(1.25/\delta)} / \varepsilon$. That formula (Dwork and Roth, 2014, appendix A)
-# is proven for $\varepsilon$ below 1.
+# You tell it $\varepsilon$ and $\delta$. Its standard deviation is
+# $\text{sensitivity} \cdot \sqrt{2 \ln(1.25/\delta)} / \varepsilon$. That formula (Dwork and Roth, 2014,
+# appendix A) is proven for $\varepsilon$ below 1.
 
 # %%
 from flwr.clientapp.mod import LocalDpMod

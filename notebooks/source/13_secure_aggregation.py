@@ -13,15 +13,16 @@
 #   costs,
 # - say what secure aggregation does not protect.
 #
-# **You need:** lessons 00 to 05, 08 (seeds) and 10 (mods, liars). **Time:** 95 minutes, 22 of
-# them for the exercises.
+# **You need:** lessons 00 to 05, 08 (seeds), 10 (mods, liars) and, for what it says of
+# noise, 12. The appendix also uses 07. **Time:** 95 minutes, 22 of them for the
+# exercises.
 
 # %% [markdown] tags=["slide"]
 # ## What the server sees
 #
 # This lesson has a Flower App of its own, in the folder `secure-sum-app`. Its model is
-# small: one weight for each pixel and label, and a bias for each label. NumPy trains it on
-# all examples of a client at once, and draws nothing at random.
+# small: one weight for each pixel and label, and a bias for each label. NumPy trains it
+# on all examples of a client at once, and draws nothing at random.
 
 # %%
 import sys
@@ -55,8 +56,8 @@ assert sum(sizes.values()) == 4000 and len(start) == 7850
 
 # %% [markdown] tags=["slide-more"]
 # Each would send its model, and the server would look at it. These are the weights of
-# client 1, label by label. The second row shows what is its own: its model, less the average
-# of all five.
+# client 1, label by label. The second row shows what is its own: its model, less the
+# average of all five.
 
 # %% tags=["slide-output"]
 from course_utils.plots import plot_weights
@@ -72,8 +73,9 @@ rows = {"client 1": models[1], "less the average": models[1] - average}
 plot_weights({name: pictures(row) for name, row in rows.items()})
 
 # %% [markdown]
-# That second row comes from the data of client 1 alone. (Lesson 11 gets single images out of
-# an update.) But what does the server *need*? FedAvg's average is a quotient of two sums:
+# That second row shows how the data of client 1 differ from those of the others.
+# (Lesson 11 gets single images out of an update.) But what does the server *need*?
+# FedAvg's average is a quotient of two sums:
 
 # %%
 weighted = sum(sizes[n] * models[n] for n in models)
@@ -82,19 +84,20 @@ assert np.allclose(fedavg, average)
 
 # %% [markdown]
 # It needs the sum of `n * model`, and the sum of `n`. It needs no single term of them.
-# **Secure aggregation** gives it the sums alone. This lesson builds the protocol of Bonawitz
-# et al. (2017, ACM CCS, [eprint 2017/281](https://eprint.iacr.org/2017/281)).
+# **Secure aggregation** gives it the sums alone. This lesson builds the protocol of
+# Bonawitz et al. (2017, ACM CCS, [eprint 2017/281](https://eprint.iacr.org/2017/281)).
 #
-# > **For learning.** The code here is to be read. It helps against a server that is curious
-# > but follows the protocol. What it lacks against one that lies is said at the end.
+# > **For learning.** The code here is to be read. It helps against a server that is
+# curious > but follows the protocol. What it lacks against one that lies is said at the
+# end.
 
 # %% [markdown] tags=["slide"]
 # ## Masks that cancel
 #
-# Three clients have the numbers 7, 20 and 5. They count modulo 100, which means that only the
-# last two digits stay. Each pair agrees on a random number from 0 to 99, its **mask**: 1 and
-# 2 on 31, 1 and 3 on 58, 2 and 3 on 90. Of a pair, the higher client adds the mask, and the
-# lower one subtracts it:
+# Three clients have the numbers 7, 20 and 5. They count modulo 100, which means that
+# only the last two digits stay. Each pair agrees on a random number from 0 to 99, its
+# **mask**: 1 and 2 on 31, 1 and 3 on 58, 2 and 3 on 90. Of a pair, the higher client
+# adds the mask, and the lower one subtracts it:
 
 # %%
 sent = {
@@ -120,12 +123,12 @@ assert sum(sent.values()) % 100 == 7 + 20 + 5
 assert all(len(masks) == 1 for masks in fitting.values())
 
 # %% [markdown]
-# The sum is 32, as it should be: each mask is in it once with plus and once with minus. By the
-# 18 alone the server can rule out nothing. For every number from 0 to 99 there is just one mask
-# of 1 and 2 that makes it an 18, and all masks are equally likely.
+# The sum is 32, as it should be: each mask is in it once with plus and once with minus.
+# By the 18 alone the server can rule out nothing. For every number from 0 to 99 there
+# is just one mask of 1 and 2 that makes it an 18, and all masks are equally likely.
 #
-# By all three it knows the sum modulo 100, and nothing else. That holds as long as a mask is
-# drawn evenly, and used **once**.
+# By all three it knows the sum modulo 100, and nothing else. That holds as long as a
+# mask is drawn evenly, and used **once**.
 
 # %% [markdown]
 # ### Exercise 13.1: masks that cancel
@@ -134,9 +137,9 @@ assert all(len(masks) == 1 for masks in fitting.values())
 # |---|---|---|
 # | 1 of 3, recall | 4 | one wrong sign, and the sum is noise |
 #
-# Complete `masked_number`: return what client `me` sends for its `number`. `masks` has its
-# mask with each *other* client, by the other's number. Count modulo `modulus`. Of a pair,
-# the higher client adds, and the lower one subtracts.
+# Complete `masked_number`: return what client `me` sends for its `number`. `masks` has
+# its mask with each *other* client, by the other's number. Count modulo `modulus`. Of a
+# pair, the higher client adds, and the lower one subtracts.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -166,16 +169,16 @@ def masked_number(
 check("13.1", masked_number)
 
 # %% [markdown] tags=["solution"]
-# **Why this.** Both of a pair must come to opposite signs without asking each other. Their
-# numbers decide. **What people get wrong:** they compare the masks, or their own number, in
-# place of the clients' numbers; or they leave out the modulo. Then the size of a
-# result tells what was added. Only modulo 100 are all results equally likely.
+# **Why this.** Both of a pair must come to opposite signs without asking each other.
+# Their numbers decide. **What people get wrong:** they compare the masks, or their own
+# number, in place of the clients' numbers; or they leave out the modulo. Then the size
+# of a result tells what was added. Only modulo 100 are all results equally likely.
 
 # %% [markdown] tags=["slide"]
 # ## Floats become whole numbers
 #
-# A model is made of floats. **Predict:** add a mask of a million to 0.1234, and take it off
-# again. What comes out?
+# A model is made of floats. **Predict:** add a mask of a million to 0.1234, and take it
+# off again. What comes out?
 
 # %% tags=["slide-then"]
 small, mask = np.float32(0.1234), np.float32(1e6)
@@ -183,9 +186,9 @@ print(small + mask - mask)
 assert small + mask - mask == 0.125
 
 # %% [markdown]
-# A float keeps seven digits or so, and a large mask pushes the small ones out. Nor is there
-# an "even" draw from all floats. So a model is turned into whole numbers modulo 2**32, which
-# NumPy calls `uint32`: it adds them modulo 2**32 by itself.
+# A float keeps seven digits or so, and a large mask pushes the small ones out. Nor is
+# there an "even" draw from all floats. So a model is turned into whole numbers modulo
+# 2**32, which NumPy calls `uint32`: it adds them modulo 2**32 by itself.
 #
 # Three steps: **clip** each weight to at most 8, **scale**, and **round**. What is
 # encoded is `n * model`, and behind it `n`:
@@ -214,8 +217,8 @@ print(two)
 assert two.tolist() == [16384, 2**32 - 8192, 2]
 
 # %% [markdown]
-# `0.5 * 2 * 16384` is 16384. And -8192 has become `2**32 - 8192`, as -3 is 97 modulo 100. The
-# way back reads the upper half of all numbers as negative ones:
+# `0.5 * 2 * 16384` is 16384. And -8192 has become `2**32 - 8192`, as -3 is 97 modulo
+# 100. The way back reads the upper half of all numbers as negative ones:
 
 
 # %%
@@ -229,8 +232,8 @@ print(decode(two))
 assert decode(two)[0].tolist() == [0.5, -0.25] and decode(two)[1] == 2
 
 # %% [markdown]
-# What is lost? Rounding moves each `n * w` by at most half a step, and a step is
-# `1 / SCALE`. So the average of N clients is off by at most `N / 2 / SCALE`, divided by the
+# What is lost? Rounding moves each `n * w` by at most half a step, and a step is `1 /
+# SCALE`. So the average of N clients is off by at most `N / 2 / SCALE`, divided by the
 # number of all examples:
 
 
@@ -252,10 +255,10 @@ assert largest < 0.5 and most < 3e-7 * largest
 # That is 2 ten-millionths of the largest weight. Two other things can be lost:
 #
 # - **Clipping:** a weight beyond 8 becomes 8. (In these models none is beyond 0.5.)
-# - **Overflow:** a sum from `2**31` on is read as a negative number. Modulo 100, 30 + 30 is
-#   read as -40. Nobody sees that. So `CLIP * MOST_EXAMPLES * SCALE` must not be more than
-#   `2**31`. And before it sends, each client multiplies its examples by the number of
-#   clients: this must be less than `MOST_EXAMPLES`.
+# - **Overflow:** a sum from `2**31` on is read as a negative number. Modulo 100, 30 +
+#   30 is read as -40. Nobody sees that. So `CLIP * MOST_EXAMPLES * SCALE` must not be
+#   more than `2**31`. And before it sends, each client multiplies its examples by the
+#   number of clients: this must be less than `MOST_EXAMPLES`.
 
 # %%
 assert CLIP * MOST_EXAMPLES * SCALE == 2**31
@@ -264,31 +267,32 @@ print(decode(too_large)[0])
 assert decode(too_large)[0] == -8
 
 # %% [markdown]
-# Fewer bits would be fewer bytes, with larger steps. The appendix measures how few are enough
-# here: 16 lose nothing, 12 lose a lot.
+# Fewer bits would be fewer bytes, with larger steps. The appendix measures how few are
+# enough here.
 
 # %% [markdown] tags=["slide"]
 # ## Keys without a meeting
 #
-# Each pair needs a mask that the server does not know. But all that the clients say to each
-# other goes through the server. **Key agreement** solves that (Diffie and Hellman, 1976).
-# Each client makes a **private key**, which it keeps, and a **public key**, which all may
-# see. Here small, with powers of 5 modulo 97:
+# Each pair needs a mask that the server does not know. But all that the clients say to
+# each other goes through the server. **Key agreement** solves that (Diffie and Hellman,
+# 1976). Each client makes a **private key**, which it keeps, and a **public key**,
+# which all may see. Here small, with powers of 5 modulo 97:
 
 # %%
-private_1, private_2 = 17, 42
+private_1, private_2 = 17, 43
 public_1, public_2 = pow(5, private_1, 97), pow(5, private_2, 97)
 print("public:", public_1, public_2)
 print("secret:", pow(public_2, private_1, 97), pow(public_1, private_2, 97))
 assert pow(public_2, private_1, 97) == pow(public_1, private_2, 97)
 
 # %% [markdown]
-# Both come to the same secret, since `(5**42)**17` is `(5**17)**42`. Who has only the public
-# keys must find out which power of 5 one of them is. Modulo 97 one tries them all. Modulo a
-# prime number of many hundred digits, nobody knows a way that is quick enough.
+# Both come to the same secret, since `(5**43)**17` is `(5**17)**43`. Who has only the
+# public keys must find out which power of 5 one of them is. Modulo 97 one tries them
+# all. Modulo a prime number of many hundred digits, nobody knows a way that is quick
+# enough.
 #
-# X25519 is such an agreement, with points of a curve in place of powers. HKDF makes a key of
-# its secret, one for each purpose:
+# X25519 is such an agreement, with points of a curve in place of powers. HKDF makes a
+# key of its secret, one for each purpose:
 
 # %%
 from cryptography.hazmat.primitives.asymmetric.x25519 import (
@@ -321,9 +325,10 @@ assert one != agree(privates[1], publics[2], b"letter")
 print("1 and 2 have the same", len(one), "bytes")
 
 # %% [markdown]
-# 32 bytes are no mask for 7,851 numbers. A **stream cipher** stretches a key to as many bytes
-# as one likes. Without the key, they look drawn at random. Here it is ChaCha20. (A cipher adds
-# its stream to a text, bit by bit. This text is all zeros, so what comes out is the stream.)
+# 32 bytes are no mask for 7,851 numbers. A **stream cipher** stretches a key to as many
+# bytes as one likes. Without the key, they look drawn at random. Here it is ChaCha20.
+# (A cipher adds its stream to a text, bit by bit. This text is all zeros, so what comes
+# out is the stream.)
 
 # %%
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -347,8 +352,9 @@ def pairwise_mask(
 
 
 # %% [markdown] tags=["slide"]
-# Now all five mask what they have encoded. **Predict:** draw client 1's masked vector as
-# above. And draw the sum of all five masked vectors, decoded.
+# Now all five mask what they have encoded. **Predict:** client 1's masked vector is
+# drawn as above, and so is the sum of all five masked vectors, decoded. What do you see
+# in each?
 
 # %% tags=["slide-then", "slide-output", "nbval-ignore-output"]
 length = len(encoded[1])
@@ -362,13 +368,14 @@ shown = {"client 1, masked": masked[1], "the sum, decoded": decode(total)[0]}
 plot_weights({name: pictures(each) for name, each in shown.items()})
 
 # %% [markdown]
-# The sum shows digits, too: it is what the server is meant to have. What was client 1's own is
-# no longer to be seen. And the sum of the masked vectors *is* the sum of the encoded ones, bit
-# by bit. It does not even depend on the order, as sums of floats do. That a masked vector tells
-# nothing rests on the stream cipher and on the key agreement.
+# The sum shows digits, too: it is what the server is meant to have. What was client 1's
+# own is no longer to be seen. And the sum of the masked vectors *is* the sum of the
+# encoded ones, bit by bit. It does not even depend on the order, as sums of floats do.
+# That a masked vector tells nothing rests on the stream cipher and on the key
+# agreement.
 #
-# **Predict:** client 1 sends another model in the next round. If it masks both with the same
-# keys, what does the difference tell? And with new keys?
+# **Predict:** client 1 sends another model in the next round. If it masks both with the
+# same keys, what does the difference tell? And with new keys?
 
 # %%
 later = encode(task.train(models[1], *task.load_partition(0, 5)), sizes[1])
@@ -386,8 +393,8 @@ for name, key in (("same key", privates[1]), ("new key", key_pair()[0])):
 # %% [markdown] tags=["slide"]
 # ## A client drops out
 #
-# **Predict:** all five know each other's public keys. Then client 4 falls silent. The server
-# adds up the other four vectors. What does it get?
+# **Predict:** all five know each other's public keys. Then client 4 falls silent. The
+# server adds up the other four vectors. What does it get?
 
 # %% tags=["slide-then"]
 came = {n: masked[n] for n in (1, 2, 3, 5)}
@@ -399,8 +406,8 @@ assert counted != right
 
 # %% [markdown]
 # Noise. The masks with client 4 are in the sum once only. Client 4's private key would
-# repair it: from it come all these masks. But client 4 is gone. And nobody may have had its
-# key before, or there would be no secret.
+# repair it: from it come all these masks. But client 4 is gone. And nobody may have had
+# its key before, or there would be no secret.
 #
 # So each client gives away its key in advance, in **shares**. With a few of them, nobody
 # knows anything. With enough of them, anybody knows all. How many are enough is the
@@ -409,10 +416,10 @@ assert counted != right
 # %% [markdown] tags=["slide"]
 # ### A secret on a line
 #
-# A secret of 42, and a threshold of two. Count modulo 97, which is a prime number. Draw a
-# slope, say 30, and take the line `42 + 30 * x`. The share of client x is the point at x
-# (Shamir, 1979, *How to share a secret*, Communications of the ACM 22). The secret is where the
-# line meets x = 0:
+# A secret of 42, and a threshold of two. Count modulo 97, which is a prime number. Draw
+# a slope, say 30, and take the line `42 + 30 * x`. The share of client x is the point
+# at x (Shamir, 1979, *How to share a secret*, Communications of the ACM 22). The secret
+# is where the line meets x = 0:
 
 # %% tags=["slide-more"]
 PRIME, secret, slope = 97, 42, 30
@@ -421,8 +428,8 @@ print(shares)
 assert shares == {1: 72, 2: 5, 3: 35}
 
 # %% [markdown] tags=["slide-more"]
-# **Predict:** who has one share, 72 at x = 1: which of the 97 secrets can it rule out? And who
-# has two?
+# **Predict:** who has one share, 72 at x = 1: which of the 97 secrets can it rule out?
+# And who has two?
 
 # %% tags=["slide-then"]
 lines = {s: (72 - s) % PRIME for s in range(PRIME)}  # each secret's slope
@@ -435,9 +442,10 @@ assert len(set(lines.values())) == PRIME and fit == [42]
 # each with one slope. Two points fix the line. One need not try all secrets. **Lagrange's
 # formula** gives the value at 0: each share counts as often as the *other* points say.
 #
-# - The share at 1 counts `3 / (3 - 1)` times, and the share at 3 counts `1 / (1 - 3)` times.
-# - To divide is to multiply by the **inverse**: `pow(2, -1, 97)` is 49, since 2 * 49 = 98,
-#   which is 1 modulo 97. Modulo a prime number, all numbers but 0 have one.
+# - The share at 1 counts `3 / (3 - 1)` times, and the share at 3 counts `1 / (1 - 3)`
+#   times.
+# - To divide is to multiply by the **inverse**: `pow(2, -1, 97)` is 49, since 2 * 49 =
+#   98, which is 1 modulo 97. Modulo a prime number, all numbers but 0 have one.
 
 # %%
 first = 3 * pow(3 - 1, -1, PRIME)
@@ -446,9 +454,9 @@ print((72 * first + 35 * third) % PRIME)
 assert (72 * first + 35 * third) % PRIME == 42 and pow(2, -1, PRIME) == 49
 
 # %% [markdown]
-# With a threshold of three it is a parabola, with four a curve of degree three, and so on. The
-# formula stays: a share counts as often as the *product* of `other / (other - own)` over all
-# other points.
+# With a threshold of three it is a parabola, with four a curve of degree three, and so
+# on. The formula stays: a share counts as often as the *product* of `other / (other -
+# own)` over all other points.
 
 # %% [markdown]
 # ### Exercise 13.2: recover a secret
@@ -457,9 +465,9 @@ assert (72 * first + 35 * third) % PRIME == 42 and pow(2, -1, PRIME) == 49
 # |---|---|---|
 # | 2 of 3, apply | 8 | this is what repairs a round |
 #
-# Complete `recover`: return the secret, the value at 0, of the curve through all `shares`,
-# modulo `prime`. A share is the value `y` at `x`: `shares[x] = y`. As many shares are given as
-# the threshold says, not always two.
+# Complete `recover`: return the secret, the value at 0, of the curve through all
+# `shares`, modulo `prime`. A share is the value `y` at `x`: `shares[x] = y`. As many
+# shares are given as the threshold says, not always two.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -490,14 +498,16 @@ def recover(shares: dict[int, int], prime: int) -> int:
 check("13.2", recover)
 
 # %% [markdown] tags=["solution"]
-# **Why this.** The factor of a share is 1 at its own x and 0 at all others. So the sum of
-# them goes through all points, and there is only one such curve. **What people get wrong:**
-# they divide as with floats, turn the difference round, or take two shares only.
+# **Why this.** The factor of a share is 1 at its own x and 0 at all others. So the sum
+# of them goes through all points, and there is only one such curve. **What people get
+# wrong:** they divide as with floats, turn the difference round, or take two shares
+# only.
 
 # %% [markdown]
-# A private key is 32 bytes, shared out in two halves. Modulo a large prime number yours would do,
-# but a share may need a byte more than its secret. pycryptodome, a library that Flower brings
-# along, uses the same formula with another way to add and multiply: shares of 16 bytes for 16.
+# A private key is 32 bytes, shared out in two halves. Modulo a large prime number yours
+# would do, but a share may need a byte more than its secret. pycryptodome, a library
+# that Flower brings along, uses the same formula with another way to add and multiply:
+# shares of 16 bytes for 16.
 
 # %%
 from Crypto.Protocol.SecretSharing import Shamir
@@ -540,8 +550,8 @@ assert found == privates[4]
 assert Shamir.combine(two_shares) != privates[4][:16]
 
 # %% [markdown]
-# **The repair.** Three of the four give their share of client 4's key. The server restores
-# it, and adds what client 4 would have added:
+# **The repair.** Three of the four give their share of client 4's key. The server
+# restores it, and adds what client 4 would have added:
 
 # %%
 missing = pairwise_mask(4, found, {n: publics[n] for n in came}, length)
@@ -554,8 +564,8 @@ assert abs(average - truth).max() <= bound(len(came), right)
 # %% [markdown] tags=["slide"]
 # ## The second mask
 #
-# **Predict:** client 4 was not dead, only slow. After the repair, its masked vector arrives.
-# What can the server do with it?
+# **Predict:** client 4 was not dead, only slow. After the repair, its masked vector
+# arrives. What can the server do with it?
 
 # %% tags=["slide-then"]
 late = masked[4] - pairwise_mask(4, found, publics, length)
@@ -563,10 +573,10 @@ print("the model of client 4, bit by bit:", (late == encoded[4]).all())
 assert (late == encoded[4]).all()
 
 # %% [markdown]
-# It reads it. A server may even *say* that client 4 is missing, with its vector in hand. So
-# each client adds a second mask, which it has agreed on with nobody. It comes from a **seed**:
-# 32 random bytes, drawn anew in each round. (It is not the `seed` of a run.) Of the seed, too,
-# it gives out shares.
+# It reads it. A server may even *say* that client 4 is missing, with its vector in
+# hand. So each client adds a second mask, which it has agreed on with nobody. It comes
+# from a **seed**: 32 random bytes, drawn anew in each round. (It is not the `seed` of a
+# run.) Of the seed, too, it gives out shares.
 #
 # For each client, the server asks for one of the two:
 #
@@ -597,8 +607,9 @@ def remove_masks(
 
 
 # %% [markdown]
-# **Predict:** all five mask twice. The vector of client 4 comes late again. The server has the
-# seeds of the others, and the key of client 4. Is the sum right? And can it read client 4?
+# **Predict:** all five mask twice. The vector of client 4 comes late again. The server
+# has the seeds of the others, and the key of client 4. Is the sum right? And can it
+# read client 4?
 
 # %%
 import os
@@ -626,10 +637,10 @@ from course_utils.plots import draw_secure_round
 draw_secure_round()
 
 # %% [markdown]
-# **Letters.** Shares go through the server, and it must not read them. So each is encrypted
-# for its receiver, with a key that both agree on. This cipher also notices if somebody has
-# changed a bit, or delivers a letter to another. (A *nonce* is a number used once: it lets
-# one key encrypt several texts.)
+# **Letters.** Shares go through the server, and it must not read them. So each is
+# encrypted for its receiver, with a key that both agree on. This cipher also notices if
+# somebody has changed a bit, or delivers a letter to another. (A *nonce* is a number
+# used once: it lets one key encrypt several texts.)
 
 # %%
 from cryptography.exceptions import InvalidTag
@@ -659,9 +670,9 @@ except InvalidTag:
 # %% [markdown]
 # ### Step 1: keys
 #
-# A client has *two* key pairs: one for masks, one for letters. For if it drops out, its key
-# for masks is restored. With one pair only, the server could read all its letters then. What
-# a client needs later lies in `context.state` (lesson 04).
+# A client has *two* key pairs: one for masks, one for letters. For if it drops out, its
+# key for masks is restored. With one pair only, the server could read all its letters
+# then. What a client needs later lies in `context.state` (lesson 04).
 
 # %%
 from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
@@ -676,10 +687,11 @@ def make_keys(message: Message, context: Context) -> Message:
 
 
 # %% [markdown]
-# On the server, `ask` sends each client its own records, returns the replies by the clients'
-# numbers, and raises an error if fewer than the threshold came. `gather` picks what has one name
-# from all replies. `exchange_keys` leads step 1. It numbers those who have replied without gaps,
-# since shares are points at 1, 2, 3 and so on:
+# On the server, `ask` sends each client its own records, returns the replies by the
+# clients' numbers, and raises an error if fewer than the threshold came. `gather` picks
+# what has one name from all replies. `exchange_keys` leads step 1. It gives those who
+# have replied the numbers 1, 2, 3 and so on, without gaps, since shares are points at
+# these numbers:
 
 # %%
 import inspect
@@ -715,10 +727,11 @@ def fits(threshold: int, clients: int) -> bool:
 assert fits(3, 5) and not fits(2, 2) and not fits(2, 3) and not fits(3, 6)
 
 # %% [markdown]
-# Then a client draws its seed, and writes a letter to each client (to itself, too). In it are
-# two shares: one of its seed, one of its private key for masks.
+# Then a client draws its seed, and writes a letter to each client (to itself, too). In
+# it are two shares: one of its seed, one of its private key for masks.
 #
-# **Predict:** which of its own numbers and keys must it still have after this step? What for?
+# **Predict:** which of its own numbers and keys must it still have after this step?
+# What for?
 
 
 # %%
@@ -761,14 +774,15 @@ print("client 1 keeps of its own:", sorted(own))
 assert sorted(own) == ["letter", "mask", "number", "seed"]
 
 # %% [markdown]
-# It keeps its number, its seed and its key for masks: it masks in step 3. With its key for
-# letters it opens those in step 4.
+# It keeps its number, its seed and its key for masks: it masks in step 3. With its key
+# for letters it opens those in step 4.
 
 # %% [markdown]
 # ### Step 3: the masked vector
 #
-# The letters that arrive say who has come so far. A client puts masks on for these only. Note
-# `pop`: what a step has used, it deletes. So no second vector goes under the same masks.
+# The letters that arrive say who has come so far. A client puts masks on for these
+# only. Note `pop`: what a step has used, it deletes. So no second vector goes under the
+# same masks.
 
 
 # %%
@@ -801,11 +815,11 @@ def train(message: Message, context: Context) -> tuple:
 # %% [markdown]
 # ### Step 4: unmask
 #
-# The server says whose vectors came. A client opens its letters, and sends **one** share of
-# each sender: of the seed if its vector came, of the key if not.
+# The server says whose vectors came. A client opens its letters, and sends **one**
+# share of each sender: of the seed if its vector came, of the key if not.
 #
-# Then it forgets the whole round. Else the server could ask twice: once as if client 4 had
-# come, and once as if not. **Never both** also means never one after the other.
+# Then it forgets the whole round. Else the server could ask twice: once as if client 4
+# had come, and once as if not. **Never both** also means never one after the other.
 
 
 # %%
@@ -884,8 +898,8 @@ assert gap <= bound(NUM_CLIENTS, examples) and examples == 4000
 assert states == [{}] * NUM_CLIENTS
 
 # %% [markdown]
-# FedAvg's average, and nothing is left on the clients. Now the server asks client 1 once more,
-# as if the vector of client 4 had not come:
+# FedAvg's average, and nothing is left on the clients. Now the server asks client 1
+# once more, as if the vector of client 4 had not come:
 
 # %%
 content = RecordDict({"who": ConfigRecord({"survivors": [1, 2, 3, 5]})})
@@ -900,11 +914,11 @@ assert "KeyError" in reply.error.reason
 # %% [markdown] tags=["slide"]
 # ### Lost on the way
 #
-# A client may be lost in each of the four steps. A mod (lesson 10) plays it: the client with
-# number 4 raises at one of them. So the server gets an error in place of a reply.
+# A client may be lost in each of the four steps. A mod (lesson 10) plays it: the client
+# with number 4 raises at one of them. So the server gets an error in place of a reply.
 #
-# **Predict:** lost at `keys`, `shares`, `masked` or `unmask`. In which cases are client 4's
-# 1,066 examples in the sum? And in which is its private key restored?
+# **Predict:** lost at `keys`, `shares`, `masked` or `unmask`. In which cases are client
+# 4's 1,066 examples in the sum? And in which is its private key restored?
 
 # %%
 from collections.abc import Callable
@@ -946,8 +960,8 @@ for action in ACTIONS:
 # - **At `unmask`** its vector has come, and it counts. The others' shares are enough.
 
 # %% [markdown] tags=["slide"]
-# Lost at `masked`, seen by the grid. (It counts from 0: client 4 is "client 3" there.) It is
-# asked for nothing more. The other four give shares of its key:
+# Lost at `masked`, seen by the grid. (The grid counts from 0: client 4 is "client 3"
+# there.) Client 4 is asked for nothing more. The other four give shares of its key:
 
 # %% tags=["slide-more", "slide-output"]
 from course_utils.plots import plot_traffic
@@ -957,7 +971,8 @@ secure_sum(Round(grid, 1, THRESHOLD), start)
 plot_traffic(grid.messages, list(grid.get_node_ids()))
 
 # %% [markdown] tags=["slide"]
-# **Predict:** three of five are lost at `masked`, and the threshold is three.
+# **Predict:** three of five are lost at `masked`, and the threshold is three. What does
+# the server get?
 
 # %% tags=["slide-then"]
 grid = losing("1,2,4 at masked")
@@ -968,8 +983,9 @@ except RuntimeError as error:
     print(error)
 
 # %% [markdown]
-# No sum, no model, and an error that says why. What protects against few also needs many. And
-# what is left on the clients?
+# No sum, no model, and an error that says why. A threshold protects against a few
+# clients that help the server. The price: when too many clients drop out, there is no
+# sum. And what is left on the clients?
 
 
 # %%
@@ -983,8 +999,8 @@ assert kept(grid)[0] == ["letter", "mask", "number", "seed"]
 assert kept(grid)[2] == ["letter", "number"]
 
 # %% [markdown]
-# A round that fails leaves secrets on the clients. The next round puts new ones in their place,
-# and deletes them at its end. Here is one in which nobody is lost:
+# A round that fails leaves secrets on the clients. The next round puts new ones in
+# their place, and deletes them at its end. Here is one in which nobody is lost:
 
 # %%
 for context in grid.node_contexts.values():
@@ -994,14 +1010,15 @@ print("after the next round:", kept(grid))
 assert kept(grid) == []
 
 # %% [markdown]
-# All of this stands in the app. The appendix runs it: in this process, and on a SuperLink with
-# four SuperNodes, of which it kills one in mid-round.
+# All of this stands in the app. The appendix runs it in this process. It also has the
+# lines that run it on a SuperLink with four SuperNodes, and kill one of them in
+# mid-round.
 
 # %% [markdown] tags=["slide"]
 # ## What it costs
 #
-# **Predict:** how do the bytes of each step grow, up and down, when the clients double, and the
-# model stays the same? Twofold, or fourfold?
+# **Predict:** how do the bytes of each step grow, up and down, when the clients double,
+# and the model stays the same? Twofold, or fourfold?
 
 # %% tags=["slide-then", "slide-output"]
 import pandas as pd
@@ -1028,27 +1045,29 @@ assert len(letter) - len(b"two shares") + 2 * 32 == 92  # with two shares
 assert 4 * length // (64 + 2 * 92 + 32) == 112
 
 # %% [markdown]
-# - **Vectors** (`masked`, up) grow with the clients: each sends one. A masked number has four
-#   bytes, as a `float32`. But noise cannot be compressed.
-# - **Letters, shares, and keys that are passed on** grow fourfold: each client gets something of
-#   each other. That is `n**2`.
+# - **Vectors** (`masked`, up) grow with the clients: each sends one. A masked number
+#   has four bytes, as a `float32`. But noise cannot be compressed. `masked`, down,
+#   grows so, too: each client gets the model, in `float64`, and its letters, which
+#   hardly show here.
+# - **Letters, shares, and keys that are passed on** grow fourfold: each client gets
+#   something of each other. That is `n**2`.
 # - The rest is small, and grows less.
 #
-# For each other client, a client's messages hold 280 bytes: two public keys (64), a letter there
-# and back (2 * 92), and a share (32). With 112 clients that is as much as its vector of 7,851
-# numbers. Beside a million numbers it would hardly show.
+# For each other client, a client's messages hold 280 bytes: two public keys (64), a
+# letter there and back (2 * 92), and a share (32). With 112 clients that is as much as
+# its vector of 7,851 numbers. Beside a million numbers it would hardly show.
 #
-# And the time? To mask, a client stretches a key for each other client. The server has the same
-# work for **each** client that is missing. And there are four messages in place of one: on real
-# machines each is a wait for the slowest. The appendix measures it, and says how SecAgg+ saves
-# most of the `n**2`.
+# And the time? To mask, a client stretches a key for each other client. The server has
+# the same work for **each** client that is missing. And there are four messages in
+# place of one: on real machines each is a wait for the slowest. The appendix measures
+# the time for the masks, and says how SecAgg+ saves most of the `n**2`.
 
 # %% [markdown] tags=["slide"]
 # ## What it does not do
 #
-# **It does not hide what the sum says.** With one client, the sum *is* its model. Nor need
-# the server ask one alone. **Predict:** it leads two rounds from the same model, with and
-# without client 4. What does it learn?
+# **It does not hide what the sum says.** With one client, the sum *is* its model. Nor
+# need the server ask one alone. **Predict:** it leads two rounds from the same model,
+# with and without client 4. What does it learn?
 
 # %% tags=["slide-then"]
 all_five = InProcessGrid(app, NUM_CLIENTS, run_config=config, seed=0)
@@ -1058,15 +1077,17 @@ print("client 4's, bit by bit:", (with_4 - without_4 == encoded[4]).all())
 assert (with_4 - without_4 == encoded[4]).all()
 
 # %% [markdown]
-# The model of client 4. (Here all start from the same model both times. From round to round
-# the model changes, and that blurs the difference.)
+# The model of client 4. (Here all start from the same model both times. From round to
+# round the model changes, and that blurs the difference.)
 #
-# **It does not hide you from the others, if you are few.** Each client gets the average, and
-# knows its own part. Of two, each reads the other by one subtraction. Of n, `n - 1` that talk
-# read the last. So our client refuses a threshold below three (`fits`).
+# **It does not hide you from the others, if you are few.** Each client gets the
+# average, and knows its own part. Of two, each reads the other by one subtraction. Of
+# n, `n - 1` that talk read the last. So our client refuses a threshold below three
+# (`fits`).
 #
-# **It does not bind a server that lies.** Who is missing? The server says so. It can tell some
-# that client 4's vector came, and others that it did not. Here with a threshold of two:
+# **It does not bind a server that lies.** Who is missing? The server says so. It can
+# tell some that client 4's vector came, and others that it did not. Here with a
+# threshold of two:
 
 # %% tags=["slide"]
 low = 2
@@ -1080,13 +1101,13 @@ print("client 4's model:", (read == encoded[4]).all())
 assert (read == encoded[4]).all()
 
 # %% [markdown] tags=["slide-more"]
-# Each client has answered once, and none gave both. For both secrets the server needs twice
-# the threshold of answers. So a threshold of **more than half** of the clients stops that, and
-# our client refuses a lower one.
+# Each client has answered once, and none gave both. For both secrets the server needs
+# twice the threshold of answers. So a threshold of **more than half** of the clients
+# stops that, and our client refuses a lower one.
 #
 # If `c` of n clients help the server, these tell it both. Of the other `n - c` it needs
-# `t - c` for each secret, twice that in all. There are too few of them if the threshold `t`
-# is above `(n + c) / 2`.
+# `t - c` for each secret, twice that in all. There are too few of them if the threshold
+# `t` is above `(n + c) / 2`.
 
 # %% [markdown]
 # ### Exercise 13.3: what a client may be asked
@@ -1095,11 +1116,12 @@ assert (read == encoded[4]).all()
 # |---|---|---|
 # | 3 of 3, build | 10 | a client that answers everything protects nobody |
 #
-# Complete `answer_request`, the checks of a client in step 4. Our app's server sends one list,
-# of those that came. Here it sends two, as Flower's own SecAgg+ does: it asks for shares of
-# the *seeds* of those in `came`, and of the *keys* of those in `gone`. `letters` has the
-# numbers of the clients whose letters this client holds. Return a dictionary from a client's
-# number to `"seed"` or `"key"`, for all that are asked for. Raise a `ValueError`
+# Complete `answer_request`, the checks of a client in step 4. Our app's server sends
+# one list, of those that came. Here it sends two, as Flower's own SecAgg+ does: it asks
+# for shares of the *seeds* of those in `came`, and of the *keys* of those in `gone`.
+# `letters` has the numbers of the clients whose letters this client holds. Return a
+# dictionary from a client's number to `"seed"` or `"key"`, for all that are asked for.
+# Raise a `ValueError`
 #
 # - if both secrets of a client are asked for,
 # - if somebody is asked for who has sent no letter,
@@ -1138,29 +1160,29 @@ def answer_request(
 check("13.3", answer_request)
 
 # %% [markdown] tags=["solution"]
-# **Why this.** What the server asks for is the only place where a client can say no. In our
-# app the first rule cannot be broken in one message: the list of those that came decides for
-# each. Over two messages it holds since a client forgets the round.
-# **What people get wrong:** they look for strangers in `came` only, or count all that are
+# **Why this.** What the server asks for is the only place where a client can say no. In
+# our app the first rule cannot be broken in one message: the list of those that came
+# decides for each. Over two messages it holds since a client forgets the round. **What
+# people get wrong:** they look for strangers in `came` only, or count all that are
 # asked for against the threshold.
 
 # %% [markdown] tags=["slide"]
 # What else a lying server can do, and this app does not notice:
 #
-# - **It can play the other clients.** The keys come through the server, and nobody has signed
-#   them. If it gives client 1 four keys of its own, it holds all secrets. In the paper, keys
-#   are signed, and so is the list of who came.
-# - **It can send each client another model,** so that the sum shows one client only (Pasquini
-#   et al., 2022, [arXiv:2111.07380](https://arxiv.org/abs/2111.07380)). Clients would have to
-#   compare what they got.
+# - **It can play the other clients.** The keys come through the server, and nobody has
+#   signed them. If it gives client 1 four keys of its own, it holds all secrets. In the
+#   paper, keys are signed, and so is the list of who came.
+# - **It can send each client another model,** so that the sum shows one client only
+#   (Pasquini et al., 2022, [arXiv:2111.07380](https://arxiv.org/abs/2111.07380)).
+#   Clients would have to compare what they got.
 # - **It can send other code.** In Flower, the app that a client runs comes from whoever
 #   submits it (lesson 07). A hospital that does not read the app trusts its author.
 
 # %% [markdown] tags=["slide"]
-# **It does not find liars. It hides them.** Lesson 10 found liars by looking at each update.
-# **Predict:** one of ten clients sends -20 times its model. What is the accuracy after six
-# rounds, and what does the server see? (`summed`, in the appendix, leaves out the masks: they
-# would cancel.)
+# **It does not find liars. It hides them.** Lesson 10 found liars by looking at each
+# update. **Predict:** one of ten clients sends -20 times its model. What is the
+# accuracy after six rounds, and what does the server see? (`summed`, in the appendix,
+# leaves out the masks: they would cancel.)
 
 # %% tags=["slide-then", "nbval-ignore-output"]
 from course_utils.experiments import by_seed, held, run_table, stored
@@ -1178,23 +1200,23 @@ print("worse than guessing:", held(lied < 0.1))
 assert (lied < 0.1).sum() >= 19
 
 # %% [markdown]
-# Worse than guessing: nine honest models less 20 make -11, and a tenth of that is the honest
-# model with its sign turned. So it takes the *least* likely label. The honest clients train
-# back in each round, and in each the sum turns the sign again. (All ten have the same kind of
-# data here.)
+# Worse than guessing: nine honest models less 20 make -11, and a tenth of that is the
+# honest model with its sign turned. So it takes the *least* likely label. The honest
+# clients train back in each round, and in each the sum turns the sign again. (All ten
+# have the same kind of data here.)
 #
-# The server sees that the model is bad, and cannot see who did it. What needs single models
-# cannot be computed: a median, a trimmed mean, Krum. What needs the average only still can:
-# `FedAvg`, `FedAvgM`, `FedAdam`, and FedProx on the clients. Clipping before masking is left to
-# a client's *own* code, which a liar does not run.
+# The server sees that the model is bad, and cannot see who did it. What needs single
+# models cannot be computed: a median, a trimmed mean, Krum. What needs the average only
+# still can: `FedAvg`, `FedAvgM`, `FedAdam`, and FedProx on the clients. Clipping before
+# masking is left to a client's *own* code, which a liar does not run.
 #
 # And no metric may go beside the vector: a loss tells, too. It has to go *into* the sum.
 
 # %% [markdown] tags=["slide"]
-# **It does not make the sum private.** What the sum says of one example, it says to all who
-# see the model. For that there is noise (lesson 12). Together, both are better than each: under
-# the masks each client can add a small part of the noise, and the sum has enough of it
-# (appendix).
+# **It does not make the sum private.** What the sum says of one example, it says to all
+# who see the model. For that there is noise (lesson 12). Together, both are better than
+# each: under the masks each client can add a small part of the noise, and the sum has
+# enough of it (appendix).
 #
 # Who is protected from whom by which lesson stands on [one page for all
 # three](promises.md).
@@ -1202,16 +1224,17 @@ assert (lied < 0.1).sum() >= 19
 # %% [markdown] tags=["slide"]
 # ## Takeaways
 #
-# - **Masks** in pairs cancel in the sum. For that, a model becomes whole numbers modulo 2**32:
-#   clipped, scaled, rounded. The sum is exact, and what rounding costs has a bound.
-# - **Shares** repair a sum: below the threshold they say nothing, from it on they give the
-#   secret. Without enough clients a round ends with an error.
-# - **The second mask** protects who is late. Of each client the server gets one of two secrets,
-#   its seed or its key, and never both.
-# - **Four messages** make a round: keys, shares, masked, unmask. Vectors grow with the number
-#   of clients, letters with its square.
-# - **It hides single updates, and nothing else.** The sum still tells, a liar hides behind the
-#   masks, and a server that lies needs more than this.
+# - **Masks** in pairs cancel in the sum. For that, a model becomes whole numbers modulo
+#   2**32: clipped, scaled, rounded. The sum is exact, and what rounding costs has a
+#   bound.
+# - **Shares** repair a sum: below the threshold they say nothing, from it on they give
+#   the secret. Without enough clients a round ends with an error.
+# - **The second mask** protects who is late. Of each client the server gets one of two
+#   secrets, its seed or its key, and never both.
+# - **Four messages** make a round: keys, shares, masked, unmask. Vectors grow with the
+#   number of clients, letters with its square.
+# - **It hides single updates, and nothing else.** The sum still tells, a liar hides
+#   behind the masks, and a server that lies needs more than this.
 
 # %% [markdown]
 # ## Check yourself
@@ -1219,8 +1242,8 @@ assert (lied < 0.1).sum() >= 19
 # <details><summary>1. A client drops out after the shares, before its masked vector. What does
 # the server ask for, and of whom?</summary>
 #
-# Of the others, for shares of its private key for masks. With the key it computes the masks
-# that the others have with it.
+# Of the others, for shares of its private key for masks. With the key it computes the
+# masks that the others have with it.
 # </details>
 #
 # <details><summary>2. Why does a client need two key pairs?</summary>
@@ -1238,8 +1261,8 @@ assert (lied < 0.1).sum() >= 19
 # <details><summary>4. May one leave out the noise of lesson 12, now that nobody sees an
 # update?</summary>
 #
-# No. The sum, and the model made of it, still tell about examples. Masks and noise protect
-# from different things.
+# No. The sum, and the model made of it, still tell about examples. Masks and noise
+# protect from different things.
 # </details>
 
 # %% [markdown]
@@ -1256,9 +1279,9 @@ progress("13")
 #
 # ### How many bits?
 #
-# A number modulo 2**32 has four bytes. Fewer bits would be fewer bytes. But then the steps must
-# be larger, or the sum overflows: with 16 bits less, by `2**16`. So `summed` divides the scale.
-# (Its `liars` are those of "What it does not do".)
+# A number modulo 2**32 has four bytes. Fewer bits would be fewer bytes. But then the
+# steps must be larger, or the sum overflows: with 16 bits less, by `2**16`. So `summed`
+# divides the scale. (Its `liars` are those of "What it does not do".)
 
 # %%
 ROUNDS = 6
@@ -1281,7 +1304,8 @@ def summed(seed: int, *, bits: int, liars: int) -> dict[str, dict]:
 
 
 # %% [markdown]
-# **Predict:** with 32, 20, 16, 14 and 12 bits. Up to where does the accuracy hold?
+# **Predict:** with 32, 20, 16, 14 and 12 bits. Down to how many bits does the accuracy
+# hold?
 
 # %% tags=["nbval-ignore-output"]
 from course_utils.plots import plot_ranges
@@ -1305,24 +1329,25 @@ print("with 12 bits, a step of a weight:", 2 ** (32 - 12) / SCALE / 400)
 assert 2 ** (32 - 12) / SCALE / 400 == 0.16
 
 # %% [markdown]
-# (One point is one percent of the test images.) With the steps of 16 bits nothing is lost.
-# With those of 12, a client of 400 examples rounds its weights to multiples of 0.16, and
-# smaller changes are lost.
+# (One point is one percent of the test images.) With the steps of 16 bits nothing is
+# lost. With those of 12, a client of 400 examples rounds its weights to multiples of
+# 0.16, and smaller changes are lost.
 #
 # That depends on how much room there must be: here for weights up to 8, and for `2**14`
 # examples. Half the room is one bit less, with the same step. Two usual ways: send the
-# *change* of the model, which is smaller, or round up or down **by chance**, so that small
-# changes are right on average. (The number of examples has no step. With 12 bits its sum, 4,000,
-# would be too large, and need a place of its own.)
+# *change* of the model, which is smaller, or round up or down **by chance**, so that
+# small changes are right on average. (The number of examples has no step. In 12 bits
+# its sum could be 4,095 at most, and the room here is for `2**14` examples. So it would
+# need a place of its own.)
 
 # %% [markdown]
 # ### Noise, split among clients
 #
-# For a noise of `sigma` in the sum, each of n clients adds `sigma / sqrt(n)`, since variances
-# add up.
+# For a noise of `sigma` in the sum, each of n clients adds `sigma / sqrt(n)`, since
+# variances add up.
 #
-# **Predict:** with 5 clients, what is the variance of the noise in the sum? And if client 4
-# drops out?
+# **Predict:** each of 5 clients adds such noise, and client 4 drops out. What part of
+# the variance `sigma**2` is left in the sum?
 
 # %%
 rng = np.random.default_rng(0)
@@ -1343,12 +1368,13 @@ assert abs(noise_in([1, 2, 3, 4, 5]) - 1) < 0.05
 assert abs(noise_in([1, 2, 3, 5]) - 0.8) < 0.05
 
 # %% [markdown]
-# - Without client 4 there is a fifth less. And who is curious knows its own noise, and takes it
-#   off. So plan for the fewest: with `c` curious clients, each adds
-#   `sigma / sqrt(threshold - c)`.
-# - A single client's noise would protect little. It is enough only together with the masks.
-# - A guarantee also needs a bound on each *whole* update, not on each weight (lesson 12), and
-#   a noise that is made of whole numbers: see Kairouz et al. (2021,
+# - Without client 4 there is a fifth less. And who is curious knows its own noise, and
+#   takes it off. So plan for the fewest: with `c` curious clients, each adds `sigma /
+#   sqrt(threshold - c)`.
+# - A single client's noise would protect little. It is enough only together with the
+#   masks.
+# - A guarantee also needs a bound on each *whole* update, not on each weight (lesson
+#   12), and a noise that is made of whole numbers: see Kairouz et al. (2021,
 #   [arXiv:2102.06387](https://arxiv.org/abs/2102.06387)).
 
 # %% [markdown]
@@ -1369,8 +1395,8 @@ for clients in (4, 16, 64):
 # %% [markdown]
 # ### The whole app, here and on real processes
 #
-# The app's ServerApp also waits for SuperNodes, leads several rounds, and saves the model. In this
-# process, with ten clients and three rounds:
+# The app's ServerApp also waits for SuperNodes, leads several rounds, and saves the
+# model. In this process, with ten clients and three rounds:
 
 # %% tags=["nbval-ignore-output"]
 import tempfile
@@ -1402,9 +1428,10 @@ print("as FedAvg, after three rounds:", abs(saved - model).max() < 1e-6)
 assert abs(saved - model).max() < 1e-6
 
 # %% [markdown]
-# On a SuperLink: these lines start the app on four SuperNodes, as lesson 07 does, and kill one of
-# them as soon as it has been asked for its masked vector. (They are numbered from 0.) They take
-# two or three minutes. Run them in a cell of your own, below:
+# On a SuperLink: these lines start the app on four SuperNodes, as lesson 07 does, and
+# kill one of them as soon as it has been asked for its masked vector. (They are
+# numbered from 0.) They take two or three minutes. Run them in a cell of your own,
+# below:
 #
 # ```python
 # from course_utils.deployment import Deployment, free_port
@@ -1437,16 +1464,16 @@ assert abs(saved - model).max() < 1e-6
 #     model = np.load(deployment.folder / "results" / "model.npy")
 # ```
 #
-# The run waits until the SuperLink misses the heartbeats of the dead SuperNode: a minute or
-# so. Then the log says, among other lines:
+# The run waits until the SuperLink misses the heartbeats of the dead SuperNode: a
+# minute or so. Then the log says, among other lines:
 #
 # ```text
 # masked: 3 of 4 clients have replied.
 # Round 1: 2400 examples in the sum, 0.830 right.
 # ```
 #
-# The masks with the dead one are repaired. (Were it killed too late, its vector would have come,
-# and the sum would hold all 4,000.)
+# The masks with the dead one are repaired. (Were it killed too late, its vector would
+# have come, and the sum would hold all 4,000.)
 
 # %%
 holds = [len(task.load_partition(i, 4)[1]) for i in range(4)]
@@ -1456,11 +1483,12 @@ assert sum(holds[:3]) == 2400 and sum(holds) == 4000
 # %% [markdown]
 # ### SecAgg+
 #
-# **SecAgg+** (Bell et al., 2020, ACM CCS, [eprint 2020/704](https://eprint.iacr.org/2020/704))
-# does not let each client speak to each other. Clients are set in a ring in random order, say,
-# and each has masks and shares with its `k` nearest neighbours. `k` need grow only with the
-# logarithm of n. So letters grow with `n * k`. The masks of a pair still cancel, here with two
-# neighbours each:
+# **SecAgg+** (Bell et al., 2020, ACM CCS, [eprint
+# 2020/704](https://eprint.iacr.org/2020/704)) does not let each client speak to each
+# other. Clients are set in a ring in random order, say, and each has masks and shares
+# with its `k` nearest neighbours. `k` need grow only with the logarithm of n. So
+# letters grow with `n * k`. The masks of a pair still cancel, here with two neighbours
+# each:
 
 # %%
 ring = [3, 1, 5, 2, 4]
@@ -1474,11 +1502,12 @@ assert (sum(sparse.values()) == sum(encoded.values())).all()
 print("client 1 speaks to", near[1], "- the sum is the same")
 
 # %% [markdown]
-# Two are far too few: two curious neighbours would unmask a client. `k` must be so large that no
-# neighbourhood has too many that are curious or missing, whatever the order. Our app would
-# need more than another list of keys: its clients make shares for 1, 2, 3 and so on.
+# Two are far too few: two curious neighbours would unmask a client. `k` must be so
+# large that no neighbourhood has too many that are curious or missing, whatever the
+# order. Our app would need more than another list of keys: its clients make shares for
+# 1, 2, 3 and so on.
 #
-# **In Flower.** There is SecAgg+ in Flower, as a mod for clients and a workflow for the server.
-# Both belong to the older way to write apps (lesson 06), and don't take the replies of the
-# apps in this course. The steps are the same as here. It encodes with stochastic rounding:
-# up or down by chance, so that the average is right.
+# **In Flower.** There is SecAgg+ in Flower, as a mod for clients and a workflow for the
+# server. Both belong to the older way to write apps (lesson 06), and don't take the
+# replies of the apps in this course. The steps are the same as here. It encodes with
+# stochastic rounding: up or down by chance, so that the average is right.

@@ -9,7 +9,8 @@
 # - fill gaps and standardise with sums alone, as if all rows lay in one place,
 # - train two kinds of model, and say what travels for each,
 # - say whom a federation serves, beside the base rate, and what can't be told apart,
-# - put a table of your own in, and say what changes where each SuperNode reads its own file.
+# - put a table of your own in, and say what changes where each SuperNode reads its own
+#   file.
 #
 # **You need:** lessons 02 to 05, 09 and 10. (AUC is from lesson 11, a SuperLink from 07.)
 # **Time:** 95 minutes, 28 of them for the exercises.
@@ -17,14 +18,15 @@
 # %% [markdown] tags=["slide"]
 # ## Four real clients
 #
-# In 1988, hospitals in four places gave away tables of their heart patients. Whoever has an
-# artery of the heart narrowed by more than half, we call **ill**, and the others healthy. The
-# patients were sent to have this looked at. So a share of ill ones says whom doctors sent, and
-# nothing of a country. It is the UCI Heart Disease data
-# (Janosi, Steinbrunn, Pfisterer and Detrano,
-# [doi:10.24432/C52P4X](https://doi.org/10.24432/C52P4X), CC BY 4.0). FLamby, a benchmark of
-# federated learning in hospitals, has it, too (Ogier du Terrail et al., 2022,
-# [arXiv:2210.04620](https://arxiv.org/abs/2210.04620)), with fewer rows. ("Switzerland" is Zurich and Basel together. We call all four hospitals.)
+# In 1988, hospitals in four places gave away tables of their heart patients. Whoever
+# has an artery of the heart narrowed by more than half, we call **ill**, and the others
+# healthy. The patients were sent to have this looked at. So a share of ill ones says
+# whom doctors sent, and nothing of a country. It is the UCI Heart Disease data (Janosi,
+# Steinbrunn, Pfisterer and Detrano,
+# [doi:10.24432/C52P4X](https://doi.org/10.24432/C52P4X), CC BY 4.0). FLamby, a
+# benchmark of federated learning in hospitals, has it, too (Ogier du Terrail et al.,
+# 2022, [arXiv:2210.04620](https://arxiv.org/abs/2210.04620)), with fewer rows.
+# ("Switzerland" is Zurich and Basel together. We call all four hospitals.)
 #
 # The course carries a copy:
 
@@ -49,8 +51,8 @@ assert (raw["dataset"] == "Cleveland").sum() == 304
 assert raw[raw["dataset"] == "Cleveland"]["id"].max() == 304
 
 # %% [markdown]
-# `load_heart` puts it back, and changes nothing else. (Two rows occur twice, but for their
-# number. They may be two patients, so they stay.)
+# `load_heart` puts it back, and changes nothing else. (Two rows occur twice, but for
+# their number. They may be two patients, so they stay.)
 
 # %%
 table = load_heart()
@@ -61,9 +63,9 @@ assert table.drop(columns="id").duplicated().sum() == 2
 # %% [markdown] tags=["slide"]
 # ## A partition by nature
 #
-# The column `dataset` says whose a row is. Flower's `NaturalIdPartitioner` cuts by such a
-# column. **Predict:** had we drawn four clients of the same rows by Dirichlet(0.5), would the
-# label distance be larger or smaller than nature's?
+# The column `dataset` says whose a row is. Flower's `NaturalIdPartitioner` cuts by such
+# a column. **Predict:** had we drawn four clients of the same rows by Dirichlet(0.5),
+# would the label distance be larger or smaller than nature's?
 
 # %% tags=["slide-output"]
 import numpy as np
@@ -110,10 +112,11 @@ print(f"larger than nature in {larger} of 100 draws")
 assert round(nature, 2) == 0.22 and larger > 75
 
 # %% [markdown]
-# - **Mostly larger.** But labels are not all. These hospitals also measure differently, as the
-#   next section finds.
-# - Whoever says the commoner answer to all is right at the **base rate**: in Switzerland,
-#   "ill" in 93 of 100 cases; in Hungary, "healthy" in 64.
+# - **Mostly larger.** But labels are not all. These hospitals also measure differently,
+#   as the next section finds.
+# - Whoever gives the more common answer for every patient is right in a share of cases
+#   that we call the **base rate**: in Switzerland, "ill" in 93 of 100 cases; in
+#   Hungary, "healthy" in 64.
 # - In Switzerland **eight** patients are healthy. Whatever we say about its healthy
 #   patients rests on eight people.
 
@@ -125,8 +128,8 @@ assert commoner.round(2)[1:3].tolist() == [0.64, 0.93]
 # %% [markdown] tags=["slide"]
 # ## Look without looking
 #
-# A server may not see a row. It may ask: that is a **query** (lesson 10). Before the first
-# question, all must mean the same by a column. A **code book** says so:
+# A server may not see a row. It may ask: that is a **query** (lesson 10). Before the
+# first question, all must mean the same by a column. A **code book** says so:
 
 # %%
 print("label:  ", HEART_BOOK.label, "> 0 is ill")
@@ -137,11 +140,13 @@ print(len(HEART_BOOK.inputs), "inputs of a model")
 assert len(HEART_BOOK.inputs) == 11
 
 # %% [markdown]
-# Each column of numbers is one input. Each value listed for a column of words is one, too: 1
-# where the row says it, else 0. (`trestbps` is the blood pressure at rest in mmHg, `chol` the
-# cholesterol in mg/dl, `thalch` the highest heart rate per minute, `oldpeak` a change in the ECG
-# under exercise in mm, `exang` chest pain under exercise, `cp` the kind of chest pain. Three
-# more columns are left out: one hospital or more hardly has them.)
+# Each column of numbers is one input. Each value listed for a column of words is one,
+# too: 1 where the row says it, else 0. (`trestbps` is the blood pressure at rest in
+# mmHg, `chol` the cholesterol in mg/dl, `thalch` the highest heart rate per minute,
+# `oldpeak` a change in the ECG under exercise in mm, `exang` chest pain under exercise,
+# `cp` the kind of chest pain. Five more columns are left out: `fbs`, `restecg`,
+# `slope`, `ca` and `thal`. In four of them (all but `restecg`) one hospital or more
+# lacks most values.)
 #
 # Each hospital counts its rows, its gaps, and how its cholesterol is spread:
 
@@ -190,8 +195,8 @@ print(pd.DataFrame([dict(r) for r in replies], index=NAMES).T.to_string())
 assert [r["chol"] for r in replies] == [0, 23, 0, 7]
 
 # %% [markdown] tags=["slide"]
-# Cleveland and Switzerland miss no cholesterol at all. **Predict:** is that good news? Here
-# are the histograms.
+# Cleveland and Switzerland miss no cholesterol at all. **Predict:** is that good news?
+# Here are the histograms.
 
 # %% tags=["slide-then", "slide-output"]
 heights = [r["counts"] for r in ask(grid, "query.histogram")]
@@ -201,12 +206,13 @@ assert [h[0] for h in heights] == [0, 0, 123, 49]
 
 # %% [markdown]
 # **All 123 Swiss patients have a cholesterol of 0.** Nobody alive has. A whole hospital
-# writes 0 where it has not measured, and so does Long Beach for 49. Who learns "no cholesterol,
-# so ill" has learned the hospital, not medicine. (Our histogram also sent two bins with one
-# patient each. We come back to them.)
+# writes 0 where it has not measured, and so does Long Beach for 49. Who learns "no
+# cholesterol, so ill" has learned the hospital, not medicine. (Our histogram also sent
+# two bins with one patient each. We come back to them.)
 #
-# The code book says in which columns 0 means missing (`never_zero`). `clients_of` obeys it, and
-# cuts the table into clients with inputs `x` (NaN where missing) and labels `y`:
+# The code book says in which columns 0 means missing (`never_zero`). `clients_of` obeys
+# it, and cuts the table into clients with inputs `x` (NaN where missing) and labels
+# `y`:
 
 # %%
 from course_utils.hospitals import clients_of
@@ -221,8 +227,9 @@ assert unknown == [0, 23, 123, 56]
 # %% [markdown] tags=["slide"]
 # ## Sums instead of data
 #
-# A model wants columns of mean 0 and standard deviation 1. **Predict:** each hospital sends
-# its variance of the ages. Is the mean of the four the variance of all ages?
+# A model wants columns that are **standardised**: they have mean 0 and standard
+# deviation 1. **Predict:** each hospital sends its variance of the ages. Is the mean of
+# the four the variance of all ages?
 
 # %% tags=["slide-then"]
 ages = [client.x[:, 0] for client in clients]
@@ -233,7 +240,8 @@ print(f"mean of the variances {averaged:.1f}, of all {true:.1f} years²")
 assert round(averaged, 1) == 70.3 and round(true, 1) == 88.7
 
 # %% [markdown]
-# It is not: how far the hospitals' means lie apart is missing. Three sums are enough: how many, their sum, the sum of squares.
+# It is not: how far the hospitals' means lie apart is missing. Three sums are enough:
+# how many, their sum, the sum of squares.
 
 
 # %%
@@ -263,9 +271,9 @@ assert np.allclose(std, np.nanstd(all_rows, axis=0), rtol=1e-9)
 print(f"cholesterol: {mean[column]:.0f} ± {std[column]:.0f} mg/dl")
 
 # %% [markdown]
-# What is missing becomes the mean, and the mean becomes 0. So filling is one call. (All Swiss get
-# the *others'* cholesterol, so it tells nothing there. That a value is missing may be a sign
-# itself, which is lost.)
+# What is missing becomes the mean, and the mean becomes 0. So filling is one call. (All
+# Swiss get the *others'* cholesterol, so it tells nothing there. That a value is
+# missing may be a sign itself, which is lost.)
 
 # %%
 import torch
@@ -281,8 +289,9 @@ swiss = prepare(clients[2].x, mean, std)
 print("Swiss cholesterol, filled:", swiss[:, column].unique().tolist())
 
 # %% [markdown]
-# A warning: **sums are not safe by themselves.** A sum over one patient is this patient, and a
-# bin with one patient says who is there. Exercise 14.2 keeps small counts back.
+# A warning: **sums are not safe by themselves.** A sum over one patient is this
+# patient, and a bin with one patient says who is there. Exercise 14.2 keeps small
+# counts back.
 
 # %% [markdown]
 # ### Exercise 14.1: a hospital leaves
@@ -291,10 +300,11 @@ print("Swiss cholesterol, filled:", swiss[:, column].unique().tolist())
 # |---|---|---|
 # | 1 of 3, recall | 4 | a hospital may take its patients back, and nobody has kept the rows |
 #
-# Complete `moments_without`. `total` has the sums of one column over all hospitals: `count`,
-# `sum` and `squares`, the sum of squares. `leaving` has those of the hospital that leaves.
-# Return the mean and the variance of the values that stay. Divide by their number, not by one
-# less. A hospital that has not measured the column has three zeros. One value at least stays.
+# Complete `moments_without`. `total` has the sums of one column over all hospitals:
+# `count`, `sum` and `squares`, the sum of squares. `leaving` has those of the hospital
+# that leaves. Return the mean and the variance of the values that stay. Divide by their
+# number, not by one less. A hospital that has not measured the column has three zeros.
+# One value at least stays.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -324,9 +334,9 @@ def moments_without(total: dict, leaving: dict) -> tuple[float, float]:
 check("14.1", moments_without)
 
 # %% [markdown] tags=["solution"]
-# **Why this.** Sums can be taken back, so the scale forgets a hospital as if it had never been
-# there. **What people get wrong:** they subtract means or variances, or divide by the number
-# of all.
+# **Why this.** Sums can be taken back, so the scale forgets a hospital as if it had
+# never been there. **What people get wrong:** they subtract means or variances, or
+# divide by the number of all.
 
 # %% [markdown]
 # ### Exercise 14.2: keep small counts back
@@ -336,9 +346,9 @@ check("14.1", moments_without)
 # | 2 of 3, apply | 6 | a bin with one patient tells the server about that patient |
 #
 # Complete `safe_histogram`, what a hospital sends. Bin `i` counts the values from
-# `edges[i]` on and below `edges[i + 1]`. Values that are NaN, below the first edge, or from
-# the last edge on are not counted. A count of 1 or more that is below `least` is sent as
-# -1. A 0 stays a 0.
+# `edges[i]` on and below `edges[i + 1]`. Values that are NaN, below the first edge, or
+# from the last edge on are not counted. A count of 1 or more that is below `least` is
+# sent as -1. A 0 stays a 0.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -368,13 +378,13 @@ def safe_histogram(
 check("14.2", safe_histogram)
 
 # %% [markdown] tags=["solution"]
-# **Why this.** -1 says "a few", and 0 says "nobody". **What people get wrong:** they send 0
-# for a few, which shifts every sum that the server makes; they hide a count of exactly
-# `least`; or they count NaN.
+# **Why this.** -1 says "a few", and 0 says "nobody". **What people get wrong:** they
+# send 0 for a few, which shifts every sum that the server makes; they hide a count of
+# exactly `least`; or they count NaN.
 
 # %% [markdown] tags=["slide"]
-# Hungary now hides its bin of one patient. It has also said how many rows and how many gaps it
-# has. **Predict:** what does the server know of the hidden bin?
+# Hungary now hides its bin of one patient. It has also said how many rows and how many
+# gaps it has. **Predict:** what does the server know of the hidden bin?
 
 # %% tags=["slide-then"]
 for i in (1, 3):
@@ -392,16 +402,17 @@ for name, own in by_name.items():
     assert not ((joined > 0) & (joined < 18)).any()
 
 # %% [markdown]
-# **All: one patient.** No number by itself gives this away, but a difference does. So a hospital
-# looks at *all* that it sends, and has sent before. Wide bins have no small count to hide.
+# **All: one patient.** No number by itself gives this away, but a difference does. So a
+# hospital looks at *all* that it sends, and has sent before. Wide bins have no small
+# count to hide.
 
 # %% [markdown] tags=["slide"]
 # ## Two kinds of model
 #
-# What travels is numbers. Which numbers, the kind of model says. For tables, two kinds are usual.
-# The first has numbers to average, as logistic regression has (in the appendix), or a **small
-# network** in PyTorch. Each client takes a few steps over all its rows at once, so nothing is
-# drawn by chance. `mu` is FedProx's, from lesson 09.
+# What travels is numbers. Which numbers, the kind of model says. For tables, two kinds
+# are usual. The first has numbers to average, as logistic regression has (in the
+# appendix), or a **small network** in PyTorch. Each client takes a few steps over all
+# its rows at once, so nothing is drawn by chance. `mu` is FedProx's, from lesson 09.
 
 # %%
 from torch import nn
@@ -432,9 +443,9 @@ def train_steps(
 
 
 # %% [markdown]
-# It returns the loss *before* the first step, for the appendix. These two apps are whole: the
-# server asks for sums, makes the scale of them, and sends it in the config. (`load_own` loads
-# the hospital that the node config names.)
+# It returns the loss *before* the first step, for the appendix. These two apps are
+# whole: the server asks for sums, makes the scale of them, and sends it in the config.
+# (`load_own` loads the hospital that the node config names.)
 
 # %%
 from collections.abc import Mapping
@@ -514,10 +525,10 @@ print(numbers, "numbers,", len(whole_run.messages), "messages")
 assert numbers == 105 and len(whole_run.messages) == 8 * (1 + ROUNDS)
 
 # %% [markdown] tags=["slide"]
-# The second kind is **trees**. *Boosting* adds one small tree after another, each to mend what is still
-# wrong. There are no numbers to average. So in each round every client grows one tree upon the
-# model that came, and sends it back. `FedXgbBagging` collects them. A model is XGBoost's JSON,
-# as bytes in one array.
+# The second kind is **trees**. *Boosting* adds one small tree after another, each to
+# mend what is still wrong. There are no numbers to average. So in each round every
+# client grows one tree upon the model that came, and sends it back. `FedXgbBagging`
+# collects them. A model is XGBoost's JSON, as bytes in one array.
 
 # %%
 import xgboost as xgb
@@ -545,9 +556,9 @@ def grow(message: Message, context: Context) -> Message:
 
 
 # %% [markdown]
-# Trees need no scale, and they take NaN as it is. The ServerApp is one idea: start a strategy from
-# some arrays. Only the two differ from kind to kind. **Predict:** of which kind do messages grow
-# from round to round, and in which direction?
+# Trees need no scale, and they take NaN as it is. The ServerApp is one idea: start a
+# strategy from some arrays. Only the two differ from kind to kind. **Predict:** of
+# which kind do messages grow from round to round, and in which direction?
 
 # %%
 from flwr.serverapp.strategy import FedXgbBagging, Strategy
@@ -592,10 +603,10 @@ assert sent.loc["network"].max() < 3000
 
 # %% [markdown]
 # - **The network** sends the same bytes in every round.
-# - **Trees** send one tree back, and get the whole forest: four trees more in each round. A
-#   tree also says at which ages and heart rates it cuts.
-# - Which kind is best for 920 rows was not measured here. The rest of the lesson judges the
-#   network only.
+# - **Trees** send one tree back, and get the whole forest: four trees more in each
+#   round. A tree also says at which ages and heart rates it cuts.
+# - Which kind is best for 920 rows was not measured here. The rest of the lesson judges
+#   the network only.
 #
 # The collected trees are *added*, so four clients go four steps of `eta`. And give a
 # `base_score`: without it each client begins elsewhere (see the appendix).
@@ -603,9 +614,10 @@ assert sent.loc["network"].max() < 3000
 # %% [markdown] tags=["slide"]
 # ## By hand, and by Flower
 #
-# A hospital may train in many ways, with the others or without. Each way is an **offer** to it. To
-# measure many offers, we write the rounds as a loop. A model is one long vector. `HEAD` is the
-# length of the last layer, which a hospital may keep for itself.
+# A hospital may train in many ways, with the others or without. Each way is an
+# **offer** to it. To measure many offers, we write the rounds as a loop. A model is one
+# long vector. `HEAD` is the length of the last layer, which a hospital may keep for
+# itself.
 
 # %%
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
@@ -627,8 +639,8 @@ def local(
 
 
 # %% [markdown]
-# Who counts how much? By patients, as in FedAvg, or each hospital the same. (A third answer is
-# in the appendix. It needs the losses, and where the round began.)
+# Who counts how much? By patients, as in FedAvg, or each hospital the same. (A third
+# answer is in the appendix. It needs the losses, and where the round began.)
 
 
 # %%
@@ -695,15 +707,15 @@ print("by hand and by Flower: the same model, to rounding")
 # %% [markdown] tags=["slide"]
 # ## Whom does it serve?
 #
-# A hospital may train **alone**. All rows in one place would be **central**. **FedAvg** makes
-# one model for all. To fit a shared model to each client is **personalisation**:
+# A hospital may train **alone**. All rows in one place would be **central**. **FedAvg**
+# makes one model for all. To fit a shared model to each client is **personalisation**:
 #
 # - **tuned**: take FedAvg's model, and train it a little further on one's own rows,
 # - **own head**: share the first layer, keep the last one (FedPer: Arivazhagan et al.,
 #   2019, [arXiv:1912.00818](https://arxiv.org/abs/1912.00818)).
 #
-# **FedProx** (lesson 09) stays near the global model while training. Nothing of this was
-# searched: one learning rate, one `mu`, one number of steps.
+# **FedProx** (lesson 09) stays near the global model while training. We searched for no
+# best setting: one learning rate, one `mu`, one number of steps.
 
 
 # %%
@@ -736,9 +748,9 @@ HOW = {
 }
 
 # %% [markdown]
-# **Cross-validation** wastes no row: it cuts each hospital's rows into five parts. Each part is
-# tested once, by a model of the other four. The scale comes from the training rows, too: a
-# hospital's own if it is alone, else from all sums.
+# **Cross-validation** wastes no row: it cuts each hospital's rows into five parts. Each
+# part is tested once, by a model of the other four. The scale comes from the training
+# rows, too: a hospital's own if it is alone, else from all sums.
 
 # %%
 from sklearn.model_selection import StratifiedKFold
@@ -790,19 +802,22 @@ def predictions(
 # %% [markdown]
 # Three numbers for each hospital:
 #
-# - **accuracy**, with "ill" above a probability of one half. Hold it against the base rate.
-# - **AUC** (lesson 11): how often an ill patient gets a higher probability than a healthy one.
-#   0.5 is a coin. The base rate does not matter.
-# - **Brier**: the mean of (probability - label)². Small is good. It asks two things in one: are
-#   ill and healthy told apart, and are 80 percent 80 percent? The second is **calibration**. Who
-#   always says the share `b` of ill patients gets `b * (1 - b)`.
+# - **accuracy**, with "ill" above a probability of one half. Hold it against the base
+#   rate.
+# - **AUC** (lesson 11): how often an ill patient gets a higher probability than a
+#   healthy one. 0.5 is a coin. The base rate does not matter.
+# - **Brier**: the mean of (probability - label)². Small is good. It asks two things in
+#   one: are ill and healthy told apart, and are 80 percent 80 percent? The second is
+#   **calibration**. Who always says the share `b` of ill patients gets `b * (1 - b)`.
 
 # %% [markdown] tags=["slide"]
-# One run is one seed: another cut into five, another start. The course keeps 20 seeds of each
-# offer (measured as in the appendix). The column `round` here holds the number of the hospital.
+# One run is one seed: another cut into five, another start. The course keeps 20 seeds
+# of each offer (measured as in the appendix). The column `round` here holds the number
+# of the hospital.
 #
-# **Predict:** for which hospital is FedAvg worth it, for which is it a loss, and for which
-# does it hardly matter? The next cell runs four of the offers with one seed, for some seconds.
+# **Predict:** for which hospital is FedAvg worth it, for which is it a loss, and for
+# which does it hardly matter? The next cell runs four of the offers with one seed, for
+# some seconds.
 
 # %% tags=["nbval-ignore-output"]
 FOUR = ["alone", "FedAvg", "tuned", "own head"]
@@ -860,19 +875,20 @@ assert at_base.sum() == 18
 
 # %% [markdown]
 # - **Cleveland and Hungary** hardly notice FedAvg.
-# - **Long Beach** gets more than 2 points in 19 of 20 seeds. Alone it is at its base rate or
-#   below in 18 of 20. (A shorter training might do better alone. We have not looked.)
-# - **Switzerland loses** more than 2 points in 20 of 20. FedAvg is even below its base rate
-#   in 20 of 20. With a head of its own it is ahead of FedAvg in 20 of 20.
-# - Rows in one place (**central**) are within 2 points of FedAvg, in 19 of 20 or more. So it is
-#   not the averaging that fails Switzerland, but one model that does not know which hospital
-#   asks.
-# - **Tuned** costs no hospital 2 points against alone, in any seed. **FedProx** is nowhere a
-#   point better than FedAvg, by the median.
+# - **Long Beach** gets more than 2 points in 19 of 20 seeds. Alone it is at its base
+#   rate or below in 18 of 20. (A shorter training might do better alone. We have not
+#   looked.)
+# - **Switzerland loses** more than 2 points in 20 of 20. FedAvg is even below its base
+#   rate in 20 of 20. With a head of its own it is ahead of FedAvg in 20 of 20.
+# - Rows in one place (**central**) are within 2 points of FedAvg, in 19 of 20 or more.
+#   So it is not the averaging that fails Switzerland, but one model that does not know
+#   which hospital asks.
+# - **Tuned** costs no hospital 2 points against alone, in any seed. **FedProx** is
+#   nowhere a point better than FedAvg, by the median.
 
 # %% [markdown] tags=["slide"]
-# **Predict:** FedAvg's model fails in Switzerland. Does it put the patients in a wrong *order*
-# (AUC), or are its probabilities at a wrong *level* (Brier)?
+# **Predict:** FedAvg's model fails in Switzerland. Does it put the patients in a wrong
+# *order* (AUC), or are its probabilities at a wrong *level* (Brier)?
 
 # %% tags=["slide-then", "slide-output"]
 for metric in ("auc", "brier"):
@@ -891,14 +907,15 @@ assert (auc["FedAvg"] > auc["alone"]).sum() == 13 and worse.all()
 assert abs(brier[["alone", "own head"]].median() - level).max() < 0.01
 
 # %% [markdown]
-# - **The level is wrong:** its Brier score is worse than with an own head, in 20 of 20. It is
-#   twice as bad as saying "93 percent" to all.
-# - **The order: nobody can tell.** It is ahead of alone in 13 of 20, and rests on eight healthy
-#   patients.
-# - Nobody shines in Switzerland: alone and own head, too, have the Brier score of "93 percent"
-#   said to all.
+# - **The level is wrong:** its Brier score is worse than with an own head, in 20 of 20.
+#   It is twice as bad as saying "93 percent" to all.
+# - **The order: nobody can tell.** It is ahead of alone in 13 of 20, and rests on eight
+#   healthy patients.
+# - No offer does well in Switzerland: even alone and own head only have the Brier score
+#   of "93 percent" said to all.
 #
-# FedAvg's model was made in hospitals where half are ill:
+# FedAvg's model was made mostly from other hospitals' patients, and about half of those
+# are ill:
 
 # %% tags=["nbval-ignore-output"]
 means = {how: guesses[2].mean() for how, guesses in seed_0.items()}
@@ -918,9 +935,10 @@ assert brier["FedAvg"].median() > 2 * level
 # | 2 of 3, apply | 8 | a doctor acts on the probability, and not on the rank |
 #
 # Complete `calibration_gap`. Cut the probabilities from 0 to 1 into `bins` bins of one
-# width. A probability on a border belongs to the upper bin, as floats see it, and 1 to the
-# last. In each bin compare the mean probability with the share that is ill, and take the
-# absolute difference. Return the mean of these, where each bin counts by its number of patients.
+# width. A probability on a border belongs to the upper bin, as floats see it, and 1 to
+# the last. In each bin compare the mean probability with the share that is ill, and
+# take the absolute difference. Return the mean of these, where each bin counts by its
+# number of patients.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -953,18 +971,18 @@ def calibration_gap(
 check("14.3", calibration_gap)
 
 # %% [markdown] tags=["solution"]
-# **Why this.** It is the expected calibration error. **What people get wrong:** they let a
-# bin of two patients count as much as one of a hundred, take the middle of a bin for its
-# mean, or let gaps above and below cancel out.
+# **Why this.** It is the expected calibration error. **What people get wrong:** they
+# let a bin of two patients count as much as one of a hundred, take the middle of a bin
+# for its mean, or let gaps above and below cancel out.
 
 # %% [markdown] tags=["slide"]
 # ## What can't be told apart
 #
-# Twenty seeds cut *the same* patients in other ways. They do not bring new ones. So in one cut,
-# count the patients whom only one of two models gets right. If both were equally good, each of
-# these patients would be a coin. Of `a` and `b` such patients, the difference is luck up to
-# about twice the root of `a + b`. (This is McNemar's test, 1947, as a rule of thumb. Below ten
-# patients, count exactly: `scipy.stats.binomtest`.)
+# Twenty seeds cut *the same* patients in other ways. They do not bring new ones. So in
+# one cut, count the patients whom only one of two models gets right. If both were
+# equally good, each of these patients would be a coin. Of `a` and `b` such patients,
+# the difference is luck up to about twice the root of `a + b`. (This is McNemar's test,
+# 1947, as a rule of thumb. Below ten patients, count exactly: `scipy.stats.binomtest`.)
 
 
 # %%
@@ -1000,8 +1018,9 @@ for i, name in enumerate(NAMES):
     print(f"ahead by {b - a:2}, luck up to {2 * (a + b) ** 0.5:.1f}")
 
 # %% [markdown] tags=["slide"]
-# By this cut, Long Beach gains by more than luck. **Predict:** in how many of 20 cuts does it, and
-# does any hospital lose by more than luck?
+# With an own head, Long Beach gains by more than luck in this cut. **Predict:** in how
+# many of 20 cuts does it? And with FedAvg, tuned or own head, does any hospital lose by
+# more than luck?
 
 # %% tags=["slide-then", "slide-output"]
 pairs = stored("14", "pairs")
@@ -1032,25 +1051,26 @@ assert better.max(axis=None) == 2
 assert (got("VA Long Beach")["FedAvg"] > got("VA Long Beach")["alone"]).all()
 
 # %% [markdown]
-# - **Hardly luck:** Switzerland loses on FedAvg's terms, in 18 of 20 cuts. And there is a reason:
-#   the level.
-# - **Long Beach hangs on the cut.** Own head and tuned are better by more than luck in 10 of 20,
-#   FedAvg in 8. So: can't tell, though FedAvg was ahead in 20 of 20. 200 patients are few.
-#   Whoever looks at one cut only may say either.
+# - **Hardly luck:** Switzerland loses on FedAvg's terms, in 18 of 20 cuts. And there is
+#   a reason: the level.
+# - **Long Beach depends on the cut.** Own head and tuned are better by more than luck
+#   in 10 of 20, FedAvg in 8. So: can't tell, though FedAvg was ahead of alone, by
+#   little or much, in 20 of 20 seeds. 200 patients are few. Whoever looks at one cut
+#   only may say either.
 # - **Can't tell** for all others: at most 2 of 20.
 
 # %% [markdown] tags=["slide"]
-# ## The hospital that should not join
+# ## Would you join?
 #
 # **Predict:** you are Switzerland. Would you join? And what would change your mind?
 
 # %% [markdown] tags=["slide-then"]
 # - *On FedAvg's terms, no.* To say "ill" to all is right more often.
-# - *With an own head, it costs nothing that one can see.* Whether its order helps, for example
-#   whom to examine first, eight healthy patients cannot say.
-# - *What would change the mind:* more healthy patients; a threshold of one's own, chosen by
-#   what a missed patient costs; and a test for newcomers, such as a new department where fewer
-#   are ill.
+# - *With an own head, it costs nothing that one can see.* Whether its order helps, for
+#   example whom to examine first, eight healthy patients cannot say.
+# - *What would change the mind:* more healthy patients; a threshold of one's own,
+#   chosen by what a missed patient costs; and a plan to use the model where fewer are
+#   ill, such as in a new department: an own head fits only the patients it has seen.
 
 # %% [markdown]
 # ### Exercise 14.4: a hospital decides
@@ -1059,11 +1079,12 @@ assert (got("VA Long Beach")["FedAvg"] > got("VA Long Beach")["alone"]).all()
 # |---|---|---|
 # | 3 of 3, build | 10 | a table always has a best row, and it need not mean anything |
 #
-# Complete `verdicts`. The table has for each offer a list, with a pair for each cut: how many
-# patients only the hospital's own model got right, and how many only the offer. In a cut, the
-# offer is better if it is ahead by more than twice the root of the pair's sum, and worse if it
-# is behind by more than that. Return for each offer `"join"` if it is better in more than half
-# of the cuts, `"stay out"` if it is worse in more than half, else `"can't tell"`.
+# Complete `verdicts`. The table has for each offer a list, with a pair for each cut:
+# how many patients only the hospital's own model got right, and how many only the
+# offer. In a cut, the offer is better if it is ahead by more than twice the root of the
+# pair's sum, and worse if it is behind by more than that. Return for each offer
+# `"join"` if it is better in more than half of the cuts, `"stay out"` if it is worse in
+# more than half, else `"can't tell"`.
 #
 # <details><summary>Hint 1</summary>
 #
@@ -1071,8 +1092,8 @@ assert (got("VA Long Beach")["FedAvg"] > got("VA Long Beach")["alone"]).all()
 # </details>
 # <details><summary>Hint 2</summary>
 #
-# Count the cuts in which the offer is better, and those in which it is worse. A cut may be
-# neither.
+# Count the cuts in which the offer is better, and those in which it is worse. A cut may
+# be neither.
 # </details>
 
 
@@ -1098,16 +1119,16 @@ def verdicts(table: dict[str, list[tuple[int, int]]]) -> dict[str, str]:
 check("14.4", verdicts)
 
 # %% [markdown] tags=["solution"]
-# **Why this.** Patients on whom both agree say nothing on which is better. **What people get
-# wrong:** they forget the luck, take the first cut or the best one, or add the cuts up: these
-# hold the same patients.
+# **Why this.** Patients on whom both agree say nothing on which is better. **What
+# people get wrong:** they forget the luck, take the first cut or the best one, or add
+# the cuts up: these hold the same patients.
 
 # %% [markdown] tags=["slide"]
 # ## Fair to whom?
 #
-# FedAvg counts patients, so Cleveland and Hungary decide. One may count each hospital the
-# same. **Predict:** does that lift the worst hospital? And which is the worst: by accuracy, or
-# by accuracy *minus base rate*?
+# FedAvg counts patients, so Cleveland and Hungary decide. One may count each hospital
+# the same. **Predict:** does that lift the worst hospital? And which is the worst: by
+# accuracy, or by accuracy *minus base rate*?
 
 # %% tags=["slide-then", "slide-output"]
 WEIGHTS = ["FedAvg", "equal"]
@@ -1125,14 +1146,15 @@ for what, each in (("accuracy", plain), ("minus base rate", beyond)):
 assert list(lifts.values()) == ["5 of 20", "20 of 20"]
 
 # %% [markdown]
-# - **By accuracy**, Long Beach is mostly the worst. To count each hospital the same lifts the worst
-#   in 5 of 20 only.
+# - **By accuracy**, Long Beach is mostly the worst. To count each hospital the same
+#   lifts the worst in 5 of 20 only.
 # - **Minus base rate**, Switzerland is the worst in 20 of 20, and is lifted in 20 of 20.
-# - So "does it help the worst?" is yes or no *by what worst means*. Say first what you count.
+# - So "does it help the worst?" is yes or no *by what worst means*. Say first what you
+#   count.
 
 # %% [markdown] tags=["slide"]
-# Hospitals are not the only groups. **Predict:** of the ill women, how many are **found**, that is
-# called ill, and of the ill men?
+# Hospitals are not the only groups. **Predict:** of the ill women, how many are
+# **found**, that is called ill, and of the ill men?
 
 # %% tags=["slide-then", "slide-output"]
 GROUPS = ["women", "men", "below 55", "55 and older"]
@@ -1166,34 +1188,36 @@ few = [int((c.x[:, male] == 0).sum()) for c in clients]
 assert few[2:] == [10, 6]
 
 # %% [markdown]
-# The other side of it: of the healthy, how many does FedAvg's model call ill? And is its level
-# right for both?
+# The other side of it: of the healthy, how many does FedAvg's model call ill? And is
+# its level right for both?
 
 # %% tags=["nbval-ignore-output"]
 guessed = np.concatenate(seed_0["FedAvg"])
 for group, who in zip(GROUPS[:2], groups_of(clients)[:2], strict=True):
     alarms = (guessed[who & (labels == 0)] > 0.5).mean()
     print(f"{group:5} healthy and called ill {alarms:.2f}; ", end="")
-    level, share = guessed[who].mean(), labels[who].mean()
-    print(f"mean probability {level:.2f}, ill {share:.2f}")
-    assert abs(level - share) < 0.03
+    said, share = guessed[who].mean(), labels[who].mean()
+    print(f"mean probability {said:.2f}, ill {share:.2f}")
+    assert abs(said - share) < 0.03
     assert alarms < 0.15 if group == "women" else alarms > 0.25
 
 # %% [markdown]
-# - **Of ill women fewer are found**, by more than 10 points in 20 of 20 seeds, and fewer healthy
-#   women are called ill. Partly that follows from the shares: 26 % of these women are ill, and
-#   63 % of the men. A model at one half does so even where its mean probability is right, as here.
-# - **Does joining help them? Can't tell.** Alone, more women are found in 17 of 20. But in none of
-#   20 cuts is it more than luck.
-# - 50 ill women: the share is known to ±14 points. Switzerland has 10 women, all ill, and Long
-#   Beach 6. By sex within a hospital we say nothing.
+# - **Of ill women fewer are found**, by more than 10 points in 20 of 20 seeds. In the
+#   one seed of the last cell, fewer healthy women are called ill, too: 7 %, and 37 % of
+#   the healthy men. Partly that follows from the shares: 26 % of these women are ill,
+#   and 63 % of the men. A model at one half does so even where its mean probability is
+#   right, as here.
+# - **Does joining help them? Can't tell.** Alone, more women are found in 17 of 20. But
+#   in none of 20 cuts is it more than luck.
+# - 50 ill women: the share is known to ±14 points. Switzerland has 10 women, all ill,
+#   and Long Beach 6. By sex within a hospital we say nothing.
 
 # %% [markdown] tags=["slide"]
 # ## Your own table
 #
-# Branches of a bank, machines, schools: any table with a column that says whose a row is. One
-# cell puts it in: a file, and a code book. Here the file is the same, and the "clients" are the
-# kinds of chest pain:
+# Branches of a bank, machines, schools: any table with a column that says whose a row
+# is. One cell puts it in: a file, and a code book. Here the file is the same, and the
+# "clients" are the kinds of chest pain:
 
 # %% tags=["nbval-ignore-output"]
 from course_utils.hospitals import CodeBook
@@ -1214,14 +1238,16 @@ for how in ("alone", "FedAvg"):
         print(f"{how:7} {client.name:16} {right:.2f}, base rate {base:.2f}")
 
 # %% [markdown]
-# (Typical angina has 46 rows. From so few, say nothing.) What cannot be measured is refused in one
-# sentence: a column that is missing, or a client with fewer than five rows of a label.
+# (Typical angina has 46 rows. From so few, say nothing.) What cannot be measured is
+# refused in one sentence: a column that is missing, or a client with fewer than five
+# rows of a label.
 
 # %% [markdown] tags=["slide"]
 # ### Each hospital reads its own file
 #
 # So far one process read one file. In the end each hospital has a SuperNode, and the
-# SuperNode a path in its node config: `table='/data/patients.csv'`. `load_own` looks for it:
+# SuperNode a path in its node config: `table='/data/patients.csv'`. `load_own` looks
+# for it:
 #
 # ```python
 # def load_own(context):
@@ -1231,28 +1257,30 @@ for how in ("alone", "FedAvg"):
 #     return hospitals()[context.node_config["partition-id"]]
 # ```
 #
-# `client_app` and `server_app` stay as they are. The appendix has a program that writes four
-# files, starts a SuperLink and four SuperNodes (lesson 07), and runs both apps there. It ends
-# with the same model as in this process, to rounding.
+# `client_app` and `server_app` stay as they are. The appendix has a program that writes
+# four files, starts a SuperLink and four SuperNodes (lesson 07), and runs both apps
+# there. It ends with the same model as in this process, to rounding.
 #
-# For a table of yours, change two things: `HEART_BOOK` in `course_utils/hospitals.py`, and the
-# number of clients, 4, in `main` in `course_utils/experiments/lesson_14.py`. On four machines,
-# install `course_utils` on each (the app only points to it), and take lesson 07's certificates
-# and keys.
+# For a table of yours, change two things: `HEART_BOOK` in `course_utils/hospitals.py`,
+# and the number of clients, 4, in `main` in `course_utils/experiments/lesson_14.py`. On
+# four machines, install `course_utils` on each (the app only points to it), and take
+# lesson 07's certificates and keys.
 
 # %% [markdown] tags=["slide"]
 # ## Takeaways
 #
-# - **Look without looking:** ask for counts, gaps and histograms first. A whole hospital wrote
-#   0 for "not measured", and only its histogram said so. Together, counts may give a patient away.
-# - **Sums are enough** for means and variances, as if all rows lay in one place. Averages of
-#   averages are not.
-# - **Two kinds of model, one ServerApp idea:** a network's numbers are averaged, trees are
-#   collected, and their messages grow.
-# - **Whom it serves** differs: Switzerland lost. Whether Long Beach gained hangs on the cut. Two
-#   hardly noticed. Put the base rate beside each number. Seeds do not make patients.
-# - **Your own table** needs a code book. Each SuperNode reads its own file, and the model is the
-#   same.
+# - **Look without looking:** ask for counts, gaps and histograms first. A whole
+#   hospital wrote 0 for "not measured", and only its histogram said so. Together,
+#   counts may give a patient away.
+# - **Sums are enough** for means and variances, as if all rows lay in one place. The
+#   mean of the hospitals' variances is not the variance of all.
+# - **Two kinds of model, one ServerApp idea:** a network's numbers are averaged, trees
+#   are collected, and their messages grow.
+# - **Whom it serves** differs: Switzerland lost. Whether Long Beach gained depends on
+#   the cut. Two hardly noticed. Put the base rate beside each number. Seeds do not make
+#   patients.
+# - **Your own table** needs a code book. Each SuperNode reads its own file, and the
+#   model is the same.
 
 # %% [markdown]
 # ## Check yourself
@@ -1263,25 +1291,25 @@ for how in ("alone", "FedAvg"):
 # A histogram of each column. Gaps may be written as 0, as -1, or as 999.
 # </details>
 #
-# <details><summary>2. An own model is right in 93 of 100 cases, FedAvg's in 82. Is its own
-# model good?</summary>
+# <details><summary>2. A hospital's own model is right there in 93 of 100 cases,
+# FedAvg's in 82. Is the hospital's own model good?</summary>
 #
-# Look at the base rate. If 93 of 100 are ill, it may say "ill" to all. Look at the AUC, and
-# at how many healthy patients it rests on.
+# Look at the base rate. If 93 of 100 are ill, it may say "ill" to all. Look at the AUC,
+# and at how many healthy patients it rests on.
 # </details>
 #
 # <details><summary>3. FedAvg's AUC at a hospital of 5,000 patients is fine and its accuracy
 # is bad. What is the cheapest repair?</summary>
 #
-# With so many, the order is right, and the level is wrong. An own threshold, an own head, or a
-# few steps of training on one's own rows mend the level.
+# With so many, the order is right, and the level is wrong. A threshold of its own, a
+# head of its own, or a few steps of training on one's own rows mend the level.
 # </details>
 #
 # <details><summary>4. In 20 of 20 seeds, offer A is ahead of B at a hospital with 40
 # patients. Is A better for its next patients?</summary>
 #
-# That does not follow. All seeds use the same 40. Count those whom only one of the two gets
-# right.
+# That does not follow. All seeds use the same 40. Count those whom only one of the two
+# gets right.
 # </details>
 
 # %% [markdown]
@@ -1298,7 +1326,8 @@ progress("14")
 # %% [markdown]
 # ### How an offer is measured
 #
-# This function made the stored table. `KEPT` says what is stored of which offer.
+# `served`, below, made the stored table of that name (`only_one_right` made `pairs`).
+# `KEPT` says what is stored of which offer.
 
 # %%
 from sklearn.metrics import brier_score_loss, roc_auc_score
@@ -1328,8 +1357,9 @@ def served(seed: int, *, how: str) -> dict[str, dict[int, float]]:
 # %% [markdown]
 # ### Logistic regression
 #
-# scikit-learn's model has eleven coefficients and one intercept. **Predict:** Switzerland has ten
-# women in its table. What does `LogisticRegression` say to a client with just these?
+# scikit-learn's model has eleven coefficients and one intercept. **Predict:**
+# Switzerland has ten women in its table. What does `LogisticRegression` say to a client
+# with just these?
 
 # %%
 from sklearn.linear_model import LogisticRegression, SGDClassifier
@@ -1345,10 +1375,10 @@ except ValueError as error:
 assert y_women.sum() == 10 and "at least 2 classes" in refused
 
 # %% [markdown]
-# All ten are ill, and a client that lacks a class is refused. On a deployment, that is a
-# client that raises. `SGDClassifier(loss="log_loss")` is the same model. Its `partial_fit` is
-# told the classes, and goes on from the coefficients that came by message. A client trains for
-# one pass over its rows.
+# All ten are ill, and a client that lacks a class is refused. On a deployment, that is
+# a client that raises. `SGDClassifier(loss="log_loss")` is the same model. Its
+# `partial_fit` is told the classes, and goes on from the coefficients that came by
+# message. A client trains for one pass over its rows.
 
 
 # %%
@@ -1388,10 +1418,10 @@ assert coef[0][HEART_BOOK.inputs.index("oldpeak")] > 0.4
 # ### q-FedAvg: whose loss is large counts more
 #
 # In **q-FedAvg** (Li et al., 2020,
-# [arXiv:1905.10497](https://arxiv.org/abs/1905.10497)) a hospital counts the more, the larger its
-# loss is: by `losses**q`. `ways` is how far each hospital went, divided by the learning rate.
-# The sum of `h` makes the step shorter, the more steeply the losses may bend. So nobody has to
-# look for a learning rate again for each `q`.
+# [arXiv:1905.10497](https://arxiv.org/abs/1905.10497)) a hospital counts the more, the
+# larger its loss is: by `losses**q`. `ways` is how far each hospital went, divided by
+# the learning rate. The sum of `h` makes the step shorter, the more steeply the losses
+# may bend. So nobody has to look for a learning rate again for each `q`.
 
 
 # %%
@@ -1412,8 +1442,8 @@ HOW["loss"] = partial(rounds, average=by_loss)
 
 
 # %% [markdown]
-# Flower's `QFedAvg` asks for the clients' learning rate, and reads `train_loss` from the reply.
-# Its text says that `q=0` is FedAvg. Is it?
+# Flower's `QFedAvg` asks for the clients' learning rate, and reads `train_loss` from
+# the reply. Its text says that `q=0` is FedAvg. Is it?
 
 # %%
 import gc
@@ -1444,8 +1474,9 @@ print("q=0 is FedAvg:", apart < 0.01)
 assert apart > 0.01
 
 # %% [markdown]
-# Where all clients train, `q=0` is *not* FedAvg: it counts each hospital the same. (The paper draws
-# clients in proportion to their rows. There, `q=0` is FedAvg.) Whom does `q=1` serve?
+# Where all clients train, `q=0` is *not* FedAvg: it counts each hospital the same. (The
+# paper draws clients in proportion to their rows. There, `q=0` is FedAvg.) Whom does
+# `q=1` serve?
 
 # %%
 for what, base in (("accuracy", 0.0), ("minus base rate", pd.Series(BASE))):
@@ -1462,15 +1493,16 @@ for i, group in enumerate(GROUPS):
     assert (g["loss"] > g["FedAvg"]).sum() == (18, 18, 19, 17)[i]
 
 # %% [markdown]
-# It lifts the worst hospital in 15 of 20, counted minus base rate, and in 5 by accuracy. And it
-# finds more of the ill in *every* group: it says "ill" more often to all. q-FedAvg promises to
-# even out *losses*. Those we have not kept, and we took one `q`.
+# It lifts the worst hospital in 15 of 20, counted minus base rate, and in 5 by
+# accuracy. And it finds more of the ill in *every* group: it says "ill" more often to
+# all. q-FedAvg promises to even out *losses*. Those we have not kept, and we took one
+# `q`.
 
 # %% [markdown]
 # ### The program with real processes
 #
-# It takes a minute or more, so it is no cell. Copy it into one if you like. (The course's tests
-# run it as it stands here.)
+# It takes a minute or more, so it is no cell. Copy it into one if you like. (The
+# course's tests run it as it stands here.)
 #
 # ```python
 # import torch
@@ -1554,11 +1586,11 @@ def correlation(n, a, b, aa, bb, ab) -> float:
     return (n * ab - a * b) / ((n * aa - a**2) * (n * bb - b**2)) ** 0.5
 
 
-pairs = [products(client.x, 0, 3) for client in clients]
-federated = correlation(*np.sum(pairs, axis=0))
+own_sums = [products(client.x, 0, 3) for client in clients]
+federated = correlation(*np.sum(own_sums, axis=0))
 whole = all_rows[~np.isnan(all_rows[:, 3])]
 assert np.isclose(federated, np.corrcoef(whole[:, 0], whole[:, 3])[0, 1])
-each = [round(float(correlation(*own)), 2) for own in pairs]
+each = [round(float(correlation(*own)), 2) for own in own_sums]
 print(f"age and heart rate: {federated:.2f} in all, by hospital {each}")
 
 # %% [markdown]
@@ -1567,9 +1599,9 @@ print(f"age and heart rate: {federated:.2f} in all, by hospital {each}")
 # %% [markdown]
 # ### Trees that begin elsewhere
 #
-# Without `base_score`, XGBoost begins from the base rate of the rows that it sees. So each
-# client's trees mend another beginning. The server keeps the beginning of whoever replies
-# first. No error tells you.
+# Without `base_score`, XGBoost begins from the share of ill patients in the rows that it
+# sees. So each client's trees mend another beginning. The server keeps the beginning of whoever
+# replies first. No error tells you.
 
 # %%
 import json
@@ -1577,8 +1609,8 @@ import json
 begins = []
 for client in clients:
     free = {k: v for k, v in TREES.items() if k != "base_score"}
-    rows = xgb.DMatrix(client.x, label=client.y)
-    forest = xgb.train(free, rows, num_boost_round=1)
+    matrix = xgb.DMatrix(client.x, label=client.y)
+    forest = xgb.train(free, matrix, num_boost_round=1)
     model = json.loads(forest.save_config())["learner"]["learner_model_param"]
     begins.append(round(float(model["base_score"].strip("[]")), 2))
 print("each begins from:", dict(zip(NAMES, begins, strict=True)))
