@@ -39,6 +39,10 @@ STARTS_PROCESSES = re.compile(r"\b(?:Deployment|Federation)\(")
 PROCESSES = "processes"
 """The unit of all files that start Flower's processes."""
 
+PREFERRED = -3
+"""What is added to the nice value of that unit: it is the longest, and the whole waits
+for it. Ray and Flower have deadlines of their own, too."""
+
 AWKWARD = "a b ü of a Windows user with two names and as long as on a cluster"
 """A temporary folder's name that breaks a command line into which it is pasted, and is
 too long for a socket of Ray."""
@@ -155,6 +159,23 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list) -> None:
     for item in items:
         if isinstance(item, IPyNbCell):
             item.output_timeout = 60  # seconds for what a cell printed; 5 is too few
+
+
+@pytest.hookimpl(tryfirst=True)  # before the test starts anything
+def pytest_runtest_protocol(item: pytest.Item) -> None:
+    """Prefer what starts Flower's processes, where the system lets this user."""
+    if is_worker(item.config):
+        with suppress(AttributeError, PermissionError):  # on Windows; no root
+            nice = own_nice()
+            if unit_of(file_of(item.nodeid)) == PROCESSES:
+                nice += PREFERRED
+            os.setpriority(os.PRIO_PROCESS, 0, nice)
+
+
+@cache
+def own_nice() -> int:
+    """Return the nice value that this worker was started with."""
+    return os.getpriority(os.PRIO_PROCESS, 0)
 
 
 # ------------------------------------------------------------------ the choice of tests
