@@ -45,12 +45,12 @@ def run(tmp_path_factory) -> Iterator[Callable[[Path], None]]:
         ) as process,
     ):
 
-        def run(notebook: Path) -> None:
+        def run_one(notebook: Path) -> None:
             print(notebook, file=process.stdin, flush=True)
             status = process.stdout.readline()
             assert status == "0\n", f"{status}{log.read_text('utf-8')[-4000:]}"
 
-        yield run
+        yield run_one
 
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)

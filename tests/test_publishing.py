@@ -95,12 +95,12 @@ def test_one_command_stamps_the_address_everywhere(tmp_path) -> None:
     course = copy_of_the_course(tmp_path)
     before = {path: path.read_bytes() for path in course.rglob("*") if path.is_file()}
     old = build.publication()
-    repo, tag = "some-body/a.course", "v1.2-rc.1"
-    done = publish(course, repo, tag)
-    assert done.returncode == 0, done.stderr
-    assert f"git tag {tag}" in done.stdout
-    every_link_opens_its_own_notebook(course, repo, tag)
-    assert {link[:2] for link in links_in(course)} == {(repo, tag)}
+    for repo, tag in (("some-body/a.course", "v1.2"), ("else-body/fork", "v2.0-rc.1")):
+        done = publish(course, repo, tag)
+        assert done.returncode == 0, done.stderr
+        assert f"git tag {tag}" in done.stdout
+        every_link_opens_its_own_notebook(course, repo, tag)
+        assert {link[:2] for link in links_in(course)} == {(repo, tag)}
     # Stamped back, nothing else has changed, and no output is lost.
     publish(course, old[0].split("github.com/")[1], old[1])
     for path in before:
