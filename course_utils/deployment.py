@@ -68,11 +68,13 @@ Flower gives the local SuperLink 15 seconds to start, and Ray gives its node 30.
 ATTEMPTS = 3
 """How often something is started that was too slow."""
 
-# Of Ray's processes, those that no run of the course needs are not started.
+# Of Ray's processes, those that no run of the course needs are not started. And its
+# workers, whose nice value it makes 15, do not wait until nobody else computes.
 LEAN_RAY = {
     "RAY_enable_worker_prestart": "0",
     "RAY_prestart_worker_first_driver": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_worker_niceness": "0",
 }
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

@@ -211,6 +211,8 @@ def test_what_its_processes_need_of_their_environment(tmp_path, monkeypatch) -> 
     assert first[port] != second[port]
     assert first["no_proxy"] == "example.org,127.0.0.1,localhost,::1"
     assert first["NO_PROXY"] == first["no_proxy"]
+    # Beside other programs, Ray's workers would hardly ever run.
+    assert first["RAY_worker_niceness"] == "0"
 
 
 def test_rays_folder_is_short_and_goes_with_the_rest(tmp_path) -> None:

@@ -158,6 +158,10 @@ def test_only_linux_has_torch_from_pytorchs_own_index(tmp_path, monkeypatch) -> 
         assert ("--torch-backend cpu" in by_uv) == of_linux
         assert (f"--extra-index-url {kit.CPU_WHEELS}" in by_pip) == of_linux
     assert wheels.requirements(packages) == "torch==9+cpu\n"
+    by_address = f"torch @ {wheel['url']}\n"
+    assert wheels.requirements(packages, by_address=True) == by_address
+    packages[0]["wheels"] = [wheel, wheel]  # pip chooses
+    assert wheels.requirements(packages, by_address=True) == "torch==9+cpu\n"
     (tmp_path / "wheels").mkdir()
     (tmp_path / "wheels" / "torch-9+cpu-py3-none-any.whl").write_text("a wheel")
     assert not wheels.missing()

@@ -14,9 +14,9 @@ import pytest
 import yaml
 from axe_core_python.sync_playwright import Axe
 from browser import launched_without_hosts
-from bs4 import BeautifulSoup
 from picture import IMAGES, record_run
 from playwright.sync_api import Browser, Page
+from selectolax.lexbor import LexborHTMLParser
 
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT / "notebooks" / "tools"))
@@ -43,26 +43,24 @@ def site(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def pages(site) -> dict[Path, BeautifulSoup]:
+def pages(site) -> dict[Path, LexborHTMLParser]:
     paths = [path for path in site.rglob("*.html") if "_static" not in path.parts]
-    return {
-        path: BeautifulSoup(path.read_text("utf-8"), "html.parser") for path in paths
-    }
+    return {path: LexborHTMLParser(path.read_text("utf-8")) for path in paths}
 
 
-def addresses(soup: BeautifulSoup, *tags: str) -> Iterator[str]:
-    for tag in soup.find_all(tags):
+def addresses(page: LexborHTMLParser, *tags: str) -> Iterator[str]:
+    for tag in page.css(",".join(tags)):
         for name in ("src", "href"):
-            if tag.has_attr(name):
-                yield tag[name]
+            if name in tag.attributes:
+                yield tag.attributes[name]
 
 
 # ------------------------------------------------------------------------ what is there
 
 
 def test_nothing_is_loaded_from_elsewhere(pages, site) -> None:
-    for path, soup in pages.items():
-        for address in addresses(soup, "script", "link", "img", "iframe", "source"):
+    for path, page in pages.items():
+        for address in addresses(page, "script", "link", "img", "iframe", "source"):
             assert not urlsplit(address).netloc, f"{path.name}: {address}"
     for path in [*site.rglob("*.css")]:
         found = re.findall(r"url\([\"']?(?:https?:)?//[^)]*", path.read_text("utf-8"))
@@ -71,13 +69,13 @@ def test_nothing_is_loaded_from_elsewhere(pages, site) -> None:
 
 def test_every_link_leads_somewhere(pages, site) -> None:
     anchors = {
-        path: {tag["id"] for tag in soup.find_all(id=True)}
-        | {tag["name"] for tag in soup.find_all("a", attrs={"name": True})}
-        for path, soup in pages.items()
+        path: {tag.attributes["id"] for tag in page.css("[id]")}
+        | {tag.attributes["name"] for tag in page.css("a[name]")}
+        for path, page in pages.items()
     }
     checked = 0
-    for path, soup in pages.items():
-        for address in addresses(soup, "a", "link", "img", "script"):
+    for path, page in pages.items():
+        for address in addresses(page, "a", "link", "img", "script"):
             parts = urlsplit(address)
             if parts.scheme or parts.netloc:
                 continue
@@ -106,7 +104,7 @@ def test_every_lesson_has_its_page_solution_and_notebook(pages, site) -> None:
 
 def test_every_figure_says_what_it_shows(pages, site) -> None:
     for path in LESSONS:
-        soup = pages[site / "notebooks" / f"{path.stem}.html"]
+        page = pages[site / "notebooks" / f"{path.stem}.html"]
         cells = json.loads(path.read_text("utf-8"))["cells"]
         outputs = [output for cell in cells for output in cell.get("outputs", [])]
         stored = [
@@ -114,13 +112,14 @@ def test_every_figure_says_what_it_shows(pages, site) -> None:
             for output in outputs
             if "image/png" in output.get("data", {})
         ]
-        shown = [image["alt"] for image in soup.select("div.cell_output img")]
+        images = page.css("div.cell_output img")
+        shown = [image.attributes["alt"] for image in images]
         assert [" ".join(alt.split()) for alt in shown] == [
             " ".join(alt.split()) for alt in stored
         ]
-    for soup in pages.values():
-        for image in soup.find_all("img"):
-            assert len(image.get("alt", "")) > 10, image
+    for page in pages.values():
+        for image in page.css("img"):
+            assert len(image.attributes.get("alt") or "") > 10, image.html
 
 
 def test_the_moving_picture_is_a_run_of_this_course() -> None:
@@ -137,8 +136,8 @@ def test_the_moving_picture_is_a_run_of_this_course() -> None:
 def test_without_an_address_nothing_leads_to_one(pages) -> None:
     if build.is_published():
         pytest.skip("it is published")
-    for soup in pages.values():
-        for address in addresses(soup, "a", "img", "link"):
+    for page in pages.values():
+        for address in addresses(page, "a", "img", "link"):
             assert "colab.research" not in address and "OWNER" not in address
 
 

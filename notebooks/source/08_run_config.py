@@ -812,7 +812,7 @@ for name, size in (("small", SMALL), ("large", LARGE)):
     print(f"{name} model: {sending:.1f} s to send, {both:.0f} s in all")
 assert 10 < np.median(seconds(100_000)) < 11 and sending > 0.9 * both
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: How long a round takes"]
 # With our small model, nearly all time is computing. With the large one, it is sending.
 # **Predict:** how long does a round take, on average, with 2, 5, 10 and 100 clients, and the
 # small model?
@@ -873,7 +873,7 @@ assert 0 < low < high < 0.04
 # eleven. With a `sigma` of 0.4 they are behind (appendix). So a setting is good *for a
 # budget*, and on *your* devices: measure them. (All this at lr 0.01. Others were not tried.)
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: Do not wait for the slowest"]
 # **Do not wait for the slowest.** There are two ways:
 #
 # - **A deadline.** `strategy.start(..., timeout=...)` says for how many seconds a round waits:

@@ -1124,7 +1124,7 @@ for name, value in layer.state_dict().items():
     kind = "parameter" if name in parameters else "statistic"
     print(f"{name:20} {value.dtype!s:14} {tuple(value.shape)!s:6} {kind}")
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: The average of two variances"]
 # FedAvg averages all five. **Predict:** two clients, of one feature. One has it at 0 in all
 # examples, the other at 10. Both variances are 0. What is the average of the
 # variances, and what the variance of all examples together?
@@ -1144,7 +1144,7 @@ assert (mean_of_variances, variance_of_all) == (0, 25)
 # The counter, `num_batches_tracked`, is averaged, too:
 # the appendix says what becomes of it.
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: FedBN and GroupNorm"]
 # Two other ways:
 #
 # - **FedBN** (Li et al., 2021, [arXiv:2102.07623](https://arxiv.org/abs/2102.07623)):

@@ -972,7 +972,7 @@ print(f"median loss of members: {inside.median():.2f}")
 print(f"median loss of others:  {outside.median():.2f}")
 assert inside.median() < outside.median()
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: Member or not?"]
 # Say "member" below some loss. A low threshold finds few members, and accuses few
 # others. A high one finds all, and accuses many. The **ROC curve** has a point for each
 # threshold: to the right, the share of others accused; upwards, the share of members
@@ -1026,7 +1026,7 @@ plot_roc({name: roc_of(WHO[name]) for name in SHOWN})
 # A random guess catches 1 of 100.
 
 
-# %% [markdown] tags=["slide"]
+# %% [markdown] tags=["slide", "title: Fewer images and fewer epochs"]
 # **Predict:** two settings are not in the figure. What is the AUC with 20 images and
 # 100 epochs, and how many of these 20 members are caught? And what is the AUC with 300
 # images and one epoch?

@@ -133,12 +133,20 @@ class Wheels:
         """List the packages whose wheels do not lie in the kit yet."""
         return [package for package in self.packages if not self.found(package)]
 
-    def requirements(self, packages: list[dict[str, Any]]) -> str:
-        """Write packages as requirements of pip, with the hashes of their wheels."""
+    def requirements(
+        self, packages: list[dict[str, Any]], *, by_address: bool = False
+    ) -> str:
+        """Write packages as requirements of pip, with the hashes of their wheels.
+
+        By its address pip finds a wheel without an index, of which some list thousands.
+        """
         hashed = all(w.get("hashes") for p in packages for w in p["wheels"])
         lines = []
         for package in packages:
             words = [f"{package['name']}=={package['version']}"]
+            first, *others = package["wheels"]
+            if by_address and "url" in first and not others:  # pip has no choice to make
+                words = [f"{package['name']} @ {first['url']}"]
             if hashed:
                 hashes = [wheel["hashes"]["sha256"] for wheel in package["wheels"]]
                 words += [f"--hash=sha256:{value}" for value in hashes]
@@ -159,7 +167,7 @@ class Wheels:
         print(f"{self.name}: downloading {len(missing)} wheels", flush=True)
         self.lock.parent.mkdir(parents=True, exist_ok=True)
         draft = self.lock.with_suffix(".part")
-        draft.write_text(self.requirements(missing), encoding="utf-8")
+        draft.write_text(self.requirements(missing, by_address=True), encoding="utf-8")
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
         command += ["--only-binary", ":all:", "--dest", str(self.folder), *self._tags]
         command += ["--extra-index-url", CPU_WHEELS] if self.cpu else []
