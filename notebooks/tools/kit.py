@@ -145,7 +145,7 @@ class Wheels:
         for package in packages:
             words = [f"{package['name']}=={package['version']}"]
             first, *others = package["wheels"]
-            if by_address and "url" in first and not others:  # pip has no choice to make
+            if by_address and "url" in first and not others:  # nothing to choose
                 words = [f"{package['name']} @ {first['url']}"]
             if hashed:
                 hashes = [wheel["hashes"]["sha256"] for wheel in package["wheels"]]
