@@ -85,10 +85,11 @@ def test_nbgrader_gives_each_answer_its_points(
         if cell.metadata["nbgrader"]["solution"]
     }
     assert list(solution) == ["answer-1-1", "answer-1-2"]
+    hand_in(tmp_path, "solved", solution)
     hand_in(tmp_path, "blank", {})
     wrong = {
-        "answer-1-1": "def clean_metrics(values):\n    return None",
-        "check-1-1": 'print("1.1 correct: trust me")',  # a locked cell, changed
+        "answer-1-2": "def record_bytes(shapes, number_size):\n    return 0",
+        "check-1-2": 'print("1.2 correct: trust me")',  # a locked cell, changed
     }
     hand_in(tmp_path, "wrong_once", solution | wrong)
     assignment.nbgrader(tmp_path, "autograde", "lesson_01")
@@ -101,8 +102,9 @@ def test_nbgrader_gives_each_answer_its_points(
         return submission.max_score, [scores[name] for name in sorted(scores)]
 
     with Gradebook(f"sqlite:///{tmp_path / 'gradebook.db'}") as gradebook:
+        assert marks("solved") == (3, [1, 2])
         assert marks("blank") == (3, [0, 0])
-        assert marks("wrong_once") == (3, [0, 2])
+        assert marks("wrong_once") == (3, [1, 0])
 
 
 # ---------------------------------------------------------------- every other lesson

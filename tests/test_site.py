@@ -52,7 +52,7 @@ def addresses(page: LexborHTMLParser, *tags: str) -> Iterator[str]:
     for tag in page.css(",".join(tags)):
         for name in ("src", "href"):
             if name in tag.attributes:
-                yield tag.attributes[name]
+                yield tag.attributes[name] or ""  # None where it is empty
 
 
 # ------------------------------------------------------------------------ what is there

@@ -873,7 +873,7 @@ assert 0 < low < high < 0.04
 # eleven. With a `sigma` of 0.4 they are behind (appendix). So a setting is good *for a
 # budget*, and on *your* devices: measure them. (All this at lr 0.01. Others were not tried.)
 
-# %% [markdown] tags=["slide", "title: Do not wait for the slowest"]
+# %% [markdown] tags=["slide", "title: A deadline and over-selection"]
 # **Do not wait for the slowest.** There are two ways:
 #
 # - **A deadline.** `strategy.start(..., timeout=...)` says for how many seconds a round waits:
