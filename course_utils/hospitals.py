@@ -147,12 +147,25 @@ def clients_of(table: pd.DataFrame, book: CodeBook, least: int = 5) -> list[Clie
     Raises
     ------
     ValueError
-        If a column is missing, or a client has too few rows of a label.
+        If a column is missing, a row does not say whose it is, no row has a value that
+        the code book lists, or a client has too few rows of a label.
     """
     _require_columns(table, [book.client])
+    if nobodys := table[book.client].isna().sum():
+        raise ValueError(
+            f"{nobodys} rows do not say whose they are, their {book.client!r} is "
+            "missing: fill it in, or leave these rows out."
+        )
     clients = [
         to_client(rows, book, str(name)) for name, rows in table.groupby(book.client)
     ]
+    for column, values in book.kinds.items():
+        for value in values:
+            if not (table[column] == value).any():
+                known = ", ".join(map(repr, table[column].dropna().unique()))
+                raise ValueError(
+                    f"No row has {value!r} in the column {column!r}: it has {known}."
+                )
     for client in clients:
         ones = int(client.y.sum())
         zeros = len(client.y) - ones

@@ -145,6 +145,8 @@ COUNTS = Exercise(
             return [int(count) for count in counts] -> return np.rint(guess).tolist()
         rounded down, some are missing: give them to the labels that lost most
             [:missing] -> [:0]
+        give one to each of the labels that lost most, not all to the first of them
+            counts[label] += 1 -> counts[np.argmax(lost)] += 1
         give what is missing to the labels that lost most, not to the most frequent
             np.argsort(-lost) -> np.argsort(-guess)
         these lost least by rounding down: give what is missing to those that lost most
@@ -171,12 +173,12 @@ def solved(old: State, new: State, lr: float, weight_decay: float) -> State:
 def step_of(
     weights: list, gradient: list, lr: float, decay: float, **gives: Any
 ) -> Case:
-    """Make the case of one step, in a model that also counts batches."""
+    """Make the case of one step, in a model that also counts batches, twice."""
     old, g = torch.tensor(weights), torch.tensor(gradient)
     new = old - lr * (g + decay * old)
-    names = ("head.weight", "norm.num_batches_tracked")
+    names = ("head.weight", "norm.num_batches_tracked", "age")
     states = (
-        dict(zip(names, (value, torch.tensor(count)), strict=True))
+        dict(zip(names, (value, *torch.tensor([count, count])), strict=True))
         for value, count in ((old, 3), (new, 4))
     )
     return Case(*states, lr, decay, **gives)
@@ -206,6 +208,7 @@ SENT = Exercise(
             (old[n] - new[n] - -> (new[n] - old[n] +
         the weight decay is still in it: take it off
             - lr * weight_decay * old[n] ->
+        the weight decay has to be subtracted, not added
             new[n] - lr -> new[n] + lr
         the weights decay by a share of the old ones, not of the new
             weight_decay * old[n] -> weight_decay * new[n]
@@ -217,6 +220,8 @@ SENT = Exercise(
             lr * weight_decay * old[n] -> weight_decay * old[n] / lr
         a counter has no gradient: leave out what is no floating-point tensor
             if old[name].is_floating_point() ->
+        a counter may have any name: leave out what is no floating-point tensor
+            old[name].is_floating_point() -> not name.endswith("num_batches_tracked")
         these are the weights: return the gradient
             (old[n] - new[n] - lr * weight_decay * old[n]) / lr -> new[n]
     """,
@@ -277,6 +282,8 @@ MEMBERSHIP = Exercise(
             & (column == outside) -> (column == outside[:1])
             (column < outside) -> (column < outside.mean())
             & (column == outside) -> (column == outside.mean())
+        the loss of a member is a threshold, too
+            [*members, *others] -> others
         as many others as are allowed may be accused
             accused <= allowed -> accused < allowed
         count the others that are accused: these are members

@@ -110,6 +110,15 @@ def by_one_order(each: list, delta: float, orders: list) -> list[float]:
     return [price(r[best], delta, [orders[best[0]]]) for r in sums]
 
 
+def those_that_fit(each: list, budget: float, delta: float, orders: list) -> list:
+    """Leave out a round that is too dear, and run cheaper ones after it."""
+    run = []
+    for cost in each:
+        if converted([*run, cost], delta, orders)[-1] <= budget:
+            run.append(cost)
+    return run
+
+
 def random_plan(rng: random.Random) -> Case:
     """Draw a plan, whose budget ends somewhere in it."""
     noise = [rng.uniform(0.8, 5) for _ in range(rng.randint(4, 8))]
@@ -133,8 +142,14 @@ PLAN = Exercise(
     oracle=affordable,
     parts=("the rounds", "epsilon"),
     mistakes="""
-        add up for each order, and convert the sum: to add up epsilons is too dear
+        add up for each order, and convert the sum: to add up epsilons says too much
             converted( -> added_up(
+        use the delta that is given
+            converted(each, delta -> converted(each, 1e-3
+        use the orders that are given
+            each = [ -> orders = [1 + x / 10 for x in range(1, 100)]; each = [
+        the run ends at the first round that does not fit: no later one is run
+            converted(each -> converted(those_that_fit(each, budget, delta, orders)
         another order may be best after the next round: keep the sums of all
             converted( -> by_one_order(
         the costs of rounds add up: this looks at each round alone

@@ -175,9 +175,10 @@ for name, array in reply["arrays"].items():
 # How many examples a client has, it says itself. FedAvg needs that for its weights.
 #
 # `update_of` computes `(old - new) / lr` from the weights. From here on, the code calls
-# this the `update`. After one step, it is the gradient. (`model.train` uses momentum,
-# but its first step is a plain one.) `spy` does all that for one client. It also
-# returns the client's examples. They are there to judge a guess, never to make one.
+# this the `update`: it is that of lesson 00 with the other sign, divided by `lr`. After
+# one step, it is the gradient. (`model.train` uses momentum, but its first step is a
+# plain one.) `spy` does all that for one client. It also returns the client's examples.
+# They are there to judge a guess, never to make one.
 
 # %%
 State = dict[str, torch.Tensor]
@@ -207,7 +208,7 @@ def spy(seed: int, **config) -> tuple[nn.Module, State, TensorDataset]:
 
 # %% [markdown] tags=["slide"]
 # **Predict:** the server has one update of a dense network, after one step on one image.
-# It divides. How near does it come?
+# In how many of the 32 neurons can it divide? And do they agree?
 
 # %% tags=["slide-then", "slide-output"]
 from course_utils.plots import plot_pictures
@@ -286,7 +287,7 @@ check("11.1", input_of)
 # With several examples, each gradient is a mean over them. The quotient of a neuron is
 # then a *mixture* of those images that make the neuron active.
 #
-# **Predict:** how many of 2, of 8, of 32 images come out exactly?
+# **Predict:** what share of 2, of 8, of 32 images comes out exactly?
 
 
 # %%
@@ -468,9 +469,11 @@ for name, setting in LABELS.items():
     print(f"{name:17} {setting}")
 
 # %% [markdown]
-# Clients have unlike labels (`"dirichlet"`). `"wrong"` is the share of examples with a
-# wrong label in the guess, and `"blind"` that of a guess of ten equal shares.
-# `"largest"`: is the most frequent label right?
+# Clients have unlike labels (`"dirichlet"`). The trained model has learned for three
+# epochs on another client's examples. `"wrong"` is the share of labels that are wrong in
+# the guess: half the sum of all differences, divided by $N$. (The guess keeps its
+# fractions here, so part of an example can be wrong.) `"blind"` is that of a guess of
+# ten equal shares. `"largest"`: is the most frequent label right?
 
 # %% [markdown] tags=["slide"]
 # **Predict:** after an epoch in batches of 16, is the guess still better than a blind
@@ -510,8 +513,9 @@ assert middle["32, trained model"] == 0.43
 # - **After five epochs**, 54 of 100 are wrong, hardly fewer than with a blind guess
 #   (55). The most frequent label is right in 15.
 # - **With a trained model**, 43 of 100 are wrong: $\bar p_c$ depends on the client's
-#   images, and the server's guess of it is bad. One image's label stays certain: its
-#   sign needs no guess.
+#   images, and the server's guess of it is bad. (With the client's own, the formula
+#   above is exact for one step.) One image's label stays certain: its sign needs no
+#   guess.
 #
 # This is the simplest guess. A server could also train for an epoch on images of its
 # own, and compare.
@@ -576,7 +580,9 @@ check("11.3", gradient_sent)
 
 # %% [markdown]
 # Step 2 is a client's training, with its momentum, written so that PyTorch can
-# differentiate through it:
+# differentiate through it. `functional_call` runs `net` with weights that are handed
+# over. `create_graph=True` keeps how the gradient was made, so that it can itself be
+# differentiated:
 
 
 # %%
@@ -601,7 +607,8 @@ def replay(
 
 # %% [markdown]
 # Step 3 is done by L-BFGS, an optimiser that learns from its last steps how the slope
-# of what it minimises changes. Here it minimises the `gap` between the two updates.
+# of what it minimises changes. Here it minimises the `gap` between the two updates. It
+# asks for the gap as often as it likes, so it gets a function, `distance`.
 
 
 # %%
@@ -649,8 +656,8 @@ for name, setting in CASES.items():
     print(f"{name:20} {setting}")
 
 # %% [markdown]
-# The search is told the labels. For one image after one step, the server reads the
-# label itself. In the other cases this attacker is stronger than our guess of labels.
+# With one image, each epoch is one step. The search is told the labels. For one image
+# after one step, the server reads the label itself. In the other cases this attacker is stronger than our guess of labels.
 # Batch size, momentum and number of steps are known, too: the server has set them.
 
 
@@ -691,9 +698,10 @@ if dataset_name() == DEFAULT_DATASET:
 # %% [markdown]
 # How good is that? One measure is the **error**, as above. The other:
 #
-# - **Recognised:** of all 4,000 training images in the federation, is the client's the
-#   nearest to a found one? Then the server would pick the right one from a list. For
-#   one found image, that happens by chance once in 4,000 times.
+# - **Recognised:** for each found image, look which of all 4,000 training images in the
+#   federation is nearest to it. Is it one of the client's? Then the server would pick
+#   the right one from a list. For one found image and one of the client's, that happens
+#   by chance once in 4,000 times.
 
 
 # %%
@@ -771,9 +779,13 @@ assert 0.35 < mean["32 images"] < 0.45
 #   at 0.0001.)
 # - **Labels keep images apart.** Each label has its own row in the head's gradient. So
 #   even eight images of eight labels are all recognised. Two of *one* label share a
-#   row, and come out laid over each other.
+#   row, and each comes out with a ghost of the other.
 # - **32 images** are about three in each row. The error is twice that of the mean
-#   digit. Yet two of five are recognised. Here are eight of the 32 (a few seconds):
+#   digit. Yet two of five are recognised: noise makes the distance to *every* image of
+#   the list larger by about the same, and a faint shape still decides which is nearest.
+#   The eye is the weaker attacker here.
+#
+# Here are eight of the 32 (a few seconds). One found picture may stand below several:
 
 # %% tags=["nbval-ignore-output"]
 found, images = match(0, "32 images")
@@ -838,7 +850,8 @@ assert halved.all() and (known == 1).all()
 # - **The server sees where it is stuck.** In these three seeds, and only there, the gap
 #   stays above 0.01. With new starts from other noise, at most three starts in all, the
 #   replay at least halves the error of the simple search, and the image is recognised,
-#   in 20 of 20. Several steps are work for the attacker, and no protection.
+#   in 20 of 20. For one image, several steps are work for the attacker, and no
+#   protection.
 # - With many images in shuffled batches, the server does not know which image came
 #   when. It has to search for that, too. That has been done (Dimitrov et al., 2022,
 #   [arXiv:2206.12395](https://arxiv.org/abs/2206.12395)), not here.
@@ -848,8 +861,8 @@ assert halved.all() and (known == 1).all()
 #
 # Does it help to send less? `shrink` keeps 8 bits of each number of the update, or only
 # its sign (one bit), or only the largest 1 of 100 numbers, with 0 for all others.
-# **Predict:** which of the three stops the search for one image? (Three searches, three
-# seconds.)
+# **Predict:** with which of the three will you still see the digit? And with which will
+# the server still pick it from its list? (Three searches, three seconds.)
 
 
 # %%
@@ -909,7 +922,7 @@ assert round(seen["8 in batches of 2"].mean(), 2) == 0.97
 # - **8 bits** change next to nothing.
 # - **One bit, or the largest 1 of 100**, makes a bad picture: in all seeds, the error
 #   is more than twice that of the mean digit. Even so the image is recognised in 12 and
-#   in 16 of 20.
+#   in 16 of 20, as the faint shapes among 32 images were.
 # - **A trained model** makes the picture worse in 20 of 20 seeds. The image is still
 #   recognised in all.
 # - **Batches** blur eight images. 97 of 100 are still recognised.
@@ -976,7 +989,8 @@ assert inside.median() < outside.median()
 # Say "member" below some loss. A low threshold finds few members, and accuses few
 # others. A high one finds all, and accuses many. The **ROC curve** has a point for each
 # threshold: to the right, the share of others accused; upwards, the share of members
-# found.
+# found. (scikit-learn draws it. It wants a score that is *high* for members, so the
+# losses get a minus.)
 #
 # The **AUC** is the area below it. **Predict:** take one member and one of the others at
 # random. How often has the member the lower loss?
@@ -1023,13 +1037,14 @@ plot_roc({name: roc_of(WHO[name]) for name in SHOWN})
 #
 # So one also asks how many members are **caught** while at most 1 of 100 others is
 # accused (Carlini et al., 2021, [arXiv:2112.03570](https://arxiv.org/abs/2112.03570)).
-# A random guess catches 1 of 100.
+# A random guess catches 1 of 100. (Of 50 members, one more or less is 0.02. So look at
+# the range, too.)
 
 
-# %% [markdown] tags=["slide", "title: Fewer images and fewer epochs"]
-# **Predict:** two settings are not in the figure. What is the AUC with 20 images and
-# 100 epochs, and how many of these 20 members are caught? And what is the AUC with 300
-# images and one epoch?
+# %% [markdown] tags=["slide", "title: What the figure leaves out"]
+# **Predict:** the figure leaves out two of the clients. What is the AUC with 20 images
+# and 100 epochs, and how many of these 20 members are caught? And what is the AUC with
+# 300 images and one epoch?
 
 # %% tags=["slide-then", "slide-output"]
 tried = stored("11", "membership")
@@ -1057,7 +1072,7 @@ assert middles[stranger.name] == 0.49
 few = 20 * caught["20 images, 100 epochs"]
 assert few.quantile([0, 0.5, 1]).round(2).tolist() == [0, 3, 14]
 assert (few == 0).sum() == 1
-assert caught.median().round(2)[[long.name, ten.name]].tolist() == [0.06, 0]
+assert caught.median().round(2)[[long.name, ten.name]].tolist() == [3 / 50, 0]
 
 # %% [markdown]
 # - **A client that trains long on little** shows its members: with 50 images, the AUC
@@ -1068,9 +1083,9 @@ assert caught.median().round(2)[[long.name, ten.name]].tolist() == [0.06, 0]
 # - **One epoch on 300 images** gives 0.54, too: of 100 pairs, the attacker orders 54
 #   rightly, a coin
 #   50. That is little, and it is real: more than its control in 20 of 20.
-# - **An AUC says nothing about the surest few.** It is 0.88 with 50 images, and 6 of
-#   100 members are caught. With 20 images, 3 of the 20 are (the median). In one seed
-#   none is, in another 14.
+# - **An AUC says nothing about the surest few.** It is 0.88 with 50 images, and 3 of
+#   these 50 members are caught. With 20 images, 3 of the 20 are (both are the median).
+#   With 20, none is caught in one seed, in another 14.
 #
 # Stronger attacks train models of their own to learn how a member's loss looks (Carlini
 # et al.). So a low AUC here does not prove that members are safe.
