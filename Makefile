@@ -1,4 +1,4 @@
-# Each target is one line of plain commands; the README lists them for people without make.
+# Each target is one line of plain commands, for people without make to read off.
 PYTHON ?= python3
 BIN := .venv/bin
 ARGS ?=

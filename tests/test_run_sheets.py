@@ -45,6 +45,8 @@ def test_each_day_prints_on_one_page(browser, paper) -> None:
             "td p", "all => all.map(p => parseFloat(getComputedStyle(p).fontSize))"
         )
         assert min(sizes) >= 8.5 * 96 / 72 - 0.01, name
+    page.set_content(run_sheets.opening(PAGE))
+    assert count_pages(page.pdf(format=paper, prefer_css_page_size=False)) == 1
     long = html.replace(
         "</table>", "<tr><td>x" + "<p>x</p>" * 99 + "</td></tr></table>"
     )
@@ -79,6 +81,18 @@ def test_90_minutes_have_answers_and_stalls_as_well() -> None:
     assert "says OK" in sheet and "Run All" in sheet
 
 
+def test_what_the_opening_needs_is_on_a_page_of_its_own() -> None:
+    paper = words(run_sheets.opening(PAGE))
+    assert "11, 13 2 12" in paper and "5.672" in paper and "When do both" in paper
+
+
+def test_nobody_is_asked_about_a_section_that_the_route_skips() -> None:
+    asked = "Why do parameters and gradients give the same model"
+    assert "A client claims ten times" in sheets()["half-a-day.html"]
+    assert asked not in sheets()["90-minutes.html"] + sheets()["half-a-day.html"]
+    assert asked in sheets()["three-days.html"]
+
+
 def test_a_row_that_jumps_says_so() -> None:
     (rows,) = ROUTES["90 minutes"]
     jumping = [
@@ -95,7 +109,7 @@ def test_the_clock_is_that_of_the_class(monkeypatch, tmp_path, capsys) -> None:
     monkeypatch.setattr(sys, "argv", words)
     run_sheets.main()
     made = sorted(tmp_path.iterdir())
-    assert [path.name for path in made] == sorted(sheets())
+    assert [path.name for path in made] == sorted([*sheets(), "on-paper.html"])
     assert capsys.readouterr().out.count("\n") == len(made)
     html = (tmp_path / "90-minutes.html").read_text(encoding="utf-8")
     assert ">23:30</td>" in html and ">0:00</td>" in html

@@ -225,6 +225,16 @@ BEHIND = """() => [...document.querySelectorAll('article img')]
     .map(image => getComputedStyle(image))
     .filter(style => style.backgroundColor !== 'rgba(0, 0, 0, 0)'
         || style.filter !== 'none').length"""
+# What is cut on paper, where nothing scrolls.
+OFF_PAPER = """() => [...document.querySelectorAll('article, article *')].filter(part =>
+    part.clientWidth && part.scrollWidth > part.clientWidth + 1
+    && getComputedStyle(part).overflowX !== 'visible'
+).map(part => part.outerHTML.slice(0, 200))"""
+# Text in a colour that white paper swallows.
+PALE = """() => [...document.querySelectorAll('article *')]
+    .filter(part => part.innerText && part.checkVisibility())
+    .filter(part => Math.min(...getComputedStyle(part).color.match(/\\d+/g)) > 150)
+    .map(part => part.outerHTML.slice(0, 200))"""
 
 
 @pytest.fixture(scope="module")
@@ -270,6 +280,19 @@ def test_a_page_is_as_wide_as_a_phone(browser, site) -> None:
     for name in ("index", f"notebooks/{LESSONS[7].stem}", "notebooks/glossary"):
         page.goto((site / f"{name}.html").as_uri())
         assert page.evaluate("document.documentElement.scrollWidth") == 390, name
+    page.close()
+
+
+def test_what_is_printed_is_whole_and_dark_on_white(browser, site) -> None:
+    # An A4 sheet, less margins of a centimetre.
+    page = browser.new_page(viewport={"width": 718, "height": 1000})
+    for scheme in ("light", "dark"):
+        page.emulate_media(media="print", color_scheme=scheme)
+        for name in ("index", f"notebooks/{LESSONS[7].stem}"):
+            page.goto((site / f"{name}.html").as_uri())
+            assert page.evaluate(OFF_PAPER) == [], name
+            assert page.evaluate(PALE) == [], (name, scheme)
+            assert not page.is_visible(".bd-header")
     page.close()
 
 

@@ -2,7 +2,8 @@
 
 All of it stands in INSTRUCTOR.md: the timetable of each day and, beside its rows, what
 to say first, what to ask, and where people stall in the exercises. Where a page is
-full, answers are left out first, then stalls, then the last questions.
+full, answers are left out first, then stalls, then the last questions. One page more
+has the opening without computers.
 ``make run-sheets ARGS="--start 9:15"`` prints the time of the clock.
 """
 
@@ -50,19 +51,29 @@ p + p, p + ul { margin-top: 0.7mm; }
 ul { padding-left: 4mm; }
 code { font-family: "Cascadia Mono", Menlo, "DejaVu Sans Mono", Consolas, monospace;
   font-size: 0.88em; }
+.paper { font-size: 8.5pt; }
+.paper p, .paper table, .paper ol { margin: 0 0 1mm; }
+.paper td, .paper th { padding-top: 0; padding-bottom: 0; }
+.paper table { table-layout: auto; width: auto; }
 @media screen {
   body { max-width: 190mm; margin: 10mm auto; }
   main + main { margin-top: 15mm; }
 }
 """
 BEFORE = (
-    "☐ `python -m course_utils` says OK &nbsp; ☐ slides are open, `s` shows your notes "
-    "&nbsp; ☐ *Run All* has run, outputs are cleared &nbsp; ☐ cards, this page"
+    "☐ Lesson 00's first cell says OK &nbsp; ☐ slides are open, `s` shows your notes "
+    "&nbsp; ☐ *Run All* has run, outputs are cleared &nbsp; ☐ cards, *On paper*, this "
+    "page. (Of the questions, one will do. The others are for time that is left.)"
 )
 LEGEND = (
-    "↷ The row jumps: put the cursor on its heading, then *Run → Run All Above "
-    "Selected Cell*, before class or in the break."
+    "↷ The row jumps: after a restart of the kernel, put the cursor on its heading, "
+    "then *Run → Run All Above Selected Cell*."
 )
+RUN_ALL = (
+    "Open lesson 00, *Run → Run All Cells*, lid half closed. No OK in its first cell? "
+    "Sit beside somebody who has it, and take the stick."
+)
+CLEAR = "then, on all machines: *Edit → Clear Outputs of All Cells*"
 
 
 @dataclass
@@ -112,6 +123,8 @@ def lines(rows: list[teaching.Row], page: str, detail: int) -> list[Line]:
             done.append(row.sections if row.sections != "all" else "all sections")
         if row.exercises:
             done.append(f"Exercises: {', '.join(row.exercises)}")
+        if "*Run All*" in row.what:
+            done.append(RUN_ALL)
         if row.what == "On paper":
             on_paper(page, done, said, detail)
         words = teaching.words(page, row.lesson) if row.lesson else None
@@ -122,7 +135,7 @@ def lines(rows: list[teaching.Row], page: str, detail: int) -> list[Line]:
             if detail >= 1:
                 said += stalls(words, row)
             if index == len(rows) - 1 - others[::-1].index(True):
-                said += questions(words, detail)
+                said += questions(answerable(words.asks, rows, row.lesson), detail)
         made.append(Line(row, done, said))
     return made
 
@@ -132,12 +145,28 @@ def on_paper(page: str, done: list[str], said: list[str], detail: int) -> None:
     text = teaching.chapter(page, "## An opening without computers")
     steps = re.findall(r"^\| (\d+) \| ([^|]+) \|$", text, flags=re.MULTILINE)
     done.append("; ".join(f"{length} min {step}" for length, step in steps))
+    done.append(CLEAR)
     if detail >= 0:
         say = re.search(r"^\*\*Say:\*\* \*(.*?)\*$", text, re.MULTILINE | re.DOTALL)
         said.append(f"**Say:** {' '.join(say[1].split())}")
     if detail >= 1:
         items = re.findall(r"^\d\. (.*?)(?=^\d\. |\n\n)", text, re.M | re.S)
         said += [" ".join(item.split()) for item in items]
+
+
+def answerable(asks: list[str], rows: list[teaching.Row], lesson: str) -> list[str]:
+    """Leave out questions on a section that these rows skip."""
+    taken = [row.sections for row in rows if row.lesson == lesson and row.sections]
+
+    def is_taken(section: str) -> bool:
+        return any((section in each) != each.startswith("all") for each in taken)
+
+    needs = [re.search(r" \(Only with \*(.+?)\*\.\)$", ask) for ask in asks]
+    return [
+        ask
+        for ask, need in zip(asks, needs, strict=True)
+        if not need or is_taken(need[1])
+    ]
 
 
 def stalls(words: teaching.Words, row: teaching.Row) -> list[str]:
@@ -153,9 +182,9 @@ def stalls(words: teaching.Words, row: teaching.Row) -> list[str]:
     ]
 
 
-def questions(words: teaching.Words, detail: int) -> list[str]:
+def questions(asks: list[str], detail: int) -> list[str]:
     """Return what to ask the room: all, with answers or without, or the first ones."""
-    asked = [without_relative_links(ask) for ask in words.asks]
+    asked = [without_relative_links(ask) for ask in asks]
     if detail < 2:
         asked = [re.match(r"\*[^*]+\*", ask)[0] for ask in asked]
     return [
@@ -229,13 +258,24 @@ def make_sheets(page: str, start: int = 0) -> dict[str, str]:
         titles = titles if len(days) > 1 else [name]
         pairs = zip(titles, days, strict=True)
         sheets = "".join(sheet(title, rows, page, start) for title, rows in pairs)
-        made[f"{re.sub(r'[^a-z0-9]+', '-', name.lower())}.html"] = (
-            f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
-            f"<title>Run sheet: {html.escape(name)}</title>\n"
-            f"<style>{STYLE}</style></head>\n"
-            f"<body>\n{sheets}</body></html>\n"
-        )
+        made[f"{re.sub(r'[^a-z0-9]+', '-', name.lower())}.html"] = whole(name, sheets)
     return made
+
+
+def whole(name: str, body: str) -> str:
+    """Return a page to print."""
+    return (
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"<title>Run sheet: {html.escape(name)}</title>\n"
+        f"<style>{STYLE}</style></head>\n"
+        f"<body>\n{body}</body></html>\n"
+    )
+
+
+def opening(page: str) -> str:
+    """Return the opening without computers, which a teacher has in hand, on a page."""
+    text = mistune.html(teaching.chapter(page, "## An opening without computers"))
+    return whole("On paper", f"<main class='paper'><h1>On paper</h1>\n{text}</main>\n")
 
 
 def minutes_of(text: str) -> int:
@@ -258,7 +298,8 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where to write")
     arguments = parser.parse_args()
     try:
-        made = make_sheets(teaching.PAGE.read_text(encoding="utf-8"), arguments.start)
+        page = teaching.PAGE.read_text(encoding="utf-8")
+        made = make_sheets(page, arguments.start) | {"on-paper.html": opening(page)}
     except ValueError as error:
         sys.exit(str(error))
     arguments.folder.mkdir(parents=True, exist_ok=True)
