@@ -162,7 +162,9 @@ def clients_of(table: pd.DataFrame, book: CodeBook, least: int = 5) -> list[Clie
     for column, values in book.kinds.items():
         for value in values:
             if not (table[column] == value).any():
-                known = ", ".join(map(repr, table[column].dropna().unique()))
+                known = ", ".join(
+                    map(repr, table[column].dropna().unique()[:5].tolist())
+                )
                 raise ValueError(
                     f"No row has {value!r} in the column {column!r}: it has {known}."
                 )

@@ -96,7 +96,12 @@ def test_a_table_of_ones_own_is_cut_by_its_column() -> None:
         ({"bad": [1] * 12}, BOOK, "Client 'a' has 0 rows of label 0 and 6 of label 1"),
         ({"bad": [None] + [1] * 11}, BOOK, "label 'bad' is missing in 1 rows"),
         ({"branch": [None] + ["a"] * 11}, BOOK, "^1 rows do not say whose they are"),
-        ({"town": ["x"] * 12}, BOOK, "No row has 'y' in the column 'town': it has 'x'"),
+        (
+            {"town": ["x"] * 12},
+            BOOK,
+            "No row has 'y' in the column 'town': it has 'x'[.]$",
+        ),
+        ({"town": range(12)}, BOOK, "column 'town': it has 0, 1, 2, 3, 4[.]$"),
     ],
 )
 def test_what_cannot_serve_is_refused_in_a_sentence(changed, book, said) -> None:

@@ -91,6 +91,14 @@ def test_nobody_is_asked_about_a_section_that_the_route_skips() -> None:
     assert "A client claims ten times" in sheets()["half-a-day.html"]
     assert asked not in sheets()["90-minutes.html"] + sheets()["half-a-day.html"]
     assert asked in sheets()["three-days.html"]
+    assert "Only with" not in "".join(sheets().values())
+    with pytest.raises(ValueError, match="00 has no section “Sending letters”"):
+        run_sheets.make_sheets(
+            PAGE.replace(
+                "(Only with *Sending gradients\n  instead",
+                "(Only with *Sending letters",
+            )
+        )
 
 
 def test_a_row_that_jumps_says_so() -> None:

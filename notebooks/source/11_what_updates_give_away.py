@@ -208,7 +208,7 @@ def spy(seed: int, **config) -> tuple[nn.Module, State, TensorDataset]:
 
 # %% [markdown] tags=["slide"]
 # **Predict:** the server has one update of a dense network, after one step on one image.
-# In how many of the 32 neurons can it divide? And do they agree?
+# In how many of the 32 neurons can it divide?
 
 # %% tags=["slide-then", "slide-output"]
 from course_utils.plots import plot_pictures
@@ -471,7 +471,7 @@ for name, setting in LABELS.items():
 # %% [markdown]
 # Clients have unlike labels (`"dirichlet"`). The trained model has learned for three
 # epochs on another client's examples. `"wrong"` is the share of labels that are wrong in
-# the guess: half the sum of all differences, divided by $N$. (The guess keeps its
+# the guess: half the sum of all differences, without their signs, divided by $N$. (The guess keeps its
 # fractions here, so part of an example can be wrong.) `"blind"` is that of a guess of
 # ten equal shares. `"largest"`: is the most frequent label right?
 
@@ -989,8 +989,8 @@ assert inside.median() < outside.median()
 # Say "member" below some loss. A low threshold finds few members, and accuses few
 # others. A high one finds all, and accuses many. The **ROC curve** has a point for each
 # threshold: to the right, the share of others accused; upwards, the share of members
-# found. (scikit-learn draws it. It wants a score that is *high* for members, so the
-# losses get a minus.)
+# found. (scikit-learn computes these points. It wants a score that is *high* for
+# members. So the losses get a minus.)
 #
 # The **AUC** is the area below it. **Predict:** take one member and one of the others at
 # random. How often has the member the lower loss?
@@ -1041,9 +1041,9 @@ plot_roc({name: roc_of(WHO[name]) for name in SHOWN})
 # the range, too.)
 
 
-# %% [markdown] tags=["slide", "title: What the figure leaves out"]
-# **Predict:** the figure leaves out two of the clients. What is the AUC with 20 images
-# and 100 epochs, and how many of these 20 members are caught? And what is the AUC with
+# %% [markdown] tags=["slide", "title: Two that the figure leaves out"]
+# **Predict:** the figure leaves out four settings. Two of them are controls. Here are the
+# other two. What is the AUC with 20 images and 100 epochs, and how many of these 20 members are caught? And what is the AUC with
 # 300 images and one epoch?
 
 # %% tags=["slide-then", "slide-output"]
@@ -1084,7 +1084,7 @@ assert caught.median().round(2)[[long.name, ten.name]].tolist() == [3 / 50, 0]
 #   rightly, a coin
 #   50. That is little, and it is real: more than its control in 20 of 20.
 # - **An AUC says nothing about the surest few.** It is 0.88 with 50 images, and 3 of
-#   these 50 members are caught. With 20 images, 3 of the 20 are (both are the median).
+#   these 50 members are caught. With 20 images, 3 of the 20 are (both numbers are medians).
 #   With 20, none is caught in one seed, in another 14.
 #
 # Stronger attacks train models of their own to learn how a member's loss looks (Carlini

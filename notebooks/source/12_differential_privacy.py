@@ -232,8 +232,8 @@ from course_utils.plots import plot_bells
 plot_bells([0.5, 1.0, 3.0])
 
 # %% [markdown]
-# The best they can do is to draw a line in the middle. Far out to the side, one bell is
-# as many times as high as the other as you like. So no $\varepsilon$ holds for *all*
+# The best they can do is to draw a line in the middle. Far from the
+# middle, the ratio of the two heights has no limit. So no $\varepsilon$ holds for *all*
 # results, and $\delta$ pays for these rare ones. For $\delta$ = 0.001, these
 # three cost $\varepsilon$ = 8.4, 3.5 and 1.0. The accountant below, which counts
 # $\varepsilon$, says so.
@@ -439,9 +439,9 @@ def convert(rdp: list[float], delta: float = DELTA) -> float:
 
 # %% [markdown]
 # Two rounds, the first with $z$ = 1, the second with $z$ = 2. By hand, and by Flower's
-# `RdpAccountant`, which uses Google's `dp_accounting`. It is told of an event for each
-# round: $z$, how many clients are asked, and of how many. `NO_AMPLIFICATION` takes all
-# of them for asked:
+# `RdpAccountant`, which uses Google's `dp_accounting`. It gets one event for each
+# round: $z$, how many clients are asked, and of how many. `NO_AMPLIFICATION` counts each
+# round as if all clients were asked:
 
 # %%
 from flwr.serverapp import (
@@ -863,8 +863,8 @@ if len(flat(make_net())) == 500:
 # ## One example at a time: DP-SGD
 #
 # Three hospitals cannot hide in a crowd. But each can hide its *patients*, from the
-# server and from all others: then neighbours are data with and without one example. (So
-# each patient has one example. Whoever has five is hidden less well.)
+# server and from all others: then neighbours are data with and without one example.
+# (This hides a patient who has one example. A patient with five is hidden less well.)
 #
 # **DP-SGD** (Abadi et al., 2016, [arXiv:1607.00133](https://arxiv.org/abs/1607.00133))
 # does with examples what we did with clients: clip the gradient of each, sum up, add

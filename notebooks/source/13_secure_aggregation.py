@@ -128,7 +128,7 @@ assert all(len(masks) == 1 for masks in fitting.values())
 # is just one mask of 1 and 2 that makes it an 18, and all masks are equally likely.
 #
 # By all three it knows the sum modulo 100, and nothing else. That holds as long as each
-# mask is drawn evenly, all numbers alike.
+# mask is drawn by itself, and evenly from all 100 numbers.
 
 # %% [markdown]
 # ### Exercise 13.1: masks that cancel
@@ -441,11 +441,11 @@ assert len(set(lines.values())) == PRIME and fit == [42]
 # %% [markdown]
 # By one share it can rule out nothing: through one point there is a line to every secret,
 # each with one slope. Two points fix the line. One need not try all secrets. **Lagrange's
-# formula** gives the value at 0. Each share is multiplied by a factor that is 1 at the
-# share's own `x`, and 0 at each *other* `x`. So the sum goes through all points. Taken at
-# 0, the factors are:
+# formula** gives the value at 0:
 #
-# - `3 / (3 - 1)` for the share at 1, and `1 / (1 - 3)` for the share at 3.
+# - The share at 1 is multiplied by `(3 - x) / (3 - 1)`. That is 1 at x = 1, and 0 at x =
+#   3. So the sum of all shares, each with its factor, goes through all points. At x = 0,
+#   the factors are `3 / (3 - 1)`, and for the share at 3 `1 / (1 - 3)`.
 # - To divide is to multiply by the **inverse**: `pow(2, -1, 97)` is 49, since 2 * 49 =
 #   98, which is 1 modulo 97. Modulo a prime number, all numbers but 0 have one.
 
@@ -507,9 +507,10 @@ check("13.2", recover)
 
 # %% [markdown]
 # A private key is 32 bytes. Modulo a large prime number yours would do. But a prime above
-# all 16-byte numbers has 17 bytes, and so may a share. pycryptodome, a library that
-# Flower brings along, uses the same formula with another way to add and multiply: shares
-# of 16 bytes for 16. So a key is shared out in two halves.
+# all 32-byte numbers has 33 bytes, and so may a share. pycryptodome, a library that
+# Flower brings along, uses the same formula with another way to add and multiply. It
+# makes shares of 16 bytes, of secrets of 16 bytes. So a key is cut into two halves, and
+# each is shared out.
 
 # %%
 from Crypto.Protocol.SecretSharing import Shamir
@@ -706,8 +707,9 @@ print(inspect.getsource(exchange_keys))
 # ### Step 2: shares
 #
 # All public keys come back, by the clients' numbers. Names in a record are `str`, and
-# `by_number` makes numbers of them. A client looks for its own keys among them: where
-# they stand, there is its number. `find_me` does that. `fits` says which thresholds it takes. ("What it does not do" says why.)
+# `by_number` makes numbers of them. A client looks for its own keys among them: the
+# number beside them is its own. `find_me` does that. `fits` says which thresholds a
+# client accepts. ("What it does not do" says why.)
 
 # %%
 from collections.abc import Mapping
@@ -985,7 +987,8 @@ except RuntimeError as error:
     print(error)
 
 # %% [markdown]
-# No sum, no model, and an error that says why. A threshold means that a few clients who
+# No sum, no model, and an error that says why: `ask` raises it if fewer than the
+# threshold have replied. A threshold means that a few clients who
 # show the server their shares do not give it a secret. The price: when too many clients
 # drop out, there is no sum. And what is left on the clients?
 
@@ -1055,8 +1058,9 @@ assert 4 * length // (64 + 2 * 92 + 32) == 112
 #   hardly show here.
 # - **Letters, shares, and keys that are passed on** grow fourfold: each client gets
 #   something of each other. That is `n**2`.
-# - The rest is small. (The list of who came goes to each client, so it grows with `n**2`
-#   in the end. Here, what each message weighs anyway still hides that.)
+# - The list of who came (`unmask`, down) goes to each client, so it grows with `n**2`,
+#   too: less than fourfold here, since a part of each message does not grow.
+# - The rest is small.
 #
 # For each other client, a client's messages hold 280 bytes: two public keys (64), two
 # letters, one written and one received (2 * 92), and a share (32). With 112 clients that is as much as
@@ -1113,8 +1117,9 @@ assert (read == encoded[4]).all()
 #
 # If `c` of n clients help the server, these tell it both. Of the other `n - c` it needs
 # `t - c` for each secret, twice that in all. There are too few of them if the threshold
-# `t` is above `(n + c) / 2`. `fits` takes `c` for 0. Here, with five clients and three of
-# them as threshold, a server that lies needs *one* helper only, and four would be right.
+# `t` is above `(n + c) / 2`. `fits` assumes that `c` is 0. Here, with five clients and a
+# threshold of three, *one* helper is enough for a server that lies. A threshold of four
+# would stop it.
 
 # %% [markdown]
 # ### Exercise 13.3: what a client may be asked

@@ -208,7 +208,7 @@ assert [h[0] for h in heights] == [0, 0, 123, 49]
 # **All 123 Swiss patients have a cholesterol of 0.** Nobody alive has. A whole hospital
 # writes 0 where it has not measured, and so does Long Beach for 49. Who learns "no
 # cholesterol, so ill" has learned the hospital, not medicine. (Our histogram also sent
-# two bins with one patient each. We come back to them.)
+# two very small bins. We come back to them.)
 #
 # The code book says in which columns 0 means missing (`never_zero`: `trestbps` and
 # `chol`). `clients_of` obeys it, and cuts the table into clients with inputs `x` (NaN where missing) and labels
@@ -527,8 +527,9 @@ assert numbers == 105 and len(whole_run.messages) == 8 * (1 + ROUNDS)
 
 # %% [markdown] tags=["slide"]
 # The second kind is **trees**. A tree asks yes or no about columns, here two questions
-# deep (`max_depth`), and at each end has a number. *Boosting* adds one small tree after
-# another, each to mend what is still wrong, by a share of `eta`. There are no numbers to average. So in each round every
+# deep (`max_depth`). Each end of a tree has a number. *Boosting* adds one small tree
+# after another, each to mend what is still wrong, by a share of `eta`. Two clients' trees
+# ask different questions, so their numbers cannot be averaged. So in each round every
 # client grows one tree upon the model that came, and sends it back. `FedXgbBagging`
 # collects them. A model is XGBoost's JSON, as bytes in one array.
 
@@ -808,7 +809,8 @@ def predictions(
 # - **accuracy**, with "ill" above a probability of one half. Hold it against the base
 #   rate.
 # - **AUC** (lesson 11): how often an ill patient gets a higher probability than a
-#   healthy one, as there a member was told from another. 0.5 is a coin. The base rate does not matter.
+#   healthy one. (In lesson 11: how often a member has a lower loss than another.) 0.5 is
+#   a coin. The base rate does not matter.
 # - **Brier**: the mean of (probability - label)². Small is good. It asks two things in
 #   one: are ill and healthy told apart, and are 80 percent 80 percent? The second is
 #   **calibration**. Who always says the share `b` of ill patients gets `b * (1 - b)`.
@@ -987,8 +989,8 @@ check("14.3", calibration_gap)
 # one cut, count the patients whom only one of two models gets right. If both were
 # equally good, each of these patients would be a coin. Of `a` and `b` such patients,
 # the difference is luck up to about twice the root of `a + b`. (This is McNemar's test,
-# 1947, as a rule of thumb. It is too kind to small numbers: 5 to 0 passes. Counted
-# exactly, by `scipy.stats.binomtest`, that may still be luck.)
+# 1947, as a rule of thumb. With few patients it says "not luck" too easily: 5 to 0
+# passes. Counted exactly, by `scipy.stats.binomtest`, that may still be luck.)
 
 
 # %%
@@ -1056,7 +1058,7 @@ assert worse.pop("Switzerland").tolist() == [18, 0, 0]
 assert worse.max(axis=None) == 0
 assert better.pop("VA Long Beach").tolist() == [8, 10, 10]
 assert better.max(axis=None) == 2
-assert binomtest(0, 5).pvalue > 0.05  # the cuts that make Switzerland's 1s
+assert binomtest(0, 5).pvalue > 0.05
 assert (got("VA Long Beach")["FedAvg"] > got("VA Long Beach")["alone"]).all()
 
 # %% [markdown]
@@ -1066,7 +1068,7 @@ assert (got("VA Long Beach")["FedAvg"] > got("VA Long Beach")["alone"]).all()
 #   in 10 of 20, FedAvg in 8. So: can't tell, though FedAvg was ahead of alone, by
 #   little or much, in 20 of 20 seeds. 200 patients are few. Whoever looks at one cut
 #   only may say either.
-# - **Can't tell** for all others: at most 2 of 20. (Switzerland's 1s are cuts of 5 to 0.)
+# - **Can't tell** for all others: at most 2 of 20.
 
 # %% [markdown] tags=["slide"]
 # ## Would you join?
@@ -1198,8 +1200,9 @@ few = [int((c.x[:, male] == 0).sum()) for c in clients]
 assert few[2:] == [10, 6]
 
 # %% [markdown]
-# (By age, FedAvg finds about as many as alone does.) The other side of it: of the
-# healthy, how many does FedAvg's model call ill? And is its level right for both?
+# (By age, FedAvg finds 1 and 3 points more than alone, by the medians.) The other side
+# of it: of the healthy, how many does FedAvg's model call ill? And is its level right for
+# both?
 
 # %% tags=["nbval-ignore-output"]
 guessed = np.concatenate(seed_0["FedAvg"])
@@ -1604,7 +1607,7 @@ each = [round(float(correlation(*own)), 2) for own in own_sums]
 print(f"age and heart rate: {federated:.2f} in all, by hospital {each}")
 
 # %% [markdown]
-# They do, in each hospital.
+# It is, in each hospital.
 
 # %% [markdown]
 # ### Trees that begin elsewhere

@@ -23,7 +23,7 @@ from assignment import without_relative_links
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "build" / "run-sheets"
 
-HEIGHT, NARROW, WIDE = 233.0, 58.0, 104.0
+HEIGHT, NARROW, WIDE = 230.0, 58.0, 104.0
 """Millimetres of a page's table, of what is done, of what is said: Letter's and A4's,
 whichever is less."""
 SIZES = (11.0, 10.5, 10.0, 9.5, 9.0, 8.5)
@@ -61,12 +61,12 @@ code { font-family: "Cascadia Mono", Menlo, "DejaVu Sans Mono", Consolas, monosp
 }
 """
 BEFORE = (
-    "☐ Lesson 00's first cell says OK &nbsp; ☐ slides are open, `s` shows your notes "
-    "&nbsp; ☐ *Run All* has run, outputs are cleared &nbsp; ☐ cards, *On paper*, this "
-    "page. (Of the questions, one will do. The others are for time that is left.)"
+    "☐ slides are open, `s` shows your notes &nbsp; ☐ *Run All* has run, outputs are "
+    "cleared &nbsp; ☐ this page. (Of the questions, one will do.)"
 )
+CARDS = "☐ Lesson 00's first cell says OK &nbsp; ☐ cards, *On paper* &nbsp; "
 LEGEND = (
-    "↷ The row jumps: after a restart of the kernel, put the cursor on its heading, "
+    "↷ The row jumps: in a kernel without *Run All*, put the cursor on its heading, "
     "then *Run → Run All Above Selected Cell*."
 )
 RUN_ALL = (
@@ -135,7 +135,9 @@ def lines(rows: list[teaching.Row], page: str, detail: int) -> list[Line]:
             if detail >= 1:
                 said += stalls(words, row)
             if index == len(rows) - 1 - others[::-1].index(True):
-                said += questions(answerable(words.asks, rows, row.lesson), detail)
+                sections = headings_of(page, row.lesson)
+                asked = answerable(words.asks, rows, row.lesson, sections)
+                said += questions(asked, detail)
         made.append(Line(row, done, said))
     return made
 
@@ -154,19 +156,26 @@ def on_paper(page: str, done: list[str], said: list[str], detail: int) -> None:
         said += [" ".join(item.split()) for item in items]
 
 
-def answerable(asks: list[str], rows: list[teaching.Row], lesson: str) -> list[str]:
-    """Leave out questions on a section that these rows skip."""
+def answerable(
+    asks: list[str], rows: list[teaching.Row], lesson: str, sections: list[str]
+) -> list[str]:
+    """Leave out questions on one of the lesson's sections that these rows skip."""
     taken = [row.sections for row in rows if row.lesson == lesson and row.sections]
 
     def is_taken(section: str) -> bool:
         return any((section in each) != each.startswith("all") for each in taken)
 
-    needs = [re.search(r" \(Only with \*(.+?)\*\.\)$", ask) for ask in asks]
-    return [
-        ask
-        for ask, need in zip(asks, needs, strict=True)
-        if not need or is_taken(need[1])
-    ]
+    kept = []
+    for ask in asks:
+        question, _, section = ask.partition(" (Only with *")
+        section = section.removesuffix("*.)")
+        if section and section not in sections:
+            raise ValueError(
+                f"{lesson} has no section “{section}”, which a question names."
+            )
+        if not section or is_taken(section):
+            kept.append(question)
+    return kept
 
 
 def stalls(words: teaching.Words, row: teaching.Row) -> list[str]:
@@ -241,9 +250,10 @@ def sheet(name: str, rows: list[teaching.Row], page: str, start: int) -> str:
             f"<td>{''.join(map(inline, line.said))}</td></tr>\n"
         )
     legend = inline(LEGEND) if "↷" in body else ""
+    before = CARDS + BEFORE if "On paper" in body else BEFORE
     return (
         f"<main style='font-size: {size}pt'>\n<h1>{html.escape(name)}</h1>\n"
-        f"<div class='before'>{inline(BEFORE)}{legend}</div>\n<table>\n"
+        f"<div class='before'>{inline(before)}{legend}</div>\n<table>\n"
         "<tr><th class='time'>time</th><th class='long'>min</th>"
         f"<th class='what'>what</th><th>say, ask, watch for</th></tr>\n{body}</table>\n"
         "</main>\n"
