@@ -173,12 +173,12 @@ def solved(old: State, new: State, lr: float, weight_decay: float) -> State:
 def step_of(
     weights: list, gradient: list, lr: float, decay: float, **gives: Any
 ) -> Case:
-    """Make the case of one step, in a model that also counts batches, twice."""
+    """Make the case of one step, in a model that also has two counters."""
     old, g = torch.tensor(weights), torch.tensor(gradient)
     new = old - lr * (g + decay * old)
-    names = ("head.weight", "norm.num_batches_tracked", "age")
+    counters = ("norm.num_batches_tracked", "age")
     states = (
-        dict(zip(names, (value, *torch.tensor([count, count])), strict=True))
+        {"head.weight": value, **{name: torch.tensor(count) for name in counters}}
         for value, count in ((old, 3), (new, 4))
     )
     return Case(*states, lr, decay, **gives)

@@ -470,10 +470,10 @@ for name, setting in LABELS.items():
 
 # %% [markdown]
 # Clients have unlike labels (`"dirichlet"`). The trained model has learned for three
-# epochs on another client's examples. `"wrong"` is the share of labels that are wrong in
-# the guess: half the sum of all differences, without their signs, divided by $N$. (The guess keeps its
-# fractions here, so part of an example can be wrong.) `"blind"` is that of a guess of
-# ten equal shares. `"largest"`: is the most frequent label right?
+# epochs on another client's examples. `"wrong"` is the share of labels that are wrong
+# in the guess: half the sum of all differences, without their signs, divided by $N$.
+# (The guess keeps its fractions here, so part of an example can be wrong.) `"blind"` is
+# that of a guess of ten equal shares. `"largest"`: is the most frequent label right?
 
 # %% [markdown] tags=["slide"]
 # **Predict:** after an epoch in batches of 16, is the guess still better than a blind
@@ -657,8 +657,9 @@ for name, setting in CASES.items():
 
 # %% [markdown]
 # With one image, each epoch is one step. The search is told the labels. For one image
-# after one step, the server reads the label itself. In the other cases this attacker is stronger than our guess of labels.
-# Batch size, momentum and number of steps are known, too: the server has set them.
+# after one step, the server reads the label itself. In the other cases this attacker is
+# stronger than our guess of labels. Batch size, momentum and number of steps are known,
+# too: the server has set them.
 
 
 # %%
@@ -1042,9 +1043,9 @@ plot_roc({name: roc_of(WHO[name]) for name in SHOWN})
 
 
 # %% [markdown] tags=["slide", "title: Two that the figure leaves out"]
-# **Predict:** the figure leaves out four settings. Two of them are controls. Here are the
-# other two. What is the AUC with 20 images and 100 epochs, and how many of these 20 members are caught? And what is the AUC with
-# 300 images and one epoch?
+# **Predict:** the figure leaves out four settings. Two of them are controls. Here are
+# the other two. What is the AUC with 20 images and 100 epochs, and how many of these 20
+# members are caught? And what is the AUC with 300 images and one epoch?
 
 # %% tags=["slide-then", "slide-output"]
 tried = stored("11", "membership")

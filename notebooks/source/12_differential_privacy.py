@@ -223,8 +223,9 @@ check("12.1", survey_result)
 # **sensitivity**. The **Gaussian mechanism** adds normal noise with a standard deviation
 # of $z \cdot C$. $z$ is the **noise multiplier**.
 #
-# **Predict:** an adversary knows everybody's number, also yours, which is $C$. They see the
-# noisy sum, and take off what the others gave. Did you take part? How often are they right with $z$ = 0.5, 1, 3?
+# **Predict:** an adversary knows everybody's number, also yours, which is $C$. They see
+# the noisy sum, and take off what the others gave. Did you take part? How often are
+# they right with $z$ = 0.5, 1, 3?
 
 # %% tags=["slide-then", "slide-output"]
 from course_utils.plots import plot_bells

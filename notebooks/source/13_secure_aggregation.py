@@ -691,9 +691,9 @@ def make_keys(message: Message, context: Context) -> Message:
 
 # %% [markdown]
 # On the server, `ask` sends each client its own records, and returns the replies by the
-# clients' numbers. `gather` picks what has one name from all replies. `exchange_keys` leads step 1. It gives those who
-# have replied the numbers 1, 2, 3 and so on, without gaps, since shares are points at
-# these numbers:
+# clients' numbers. `gather` picks what has one name from all replies. `exchange_keys`
+# leads step 1. It gives those who have replied the numbers 1, 2, 3 and so on, without
+# gaps, since shares are points at these numbers:
 
 # %%
 import inspect
@@ -1063,8 +1063,9 @@ assert 4 * length // (64 + 2 * 92 + 32) == 112
 # - The rest is small.
 #
 # For each other client, a client's messages hold 280 bytes: two public keys (64), two
-# letters, one written and one received (2 * 92), and a share (32). With 112 clients that is as much as
-# its vector of 7,851 numbers. Beside a million numbers it would hardly show.
+# letters, one written and one received (2 * 92), and a share (32). With 112 clients
+# that is as much as its vector of 7,851 numbers. Beside a million numbers it would
+# hardly show.
 #
 # And the time? To mask, a client stretches a key for each other client. The server has
 # the same work for **each** client that is missing. And there are four messages in

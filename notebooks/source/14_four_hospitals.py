@@ -141,12 +141,12 @@ assert len(HEART_BOOK.inputs) == 11
 
 # %% [markdown]
 # Each column of numbers is one input. Each value listed for a column of words is one,
-# too: 1 where the row says it, 0 where it says another, NaN where it says nothing. (`trestbps` is the blood pressure at rest in
-# mmHg, `chol` the cholesterol in mg/dl, `thalch` the highest heart rate per minute,
-# `oldpeak` a change in the ECG under exercise in mm, `exang` chest pain under exercise,
-# `cp` the kind of chest pain. Five more columns are left out: `fbs`, `restecg`,
-# `slope`, `ca` and `thal`. In four of them (all but `restecg`) one hospital or more
-# lacks most values.)
+# too: 1 where the row says it, 0 where it says another, NaN where it says nothing.
+# (`trestbps` is the blood pressure at rest in mmHg, `chol` the cholesterol in mg/dl,
+# `thalch` the highest heart rate per minute, `oldpeak` a change in the ECG under
+# exercise in mm, `exang` chest pain under exercise, `cp` the kind of chest pain. Five
+# more columns are left out: `fbs`, `restecg`, `slope`, `ca` and `thal`. In four of them
+# (all but `restecg`) one hospital or more lacks most values.)
 #
 # Each hospital counts its rows, its gaps, and how its cholesterol is spread:
 
@@ -211,8 +211,8 @@ assert [h[0] for h in heights] == [0, 0, 123, 49]
 # two very small bins. We come back to them.)
 #
 # The code book says in which columns 0 means missing (`never_zero`: `trestbps` and
-# `chol`). `clients_of` obeys it, and cuts the table into clients with inputs `x` (NaN where missing) and labels
-# `y`:
+# `chol`). `clients_of` obeys it, and cuts the table into clients with inputs `x` (NaN
+# where missing) and labels `y`:
 
 # %%
 from course_utils.hospitals import clients_of
@@ -1191,6 +1191,8 @@ for how in FOUR[1:]:
     print(f"ill women, {how} beyond luck:", beyond_luck(how, 4))
     assert beyond_luck(how, 4) == " 0 better,  0 worse"
 assert missed.all() and more.sum() == 17
+older = [medians[group].diff()["FedAvg"] for group in GROUPS[2:]]
+assert [round(100 * gain) for gain in older] == [1, 3]
 ill_women = int(labels[groups_of(clients)[0]].sum())
 luck = 2 * (0.62 * 0.38 / ill_women) ** 0.5
 print(f"{ill_women} ill women: known to ± {luck:.2f}")
@@ -1583,7 +1585,8 @@ for i, group in enumerate(GROUPS):
 # %% [markdown]
 # ### A correlation from sums
 #
-# A correlation needs one sum more, that of products. Is the highest heart rate lower in older patients?
+# A correlation needs one sum more, that of products. Is the highest heart rate lower in
+# older patients?
 
 # %%
 NEEDED = ("n", "a", "b", "aa", "bb", "ab")

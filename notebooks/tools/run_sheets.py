@@ -163,7 +163,11 @@ def answerable(
     taken = [row.sections for row in rows if row.lesson == lesson and row.sections]
 
     def is_taken(section: str) -> bool:
-        return any((section in each) != each.startswith("all") for each in taken)
+        return any(
+            (section in each.removeprefix("all but ").split("; "))
+            != each.startswith("all")
+            for each in taken
+        )
 
     kept = []
     for ask in asks:
