@@ -112,6 +112,32 @@ def test_a_row_that_jumps_says_so() -> None:
         assert not any(run_sheets.jumps(rows, i, PAGE) for i in first)
 
 
+def headings(row: teaching.Row, is_first: bool) -> list[str]:
+    deck = run_sheets.deck(row.lesson)
+    return [deck[n - 1].heading for n in run_sheets.shown(row, is_first)]
+
+
+def test_a_row_names_the_slides_that_it_takes() -> None:
+    (rows,) = ROUTES["90 minutes"]
+    by_hand, alone, on_flower = (row for row in rows if row.lesson)
+    assert headings(alone, False) == ["## Exercise 0.3: one round"]
+    first = headings(by_hand, True)
+    assert first[:2] == ["# 00 · Why federated learning", "## The problem"]
+    assert "## Exercise 0.1: what a client counts for" in first
+    assert headings(on_flower, False)[-1] == "## Takeaways"
+    html = sheets()["90-minutes.html"]
+    assert f"Slides: 1–{len(first)}</p>" in html and "Slides: 20</p>" in html
+    assert run_sheets.ranges([1, 2, 3, 5, 8, 9]) == "1–3, 5, 8–9"
+
+
+def test_in_three_days_each_slide_has_its_row_once() -> None:
+    rows = [row for day in ROUTES["Three days"] for row in day if row.lesson]
+    for lesson in sorted({row.lesson for row in rows}):
+        own = [row for row in rows if row.lesson == lesson]
+        numbers = [n for row in own for n in run_sheets.shown(row, row is own[0])]
+        assert sorted(numbers) == list(range(1, len(run_sheets.deck(lesson)) + 1))
+
+
 def test_the_clock_is_that_of_the_class(monkeypatch, tmp_path, capsys) -> None:
     words = ["run_sheets.py", "--start", "23:30", "--folder", str(tmp_path)]
     monkeypatch.setattr(sys, "argv", words)

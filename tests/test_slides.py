@@ -154,6 +154,16 @@ def test_an_answer_appears_at_the_next_key(page, tmp_path) -> None:
     assert page.evaluate("Reveal.getIndices().h") == here
 
 
+def test_a_number_goes_to_the_slide_that_a_run_sheet_names(page, tmp_path) -> None:
+    show(page, deck(SOURCES[0]), tmp_path)
+    page.keyboard.press("g")
+    page.keyboard.type("20")
+    page.keyboard.press("Enter")
+    heading = page.get_by_role("heading", name="Exercise 0.3: one round")
+    heading.wait_for(state="visible", timeout=10_000)
+    assert page.locator(".slide-number").inner_text().startswith("20")
+
+
 def test_a_deck_prints_one_page_for_each_slide(page, tmp_path) -> None:
     show(page, deck(SOURCES[0]), tmp_path)
     slides_shown = page.evaluate("Reveal.getTotalSlides()")
@@ -207,7 +217,7 @@ def test_a_deck_leaves_out_what_serves_a_reader_only(source) -> None:
 @cache
 def made(source: Path) -> list[slides.Slide]:
     """Return a lesson's slides, not yet a page."""
-    return slides.slides_of(lesson_of(source), source.name)
+    return slides.deck_of(lesson_of(source), source.name)
 
 
 def lesson_of(source: Path) -> nbformat.NotebookNode:
@@ -399,7 +409,7 @@ def test_what_no_tag_has_to_say(tmp_path) -> None:
     source, stored = write_lesson(tmp_path, MORE)
     lesson = build.make_notebook(source)
     slides.add_outputs(lesson, nbformat.read(stored, as_version=4))
-    deck = slides.slides_of(lesson, source.name)
+    deck = slides.deck_of(lesson, source.name)
     assert [(slide.section, slide.heading) for slide in deck] == [
         ("", "# 42 · Slides"),
         ("A section", "## A section"),

@@ -13,19 +13,24 @@ import math
 import re
 import sys
 from dataclasses import dataclass
+from functools import cache, partial
 from pathlib import Path
 
+import build
 import minutes
 import mistune
+import slides
 import teaching
 from assignment import without_relative_links
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "build" / "run-sheets"
 
-HEIGHT, NARROW, WIDE = 230.0, 58.0, 104.0
-"""Millimetres of a page's table, of what is done, of what is said: Letter's and A4's,
+HEIGHT, WIDTH = 230.0, 162.0
+"""Millimetres of a page's table, and of what is done and said in it: Letter's and A4's,
 whichever is less."""
+DONE = (58.0, 70.0, 82.0)
+"""Millimetres of what is done: what makes the table shortest."""
 SIZES = (11.0, 10.5, 10.0, 9.5, 9.0, 8.5)
 """Points of a letter: the largest that fits."""
 POINT = 0.3528
@@ -44,7 +49,6 @@ td, th { border-top: 1px solid #999; padding: 0.7mm 2mm 0.7mm 0; text-align: lef
 tr { break-inside: avoid; }
 .time { width: 14mm; font-variant-numeric: tabular-nums; }
 .long { width: 9mm; }
-.what { width: 60mm; }
 .pause td { background: #eee; }
 p, ul { margin: 0; }
 p + p, p + ul { margin-top: 0.7mm; }
@@ -61,8 +65,8 @@ code { font-family: "Cascadia Mono", Menlo, "DejaVu Sans Mono", Consolas, monosp
 }
 """
 BEFORE = (
-    "☐ slides are open, `s` shows your notes &nbsp; ☐ *Run All* has run, outputs are "
-    "cleared &nbsp; ☐ this page. (Of the questions, one will do.)"
+    "☐ slides are open (`s`: your notes; `g 12 Enter`: slide 12) &nbsp; ☐ *Run All* "
+    "has run, outputs are cleared &nbsp; ☐ this page. (Of the questions, one will do.)"
 )
 CARDS = "☐ Lesson 00's first cell says OK &nbsp; ☐ cards, *On paper* &nbsp; "
 LEGEND = (
@@ -113,6 +117,44 @@ def jumps(rows: list[teaching.Row], index: int, page: str) -> bool:
     return places != list(range(done + 1, done + 1 + len(places)))
 
 
+@cache
+def deck(lesson: str) -> list[slides.Slide]:
+    """Return the slides of a lesson."""
+    (source,) = build.SOURCES.glob(f"{lesson}_*.py")
+    return slides.slides_of(source, build.NOTEBOOKS / f"{source.stem}.ipynb")
+
+
+def shown(row: teaching.Row, is_first: bool) -> list[int]:
+    """Return the numbers of the slides that a row of a lesson takes.
+
+    These are its sections' and its exercises', and before its lesson's first row the
+    title.
+    """
+    numbers = []
+    for number, slide in enumerate(deck(row.lesson), start=1):
+        exercise = slides.EXERCISE.match(f"#{slide.heading}")
+        if exercise:
+            is_shown = exercise[1] in row.exercises or row.exercises == ["all"]
+        elif slide.section:
+            is_shown = takes(row, slide.section)
+        else:
+            is_shown = is_first
+        if is_shown:
+            numbers.append(number)
+    return numbers
+
+
+def ranges(numbers: list[int]) -> str:
+    """Write numbers such as 2, 3, 4, 7 as 2–4, 7."""
+    written: list[list[int]] = []
+    for number in numbers:
+        if written and number == written[-1][-1] + 1:
+            written[-1].append(number)
+        else:
+            written.append([number])
+    return ", ".join(f"{r[0]}–{r[-1]}" if r[1:] else f"{r[0]}" for r in written)
+
+
 def lines(rows: list[teaching.Row], page: str, detail: int) -> list[Line]:
     """Return the rows of a day, with more of what is said the higher the detail is."""
     made = []
@@ -121,16 +163,18 @@ def lines(rows: list[teaching.Row], page: str, detail: int) -> list[Line]:
         done, said = [f"**{without_relative_links(row.what)}**{mark}"], []
         if row.sections:
             done.append(row.sections if row.sections != "all" else "all sections")
-        if row.exercises:
-            done.append(f"Exercises: {', '.join(row.exercises)}")
+        others = [r.lesson == row.lesson for r in rows]
+        is_first = others.index(True) == index
+        parts = [f"Exercises: {', '.join(row.exercises)}"] if row.exercises else []
+        parts += [f"Slides: {ranges(shown(row, is_first))}"] if row.lesson else []
+        done += [" &nbsp; ".join(parts)] if parts else []
         if "*Run All*" in row.what:
             done.append(RUN_ALL)
         if row.what == "On paper":
             on_paper(page, done, said, detail)
         words = teaching.words(page, row.lesson) if row.lesson else None
         if words:
-            others = [r.lesson == row.lesson for r in rows]
-            if others.index(True) == index:
+            if is_first:
                 said.append(f"**Say:** {' '.join(words.say.split())}")
             if detail >= 1:
                 said += stalls(words, row)
@@ -160,15 +204,7 @@ def answerable(
     asks: list[str], rows: list[teaching.Row], lesson: str, sections: list[str]
 ) -> list[str]:
     """Leave out questions on one of the lesson's sections that these rows skip."""
-    taken = [row.sections for row in rows if row.lesson == lesson and row.sections]
-
-    def is_taken(section: str) -> bool:
-        return any(
-            (section in each.removeprefix("all but ").split("; "))
-            != each.startswith("all")
-            for each in taken
-        )
-
+    own = [row for row in rows if row.lesson == lesson]
     kept = []
     for ask in asks:
         question, _, section = ask.partition(" (Only with *")
@@ -177,9 +213,15 @@ def answerable(
             raise ValueError(
                 f"{lesson} has no section “{section}”, which a question names."
             )
-        if not section or is_taken(section):
+        if not section or any(takes(row, section) for row in own):
             kept.append(question)
     return kept
+
+
+def takes(row: teaching.Row, section: str) -> bool:
+    """Whether a row takes a section of its lesson."""
+    named = row.sections.removeprefix("all but ").split("; ")
+    return (section in named) != row.sections.startswith("all")
 
 
 def stalls(words: teaching.Words, row: teaching.Row) -> list[str]:
@@ -205,8 +247,11 @@ def questions(asks: list[str], detail: int) -> list[str]:
     ]
 
 
-def needed(made: list[Line], size: float) -> float:
-    """Estimate how many millimetres a table takes, in letters of so many points."""
+def needed(made: list[Line], size: float, done: float) -> float:
+    """Estimate how many millimetres a table takes.
+
+    Its letters have so many points, and its column of what is done so many millimetres.
+    """
 
     def count(texts: list[str], width: float) -> int:
         per_line = width / (0.52 * size * POINT)
@@ -214,19 +259,26 @@ def needed(made: list[Line], size: float) -> float:
 
     total = 0.0
     for line in made:
-        high = max(count(line.done, NARROW), count(line.said, WIDE))
+        high = max(count(line.done, done), count(line.said, WIDTH - done))
         total += high * 1.25 * size * POINT + 1.7 + 0.7 * len(line.said)
     return 1.08 * total  # lines break at words
 
 
-def choose(rows: list[teaching.Row], page: str) -> tuple[list[Line], float]:
-    """Return as much as fits on a page, in letters as large as fit with it."""
+def choose(rows: list[teaching.Row], page: str) -> tuple[list[Line], float, float]:
+    """Return as much as fits on a page, in letters as large as fit with it.
+
+    Returns
+    -------
+    tuple
+        The lines, the points of a letter, and the millimetres of what is done.
+    """
     for detail in (2, 1, 0, -1, -2):
         made = lines(rows, page, detail)
         for size in SIZES:
-            if needed(made, size) <= HEIGHT:
-                return made, size
-    return made, SIZES[-1]
+            done = min(DONE, key=partial(needed, made, size))
+            if needed(made, size, done) <= HEIGHT:
+                return made, size, done
+    return made, size, done
 
 
 def inline(text: str) -> str:
@@ -242,7 +294,7 @@ def clock(passed: int, start: int) -> str:
 
 def sheet(name: str, rows: list[teaching.Row], page: str, start: int) -> str:
     """Return the page of one day."""
-    made, size = choose(rows, page)
+    made, size, width = choose(rows, page)
     body = ""
     for line in made:
         pause = ' class="pause"' if line.row.what.startswith("**") else ""
@@ -259,7 +311,8 @@ def sheet(name: str, rows: list[teaching.Row], page: str, start: int) -> str:
         f"<main style='font-size: {size}pt'>\n<h1>{html.escape(name)}</h1>\n"
         f"<div class='before'>{inline(before)}{legend}</div>\n<table>\n"
         "<tr><th class='time'>time</th><th class='long'>min</th>"
-        f"<th class='what'>what</th><th>say, ask, watch for</th></tr>\n{body}</table>\n"
+        f"<th class='what' style='width: {width + 2:.0f}mm'>what</th>"
+        f"<th>say, ask, watch for</th></tr>\n{body}</table>\n"
         "</main>\n"
     )
 

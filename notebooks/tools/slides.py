@@ -105,12 +105,8 @@ def make_deck(source: Path, stored: Path) -> str:
         If no cell is tagged, the first tag begins no slide, or the stored notebook or a
         cell of it is missing.
     """
-    if not stored.is_file():
-        raise ValueError(f"{stored.name} is missing: make it by `make notebooks`.")
-    lesson = build.make_notebook(source)
-    add_outputs(lesson, nbformat.read(stored, as_version=4))
-    title = re.search(r"^# (.*)$", lesson.cells[0].source, re.MULTILINE)[1]
-    deck = choose(lesson, source.name)
+    slides = slides_of(source, stored)
+    title = slides[0].heading.removeprefix("# ")
     config = Config()
     config.CSSHTMLHeaderPreprocessor.style = "default"
     config.TagRemovePreprocessor.enabled = True
@@ -124,8 +120,20 @@ def make_deck(source: Path, stored: Path) -> str:
         template_file="slides.html.j2",
     )
     resources = {"deck": {"title": title, **reveal()}}
-    page, _ = exporter.from_notebook_node(deck, resources)
+    page, _ = exporter.from_notebook_node(as_notebook(slides), resources)
     return page
+
+
+def slides_of(source: Path, stored: Path) -> list[Slide]:
+    """Return a lesson's slides.
+
+    Parameters and errors are those of :func:`make_deck`.
+    """
+    if not stored.is_file():
+        raise ValueError(f"{stored.name} is missing: make it by `make notebooks`.")
+    lesson = build.make_notebook(source)
+    add_outputs(lesson, nbformat.read(stored, as_version=4))
+    return deck_of(lesson, source.name)
 
 
 def add_outputs(lesson: NotebookNode, stored: NotebookNode) -> None:
@@ -158,9 +166,8 @@ def kind_of(cell: NotebookNode) -> str | None:
     return tagged or (BEGIN if is_exercise else None)
 
 
-def choose(lesson: NotebookNode, name: str) -> NotebookNode:
+def as_notebook(deck: list[Slide]) -> NotebookNode:
     """Return the cells to be shown, as nbconvert wants them for slides."""
-    deck = slides_of(lesson, name)
     cells = []
     for number, slide in enumerate(deck):
         heading = new_markdown_cell(heading_of(slide), id=f"heading-{number}")
@@ -172,8 +179,8 @@ def choose(lesson: NotebookNode, name: str) -> NotebookNode:
     return nbformat.v4.new_notebook(cells=cells)
 
 
-def slides_of(lesson: NotebookNode, name: str) -> list[Slide]:
-    """Return the slides of a lesson, whose source has this name."""
+def deck_of(lesson: NotebookNode, name: str) -> list[Slide]:
+    """Return the slides of a notebook, whose source has this name."""
     deck = join_thin(gather(lesson, name))
     for slide in deck:
         end_without_colon(slide)
