@@ -179,8 +179,8 @@ def test_a_release_stamps_its_own_address_on_tag_and_branch(tmp_path) -> None:
     git("tag", "-f", "v3.0", cwd=clone)
     git("push", "-qf", "origin", "main", "v3.0", cwd=clone)
     git("checkout", "-q", "v3.0", cwd=clone)
-    workflow = yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
-    (step,) = [s for s in workflow["jobs"]["publish"]["steps"] if "REPO" in str(s)]
+    publish = release_workflow()["jobs"]["publish"]
+    (step,) = [s for s in publish["steps"] if "REPO" in str(s)]
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     environment = {"REPO": "ada/fl", "TAG": "v3.0", "BRANCH": "main", "PATH": path}
     subprocess.run(
@@ -195,6 +195,34 @@ def test_a_release_stamps_its_own_address_on_tag_and_branch(tmp_path) -> None:
     assert 'Repository = "https://github.com/ada/fl"' in settings
     assert 'release = "v3.0"' in settings
     assert "github/ada/fl/blob/v3.0/" in git("show", "v3.0:README.md", cwd=hub)
+
+
+def release_workflow() -> dict:
+    return yaml.safe_load((ROOT / ".github/workflows/release.yml").read_text())
+
+
+def test_a_release_publishes_the_website_from_the_default_branch(tmp_path) -> None:
+    # GitHub's environment for the website lets in the default branch, and no tag. A job
+    # that names it and runs on a release's tag is refused before its first step.
+    start, publish = release_workflow()["jobs"].values()
+    assert start["if"] == "github.event_name == 'release'"
+    assert "environment" not in start
+    assert publish["environment"]["name"] == "github-pages"
+    assert publish["if"] == "github.event_name == 'workflow_dispatch'"
+    gh = tmp_path / "gh"
+    gh.write_text('#!/bin/sh\nprintf "%s|" "$@" > "$0.said"\n')
+    gh.chmod(0o700)
+    (step,) = start["steps"]
+    given = {"REPO": "ada/fl", "TAG": "v3.0", "BRANCH": "trunk"}
+    assert given.keys() <= step["env"].keys()
+    path = os.pathsep.join([str(tmp_path), os.environ["PATH"]])
+    environment = {**os.environ, **given, "PATH": path}
+    subprocess.run(["bash", "-e", "-c", step["run"]], env=environment, check=True)
+    said = "workflow|run|release.yml|--repo|ada/fl|--ref|trunk|--raw-field|tag=v3.0|"
+    assert (tmp_path / "gh.said").read_text() == said
+    # What it hands over is what the other job reads. (PyYAML takes "on" for True.)
+    assert list(release_workflow()[True]["workflow_dispatch"]["inputs"]) == ["tag"]
+    assert "${{ inputs.tag }}" in str(publish) and "event.release" not in str(publish)
 
 
 # ------------------------------------------------------------------------- in a browser
