@@ -70,6 +70,7 @@ lint: .venv/complete
 # Made once, and again only when the list of dependencies changes: what a learner needs,
 # with the small build of torch where there is no GPU,
 .venv/installed: pyproject.toml requirements.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'This Python is older than 3.11: take another, as in make lab PYTHON=python3.12')"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install "uv>=0.13.5"
 	$(BIN)/uv pip install -p $(BIN)/python --torch-backend=auto torch torchvision || echo "No build of torch made for this machine can be had: pip takes the one on PyPI."

@@ -15,6 +15,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import sysconfig
 import tempfile
 import textwrap
 import time
@@ -51,10 +52,12 @@ QUIET_AND_OFFLINE = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
 }
+# On Windows, a log would be written in a code page that lacks most of what flwr prints.
+IN_UTF8 = {"PYTHONUTF8": "1"}
 # Ray's agents rename themselves, over the place where their environment stood. With
 # this they leave it alone, so that MARK can still be read there.
 KEEP_THE_MARK = {"SPT_NOENV": "1"}
-SCRIPTS = Path(sys.executable).parent
+SCRIPTS = sysconfig.get_path("scripts")
 """Where the commands of this environment lie."""
 
 TOO_SLOW = {
@@ -131,7 +134,7 @@ class Process:
         with log_path.open("wb") as log:
             try:
                 self._popen = subprocess.Popen(
-                    command,
+                    [self._program(environment), *command[1:]],
                     cwd=folder,
                     env=environment,
                     stdin=subprocess.DEVNULL,
@@ -145,6 +148,11 @@ class Process:
                     f"There is no command {command[0]!r}: install the course as its "
                     "README says, and start the notebook in that environment."
                 ) from None
+
+    def _program(self, environment: dict[str, str]) -> str:
+        """Return where the program lies. (Windows would not look in this PATH.)"""
+        word = self.command[0]
+        return shutil.which(word, path=environment.get("PATH")) or word
 
     @property
     def exit_code(self) -> int | None:
@@ -272,7 +280,7 @@ class Process:
             try:
                 # A script of Python's runs as `python script …`.
                 words, children = process.cmdline(), process.children()
-            except psutil.NoSuchProcess:  # it has just ended
+            except psutil.Error:  # it has just ended, or may not be asked
                 return []
             name = Path(words[1] if len(words) > 1 else words[0]).name if words else "?"
             lines = [line for child in children for line in below(child, depth + 1)]
@@ -362,7 +370,9 @@ class Deployment:
         self._guard = subprocess.Popen(
             [sys.executable, "-m", __name__, self._id, *map(str, gone_at_the_end)],
             stdin=subprocess.PIPE,
+            # Ctrl+C is not meant for it. (The second is for Windows.)
             start_new_session=True,
+            creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
         )
 
     def __enter__(self) -> "Deployment":
@@ -415,6 +425,7 @@ class Deployment:
         environment = {
             **os.environ,
             **QUIET_AND_OFFLINE,
+            **IN_UTF8,
             **KEEP_THE_MARK,
             **LEAN_RAY,
             "COLUMNS": str(PAGE),  # how wide flwr draws its tables

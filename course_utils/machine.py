@@ -233,6 +233,11 @@ def check_torch() -> str:
         box = torch.tensor([[0.0, 0.0, 1.0, 1.0]])
         torchvision.ops.nms(box, torch.ones(1), 0.5)
     except Exception as error:
+        if sys.platform == "win32" and isinstance(error, OSError):
+            raise Fix(
+                f"Windows cannot load them ({named(error)}): install "
+                "https://aka.ms/vs/17/release/vc_redist.x64.exe"
+            ) from error
         raise Fix(
             f"{versions} do not work together ({named(error)}): run "
             "`python -m pip install --upgrade torch torchvision`"
@@ -246,6 +251,11 @@ def check_ray() -> str:
         raise Note(
             "is missing (on Windows it does not exist for Python 3.13 and later): "
             "lesson 06 can be read, but not run"
+        )
+    if sys.platform == "win32":
+        raise Note(
+            "is there, but Flower calls it experimental on Windows: if lesson 06 "
+            "fails, read along, or take WSL (README, Start)"
         )
     return f"version {installed_version('ray')}"
 

@@ -14,6 +14,7 @@ import socket
 import struct
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 NO_NETWORK = Path(__file__).parent / "no_network"
@@ -24,19 +25,23 @@ IMPORTED += ["torch._dynamo"]  # which PyTorch imports with the first optimizer
 """What takes seconds to import, and nearly every lesson imports."""
 
 
+@cache
 def namespace_command() -> list[str]:
     """Return what to put before a command to run it without network interfaces.
 
     Returns
     -------
     list[str]
-        An ``unshare`` command, or nothing where the machine does not allow it.
+        An ``unshare`` command, or nothing where the machine does not allow it, or
+        allows a namespace in which no loopback can be switched on.
     """
     if shutil.which("unshare") is None:
         return []
     command = ["unshare", "--net", "--map-root-user"]
-    allowed = subprocess.run([*command, "true"], capture_output=True).returncode == 0
-    return command if allowed else []
+    probe = [*command, sys.executable, __file__, "--", "true"]
+    environment = {**os.environ, "COURSE_IN_NAMESPACE": "1"}
+    done = subprocess.run(probe, env=environment, capture_output=True)
+    return command if done.returncode == 0 else []
 
 
 def offline(*arguments: str) -> tuple[list[str], dict[str, str]]:

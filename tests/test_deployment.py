@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import sysconfig
 import time
 import tomllib
 from datetime import UTC, datetime
@@ -94,6 +95,12 @@ def test_a_wait_is_bounded_and_says_for_what(deployment) -> None:
 def test_a_command_that_is_not_there_is_told(deployment) -> None:
     with pytest.raises(FileNotFoundError, match="no command 'flower-hyperlink'"):
         deployment.start("link", "flower-hyperlink --insecure")
+
+
+def test_a_command_is_this_environments_own(deployment) -> None:
+    program, *_ = deployment.start("uv", "uv --version")._popen.args
+    # As Windows needs it, which does not look where it is told to.
+    assert Path(program).parent == Path(sysconfig.get_path("scripts"))
 
 
 def test_a_name_that_runs_already_is_started_anew(deployment) -> None:
@@ -211,6 +218,7 @@ def test_what_its_processes_need_of_their_environment(tmp_path, monkeypatch) -> 
     assert first[port] != second[port]
     assert first["no_proxy"] == "example.org,127.0.0.1,localhost,::1"
     assert first["NO_PROXY"] == first["no_proxy"]
+    assert first["PYTHONUTF8"] == "1"  # Windows has no other way to log what flwr says
     # Beside other programs, Ray's workers would hardly ever run.
     assert first["RAY_worker_niceness"] == "0"
 

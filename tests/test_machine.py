@@ -225,6 +225,22 @@ def test_without_ray_one_lesson_cannot_be_run_which_is_no_failure(
     assert line.startswith("NOTE Ray: is missing") and "lesson 06" in line
 
 
+def test_windows_without_a_library_of_its_own_is_told(monkeypatch, verdict) -> None:
+    class Ops:
+        def nms(self, *_: object) -> None:
+            raise OSError("[WinError 126] The specified module could not be found")
+
+    monkeypatch.setattr("torchvision.ops", Ops())
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert "install https://aka.ms/vs/17/release/" in verdict("torch and torchvision")
+
+
+def test_ray_on_windows_is_noted(monkeypatch, verdict) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    line = verdict("Ray")
+    assert line.startswith("NOTE Ray: ") and "experimental on Windows" in line
+
+
 def test_a_single_core_is_noted(monkeypatch, verdict) -> None:
     monkeypatch.delattr(os, "sched_getaffinity", raising=False)
     monkeypatch.setattr(os, "cpu_count", lambda: 1)

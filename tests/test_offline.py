@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from run_offline import NO_NETWORK, few_colour_images, offline
+from run_offline import NO_NETWORK, few_colour_images, namespace_command, offline
 from whole_run import PROCESSES, ROOT, unit_of
 
 # Those that start real processes have the data of the Flower App.
@@ -72,3 +72,12 @@ def test_where_no_namespace_is_allowed_sockets_are_refused() -> None:
             text=True,
         )
     assert "The tests have cut the network: no connection to 192.0.2.1" in done.stderr
+
+
+def test_a_namespace_that_may_not_be_changed_is_none(tmp_path, monkeypatch) -> None:
+    # Some systems hand one out, and then let nobody switch its loopback on.
+    unshare = tmp_path / "unshare"
+    unshare.write_text('#!/bin/sh\n[ "$3" = true ]\n')
+    unshare.chmod(0o700)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    assert namespace_command.__wrapped__() == []

@@ -161,10 +161,15 @@ def test_once_published_a_page_opens_in_colab(tmp_path) -> None:
     assert 'href="https://github.com/ada/fl/tree/v2.0/notebooks/flower_app"' in front
 
 
-def test_a_release_stamps_its_own_address_on_tag_and_branch(tmp_path) -> None:
+@pytest.mark.parametrize("has_moved", [False, True])
+def test_a_release_stamps_its_own_address(has_moved, tmp_path) -> None:
     def git(*words: str, cwd: Path = ROOT) -> str:
         done = subprocess.run(
-            ["git", *words], cwd=cwd, capture_output=True, text=True, check=True
+            ["git", "-c", "user.name=a", "-c", "user.email=a@b", *words],
+            cwd=cwd,
+            capture_output=True,
+            text=True,
+            check=True,
         )
         return done.stdout.strip()
 
@@ -175,26 +180,38 @@ def test_a_release_stamps_its_own_address_on_tag_and_branch(tmp_path) -> None:
     # One lesson will do: tests/test_publishing.py stamps them all.
     others = [f"notebooks/source/{path.stem}.py" for path in LESSONS[1:]]
     git("rm", "-q", *others, cwd=clone)
-    git(*("-c", "user.name=a", "-c", "user.email=a@b"), "commit", "-qm", ".", cwd=clone)
+    git("commit", "-qm", ".", cwd=clone)
     git("tag", "-f", "v3.0", cwd=clone)
+    if has_moved:
+        (clone / ".github/workflows/ci.yml").rename(clone / ".github/workflows/new.yml")
+        git("add", "-A", cwd=clone)
+        git("commit", "-qm", ".", cwd=clone)
     git("push", "-qf", "origin", "main", "v3.0", cwd=clone)
+    before = git("rev-parse", "main", cwd=hub)
     git("checkout", "-q", "v3.0", cwd=clone)
     publish = release_workflow()["jobs"]["publish"]
-    (step,) = [s for s in publish["steps"] if "REPO" in str(s)]
+    steps = {s.get("name"): s["run"] for s in publish["steps"] if "run" in s}
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    environment = {"REPO": "ada/fl", "TAG": "v3.0", "BRANCH": "main", "PATH": path}
-    subprocess.run(
-        ["bash", "-e", "-c", step["run"]],
+    given = {"REPO": "ada/fl", "TAG": "v3.0", "BRANCH": "main"}
+    assert given.keys() == publish["env"].keys()
+    done = subprocess.run(
+        ["bash", "-e"],
         cwd=clone,
-        env={**os.environ, **environment},
-        capture_output=True,
+        env={**os.environ, **given, "PATH": path},
+        input="\n".join(steps[n] for n in ("Stamp", "Move the tag", "Move the branch")),
+        stdout=subprocess.PIPE,
+        text=True,
         check=True,
     )
-    assert git("rev-parse", "v3.0", cwd=hub) == git("rev-parse", "main", cwd=hub)
     settings = git("show", "v3.0:pyproject.toml", cwd=hub)
     assert 'Repository = "https://github.com/ada/fl"' in settings
     assert 'release = "v3.0"' in settings
     assert "github/ada/fl/blob/v3.0/" in git("show", "v3.0:README.md", cwd=hub)
+    tag, main = (git("rev-parse", name, cwd=hub) for name in ("v3.0", "main"))
+    assert main == (before if has_moved else tag)
+    assert has_moved == ("::warning::Only the tag has the links" in done.stdout)
+    # GitHub takes no tag from a workflow whose own workflows are on no branch.
+    assert git("diff", "main", "v3.0", "--", ".github/workflows", cwd=hub) == ""
 
 
 def release_workflow() -> dict:

@@ -14,9 +14,9 @@
 # - list, read and stop runs, and find and stop the SuperLink that is behind them,
 # - say what a run ships and installs, and read older Flower code.
 #
-# **You need:** lessons 00 to 05, a clone of the course, and
-# [Ray](https://www.ray.io), which the course installs (not on Windows with Python 3.13
-# and later: read along there). **Time:** 90 minutes, 25 of them for the exercises.
+# **You need:** lessons 00 to 05, a clone of the course, and on Windows
+# [WSL](https://learn.microsoft.com/windows/wsl/install), as Flower advises.
+# **Time:** 90 minutes, 25 of them for the exercises.
 # What a first reading does not need is in the appendix, which they leave out.
 #
 # This lesson starts real processes. All of it takes about two minutes to run.
@@ -746,7 +746,7 @@ def processes_here() -> dict[int, str]:
         except (psutil.Error, ValueError):
             continue  # another user's, or gone meanwhile
         if home == str(FLWR_HOME):
-            script = words[0] if "python" in program else program
+            script = words[0] if "python" in program.lower() else program
             found[one.pid] = Path(script).name
     return found
 

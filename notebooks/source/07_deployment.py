@@ -15,8 +15,10 @@
 #   does, and find out how many are silently missing,
 # - move the same commands to many machines.
 #
-# **You need:** lessons 00 to 06. **Time:** 95 minutes, 30 of them for the exercises.
-# What a first reading does not need is in the appendix, which they leave out.
+# **You need:** lessons 00 to 06, and on Windows
+# [WSL](https://learn.microsoft.com/windows/wsl/install). **Time:** 95 minutes, 30 of them
+# for the exercises. What a first reading does not need is in the appendix, which they
+# leave out.
 
 # %% [markdown] tags=["slide"]
 # ## The parts
