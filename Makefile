@@ -11,7 +11,7 @@ lab: .venv/installed
 
 # All of it, or with LESSON=03 what concerns that lesson.
 test: .venv/complete lint
-	$(BIN)/python -m pytest -n 3 --nbval tests notebooks $(if $(LESSON),--lesson $(LESSON)) $(ARGS)
+	$(BIN)/python -m pytest -n 4 --nbval tests notebooks $(if $(LESSON),--lesson $(LESSON)) $(ARGS)
 
 notebooks: .venv/complete
 	$(BIN)/python notebooks/tools/build.py $(ARGS)

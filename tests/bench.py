@@ -412,7 +412,7 @@ def bench_tests() -> None:
         held_to = "≤ 150 s" if int(name[-2:]) > 7 else "–"
         report(f"tests of {name}", f"{spent} s", held_to, "both notebooks, all tests")
     for spent, file in re.findall(r"^ *([\d.]+)  (\S+/\S+)$", done.stdout, re.M)[:12]:
-        report(file, f"{spent} s", "–", "on one of three workers")
+        report(file, f"{spent} s", "–", "on one of four workers")
 
 
 def main() -> None:

@@ -7,11 +7,13 @@ import ast
 import re
 import sys
 import tempfile
+import time
 import tomllib
 from functools import cache
 from pathlib import Path
 
 import torch
+from whole_run import AWKWARD
 
 from course_utils.classroom import APP
 from course_utils.deployment import (
@@ -90,6 +92,37 @@ def run_command(results: Path, settings: dict) -> list[str]:
     text = " ".join(f"{key}={value}" for key, value in settings.items())
     text += f" results-dir={toml_string(results)}"
     return ["flwr", "run", str(APP), "--stream", "--run-config", text]
+
+
+SLEEP = [
+    sys.executable,
+    "-c",
+    "print('ready', flush=True); import time; time.sleep(99)",
+]
+"""A program that says when it is ready, and then waits."""
+
+NAMED = 'Ada "λ" O\'Hara = 花\\'
+"""A name with all that could be taken for something else."""
+
+
+def eventually(condition, seconds: float = 300) -> bool:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
+def in_an_awkward_folder(folder: Path, monkeypatch) -> Path:
+    """Let a test, and what it starts, work in a folder with an awkward name.
+
+    So does the Simulation Runtime in lesson 06, whose kernel whole_run.py starts.
+    """
+    folder = folder / AWKWARD
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    return folder
 
 
 class Federation(Deployment):
