@@ -198,7 +198,7 @@ class Lab:
         command = lab_command(
             *("--no-browser", "--ip=127.0.0.1", f"--port={port}"),
             *("--ServerApp.port_retries=0", "--expose-app-in-browser"),
-            "--allow-root",  # as which it runs in a namespace, whoever runs the tests
+            "--allow-root",  # whoever runs the tests is root in a namespace
         )
         command, environment = offline("--", *command)
         self.in_namespace = "COURSE_IN_NAMESPACE" in environment

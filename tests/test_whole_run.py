@@ -124,8 +124,8 @@ def test_a_lessons_tests_count_as_its_own() -> None:
 
 def test_one_lesson_is_chosen_by_its_number() -> None:
     command = [sys.executable, "-m", "pytest", "--collect-only", "-q", "-p", "no:xdist"]
-    command += ["--nbval", "--lesson", "03", "notebooks", "tests/test_hospitals.py"]
-    command += ["tests/test_offline.py"]
+    command += ["--nbval", "--lesson", "03", "notebooks", "tests/test_plots.py"]
+    command += ["tests/test_exercises.py"]
     # It must not wait until the processes of these tests have ended.
     own = {name: value for name, value in os.environ.items() if name != MARK}
     printed = subprocess.run(
@@ -133,9 +133,9 @@ def test_one_lesson_is_chosen_by_its_number() -> None:
     ).stdout
     collected = [line for line in printed.splitlines() if "::" in line]
     files = {line.partition("::")[0] for line in collected}
-    assert files == {"notebooks/03_client_app.ipynb", "tests/test_offline.py"}
-    assert any("[03_client_app]" in line for line in collected)
-    assert not any("[05_server_app]" in line for line in collected)
+    assert files == {"notebooks/03_client_app.ipynb", "tests/test_exercises.py"}
+    assert any("[3.3]" in line for line in collected)
+    assert not any("[5.3]" in line for line in collected)
 
 
 # --------------------------------------------------------- offline, and within budget

@@ -41,7 +41,7 @@ NONE_OF_FLOWERS = "tests/test_processes.py"
 PROCESSES = "processes"
 """The unit of all files that start Flower's processes."""
 
-PREFERRED = -6
+PREFERRED = -3
 """What is added to the nice value of that unit: it is the longest, and the whole waits
 for it. Ray and Flower have deadlines of their own, too."""
 

@@ -15,8 +15,8 @@
 # - say what a run ships and installs, and read older Flower code.
 #
 # **You need:** lessons 00 to 05, a clone of the course, and on Windows
-# [WSL](https://learn.microsoft.com/windows/wsl/install), as Flower advises.
-# **Time:** 90 minutes, 25 of them for the exercises.
+# [WSL](https://learn.microsoft.com/windows/wsl/install), as Flower advises; or
+# read along there. **Time:** 90 minutes, 25 of them for the exercises.
 # What a first reading does not need is in the appendix, which they leave out.
 #
 # This lesson starts real processes. All of it takes about two minutes to run.
