@@ -57,7 +57,7 @@ IN_UTF8 = {"PYTHONUTF8": "1"}
 # Ray's agents rename themselves, over the place where their environment stood. With
 # this they leave it alone, so that MARK can still be read there.
 KEEP_THE_MARK = {"SPT_NOENV": "1"}
-SCRIPTS = sysconfig.get_path("scripts")
+SCRIPTS = Path(sysconfig.get_path("scripts"))
 """Where the commands of this environment lie."""
 
 TOO_SLOW = {

@@ -7,15 +7,15 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 
 import jupytext
 import pytest
 
+from course_utils.deployment import SCRIPTS
+
 SOURCE = Path(__file__).parents[1] / "notebooks" / "source" / "06_flower_app.py"
-SCRIPTS = Path(sys.executable).parent
 HEADING = "## Reading older Flower code"
 
 

@@ -142,6 +142,12 @@ def slow(folder: Path, times: int) -> list[str]:
     return [sys.executable, "-c", SLOW, str(folder / f"tries-{times}"), str(times)]
 
 
+def start_slowly(deployment: Deployment, monkeypatch, folder: Path, times: int) -> None:
+    """Let the next commands be too slow so many times, whatever they are."""
+    start, words = deployment.start, slow(folder, times)
+    monkeypatch.setattr(deployment, "start", lambda name, _: start(name, words))
+
+
 def test_what_a_busy_machine_starts_too_slowly_is_started_again(
     deployment, tmp_path, capsys
 ) -> None:
@@ -160,10 +166,7 @@ def test_what_a_busy_machine_starts_too_slowly_is_started_again(
 def test_a_flwr_command_that_was_too_slow_is_run_again(
     deployment, tmp_path, capsys, monkeypatch
 ) -> None:
-    start = deployment.start
-    monkeypatch.setattr(
-        deployment, "start", lambda name, _: start(name, slow(tmp_path, 1))
-    )
+    start_slowly(deployment, monkeypatch, tmp_path, 1)
     assert deployment.flwr("run .") == "first step\nsecond step\n"
     assert "Ray did not start in time" in capsys.readouterr().out
 
@@ -171,10 +174,7 @@ def test_a_flwr_command_that_was_too_slow_is_run_again(
 def test_the_log_of_a_run_that_was_too_slow_can_be_read(
     deployment, tmp_path, capsys, monkeypatch
 ) -> None:
-    start = deployment.start
-    monkeypatch.setattr(
-        deployment, "start", lambda name, _: start(name, slow(tmp_path, 3))
-    )
+    start_slowly(deployment, monkeypatch, tmp_path, 3)
     assert "timed out during startup" in deployment.flwr("log 1 --show")
     assert capsys.readouterr().out == ""
 

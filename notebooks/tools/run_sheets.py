@@ -102,12 +102,10 @@ def jumps(rows: list[teaching.Row], index: int, page: str) -> bool:
     headings = headings_of(page, row.lesson)
     if not row.sections:  # an exercise alone: its section is not the one before
         return True
-    left_out = row.sections.startswith("all but ")
-    named = row.sections.removeprefix("all but ").split("; ")
-    if left_out:
-        last_needed = max(headings.index(name) for name in named)
+    if row.sections.startswith("all but "):
+        last_needed = max(headings.index(name) for name in row.named)
         return last_needed < len(headings) - 1
-    places = [headings.index(name) for name in named]
+    places = [headings.index(name) for name in row.named]
     earlier = [r for r in rows[:index] if r.lesson == row.lesson and r.sections]
     done = (
         headings.index(earlier[-1].sections.split("; ")[-1])
@@ -220,8 +218,7 @@ def answerable(
 
 def takes(row: teaching.Row, section: str) -> bool:
     """Whether a row takes a section of its lesson."""
-    named = row.sections.removeprefix("all but ").split("; ")
-    return (section in named) != row.sections.startswith("all")
+    return (section in row.named) != row.sections.startswith("all")
 
 
 def stalls(words: teaching.Words, row: teaching.Row) -> list[str]:

@@ -36,6 +36,11 @@ class Row:
     sections: str
     exercises: list[str]
 
+    @property
+    def named(self) -> list[str]:
+        """The sections that it names: to take them, or all but them."""
+        return self.sections.removeprefix("all but ").split("; ")
+
 
 @dataclass
 class Words:
