@@ -34,9 +34,9 @@ def files() -> set[Path]:
     return found
 
 
-def hosts() -> set[str]:
+def hosts() -> set[Path]:
     """Return the network namespaces that tests/hosts.py has made."""
-    return {path.name for path in Path("/run/netns").glob("course-*")}
+    return set(Path("/run/netns").glob("course-*"))
 
 
 TRACKERS = (
@@ -68,7 +68,8 @@ def pytest_configure(config: pytest.Config) -> None:
     """Mark all that is started from here on, and remember what is there."""
     os.environ.setdefault(MARK, uuid.uuid4().hex)
     if not is_worker(config):
-        config.files_before = files()
+        # A run that was killed may have left hosts, too: they are no fault of this one.
+        config.there_before = files() | hosts()
 
 
 @pytest.hookimpl(trylast=True)  # when the workers of pytest-xdist have ended
@@ -80,8 +81,14 @@ def pytest_sessionfinish(session: pytest.Session) -> None:
     while processes() and time.monotonic() < deadline:
         time.sleep(0.2)
     left = [f"process {process.pid}: {process.cmdline()}" for process in processes()]
-    left += [f"host {name}" for name in sorted(hosts())]
-    left += [f"file {path}" for path in sorted(files() - session.config.files_before)]
+    new = (files() | hosts()) - session.config.there_before
+    left += [f"file {path}" for path in sorted(new)]
     if left:
         session.exitstatus = pytest.ExitCode.TESTS_FAILED
-        print("\nThe tests left behind:", *left, sep="\n  ")
+        session.config.left_behind = left
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Say what is left, as the last thing of all: it is not among the failures."""
+    if left := getattr(config, "left_behind", None):
+        print("The tests left behind:", *left, sep="\n  ")

@@ -10,6 +10,7 @@ import symtable
 import sys
 from multiprocessing import resource_tracker
 from pathlib import Path
+from types import SimpleNamespace
 
 import leftovers
 import nbformat
@@ -192,6 +193,26 @@ def test_only_this_process_own_trackers_are_not_left_behind() -> None:
         finally:
             left.kill()
     assert found == {left.pid}
+
+
+def test_a_run_tells_what_it_left_and_not_what_another_did(
+    tmp_path, monkeypatch, capsys
+) -> None:
+    # The process of this test is no worker; no process is left when it looks.
+    (tmp_path / "of-another-run").touch()
+    monkeypatch.setattr(leftovers, "files", set)
+    monkeypatch.setattr(leftovers, "hosts", lambda: set(tmp_path.iterdir()))
+    monkeypatch.setattr(leftovers, "processes", list)
+    for names, exit_code in (([], 0), (["own"], 1)):
+        session = SimpleNamespace(config=SimpleNamespace(), exitstatus=0)
+        leftovers.pytest_configure(session.config)
+        for name in names:
+            (tmp_path / name).touch()
+        leftovers.pytest_sessionfinish(session)
+        leftovers.pytest_unconfigure(session.config)
+        said = capsys.readouterr().out.splitlines()
+        assert session.exitstatus == exit_code
+        assert said[1:] == [f"  file {tmp_path / name}" for name in names]
 
 
 # ------------------------------------------------------------ solutions are not run
