@@ -208,6 +208,9 @@ def link_first(
     cell: NotebookNode, forms: list[str], longer: list[str], target: str
 ) -> bool:
     """Link the first of a term's forms in a cell, and say whether there was one."""
+    found = list(any_of(forms).finditer(cell.source))
+    if not found:  # as nearly always: what follows takes longer
+        return False
     # A plain word in code is somebody's name for something, not the term.
     code = [form for form in forms if not form.isalpha() or form != form.lower()]
     taken = [
@@ -217,7 +220,7 @@ def link_first(
     ]
     if longer:
         taken += [match.span() for match in any_of(longer).finditer(cell.source)]
-    for match in any_of(forms).finditer(cell.source):
+    for match in found:
         start, end = match.span()
         if any(first < end and start < last for first, last in taken):
             continue
