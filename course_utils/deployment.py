@@ -649,14 +649,25 @@ def guard(deployment_id: str, *folders: str) -> None:
     sys.stdin.buffer.read()  # ends when the other end is closed
     processes = find_marked(deployment_id)
     pids = {process.pid for process in processes}
+    # What Ray has started has nothing to say. After `flwr stop` it waits for a minute
+    # for a server that is gone, and hears nothing.
+    awaited = [process for process in processes if not is_rays(process)]
     for process in processes:  # a SuperNode that is asked to end says goodbye
         with suppress(psutil.NoSuchProcess):
             if process.ppid() not in pids:  # and ends what it has started itself
                 process.terminate()
-    psutil.wait_procs(processes, timeout=GRACE)
+    psutil.wait_procs(awaited, timeout=GRACE)
     kill_marked(deployment_id)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def is_rays(process: psutil.Process) -> bool:
+    """Say whether a process calls itself an agent or a worker of Ray's."""
+    try:
+        return "".join(process.cmdline()[:1]).startswith("ray::")
+    except psutil.Error:
+        return False  # it has just ended
 
 
 def was_too_slow(process: Process, attempt: int) -> bool:

@@ -3,6 +3,7 @@
 So these may run beside what starts SuperLinks and SuperNodes (see whole_run.py).
 """
 
+import io
 import json
 import logging
 import os
@@ -14,6 +15,7 @@ import tomllib
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import pytest
 from cryptography import x509
 from federation import NAMED, SLEEP, eventually, in_an_awkward_folder
@@ -27,6 +29,7 @@ from course_utils.deployment import (
     CommandFailed,
     Deployment,
     free_port,
+    guard,
     make_certificates,
     make_supernode_key,
 )
@@ -285,6 +288,35 @@ def test_each_process_is_asked_to_end_once_and_ends_its_own_child(deployment) ->
     guarded.wait()
     for process in (stopped, guarded):
         assert process.log().count("asked") == 1 and process.exit_code == 0
+
+
+# As Ray's agents after `flwr stop`: without a parent, and deaf.
+LEAVES_AN_AGENT = """
+import subprocess, sys
+deaf = "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); "
+deaf += "print('deaf', flush=True); time.sleep(999)"
+words = ["ray::Agent", "-c", deaf]
+agent = subprocess.Popen(words, executable=sys.executable, stdout=subprocess.PIPE)
+print(agent.pid, agent.stdout.readline(), flush=True)
+"""
+
+
+def test_nobody_waits_for_what_ray_has_left(deployment, monkeypatch) -> None:
+    parent = deployment.start("run", [sys.executable, "-c", LEAVES_AN_AGENT])
+    parent.wait()
+    agent = psutil.Process(int(parent.log().split()[0]))
+    sleeper = deployment.start("sleeper", SLEEP, ready="ready")
+    waits, really = [], psutil.wait_procs
+
+    def wait(processes: list[psutil.Process], timeout: float) -> tuple:
+        waits.append({process.pid for process in processes})
+        return really(processes, timeout)
+
+    monkeypatch.setattr(psutil, "wait_procs", wait)
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO()))
+    guard(deployment._id)
+    assert waits == [{sleeper._popen.pid}, {agent.pid}]  # asked, and then killed
+    assert not agent.is_running()
 
 
 # ----------------------------------------------------------------------- the classroom
