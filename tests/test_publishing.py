@@ -107,6 +107,22 @@ def test_one_command_stamps_the_address_everywhere(tmp_path) -> None:
         assert path.read_bytes() == before[path], path
 
 
+# ------------------------------------------------------------------- what GitHub reads
+
+
+@pytest.mark.parametrize(
+    ("schema", "files"),
+    [("github-workflows", "workflows/*.yml"), ("dependabot", "dependabot.yml")],
+)
+def test_github_would_take_what_it_is_told(schema, files) -> None:
+    paths = sorted((ROOT / ".github").glob(files))
+    assert paths
+    command = [sys.executable, "-m", "check_jsonschema", *map(str, paths)]
+    command += ["--builtin-schema", f"vendor.{schema}"]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
 # ---------------------------------------------------------------- without the outputs
 
 
