@@ -265,6 +265,9 @@ CUT = """() => [...document.querySelectorAll('article table, article pre, articl
         const edge = box.getBoundingClientRect().right;
         return part.getBoundingClientRect().right > edge + 1;
     }).map(part => part.outerHTML.slice(0, 200))"""
+# A lesson's line of code has 79 columns at most, and its end is seen without scrolling.
+LONG = """() => [...document.querySelectorAll('.cell_input pre')]
+    .filter(code => code.scrollWidth > code.clientWidth).map(code => code.innerText)"""
 # Nothing but its own card lies behind a figure.
 BEHIND = """() => [...document.querySelectorAll('article img')]
     .map(image => getComputedStyle(image))
@@ -312,6 +315,7 @@ def test_every_page_can_be_read_in_both_themes(browser, site, pages) -> None:
             )
             if page.query_selector("article"):
                 assert page.evaluate(CUT) == [], path
+                assert page.evaluate(LONG) == [], path
                 assert page.evaluate(BEHIND) == 0, path
             # A solution has its lesson's texts.
             if path.parent.name != "solutions" and (measure or scheme == "light"):
