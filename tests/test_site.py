@@ -97,6 +97,8 @@ def test_every_lesson_has_its_page_solution_and_notebook(pages, site) -> None:
         assert (site / "notebooks" / path.name).read_bytes() == path.read_bytes()
         solution = site / "notebooks" / "solutions" / f"{path.stem}.html"
         assert f"../{path.stem}.html" in set(addresses(pages[solution], "a"))
+        titles = [pages[p].css_first("title").text() for p in (page, solution)]
+        assert titles[1].startswith(f"{titles[0].partition(' —')[0]} (solution)")
         assert f"notebooks/{path.stem}.html" in set(addresses(front, "a"))
     for name in ("glossary", "teaching/INSTRUCTOR", "teaching/classroom"):
         assert site / "notebooks" / f"{name}.html" in pages
@@ -322,6 +324,18 @@ def test_every_page_can_be_read_in_both_themes(browser, site, pages) -> None:
                 assert barriers(page, measure) == [], f"{path} in {scheme}"
     assert failed == []
     page.close()
+
+
+def test_a_search_finds_each_lesson_once(browser, site) -> None:
+    page = browser.new_page()
+    page.goto(f"{(site / 'search.html').as_uri()}?q=dirichlet")
+    found = page.locator("#search-results li a")
+    page.wait_for_function("document.querySelector('.search-summary')?.innerText")
+    links = [link.get_attribute("href") for link in found.all()]
+    page.close()
+    pages = [urlsplit(link).path for link in links]
+    assert f"notebooks/{LESSONS[2].stem}.html" in pages
+    assert len(pages) == len({*pages}) and not any("solutions" in p for p in pages)
 
 
 def test_a_page_is_as_wide_as_a_phone(browser, site) -> None:

@@ -133,6 +133,12 @@ def resolve_folders(app: Sphinx, doctree: nodes.document) -> None:
         link.replace_self(nodes.reference("", "", *link.children, refuri=uri))
 
 
+def leave_out_of_search(app: Sphinx, doctree: nodes.document) -> None:
+    """Let a search find a lesson, and not its solution, too, which has its text."""
+    if "/solutions/" in app.env.docname:
+        app.env.metadata[app.env.docname]["no-search"] = True
+
+
 def describe(
     app: Sphinx, page: str, template: str, context: dict, doctree: nodes.Node | None
 ) -> None:
@@ -145,6 +151,8 @@ def describe(
     solution = "notebooks/solutions/" + path.name
     lesson = "notebooks/" + path.name
     context["is_lesson"] = path.parent.name == "notebooks"
+    if not context["is_lesson"]:
+        context["title"] += " (solution)"  # in the browser's tab and above the page
     other = solution if context["is_lesson"] else lesson
     if (ROOT / other).exists():
         context["other"] = other.removesuffix(".ipynb")
@@ -180,5 +188,6 @@ def setup(app: Sphinx) -> None:
     app.add_html_math_renderer("mathml", (write_math, None), (write_math_block, None))
     app.connect("source-read", prepare)
     app.connect("doctree-read", resolve_folders)
+    app.connect("doctree-read", leave_out_of_search)
     app.connect("html-page-context", describe)
     app.connect("build-finished", finish)
