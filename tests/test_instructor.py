@@ -477,16 +477,6 @@ def test_stalls_are_what_judges_and_lessons_say(number) -> None:
         assert text in shown, f"lesson {number} does not show: {text}"
 
 
-def test_every_table_has_a_head() -> None:
-    pages = [*ROOT.glob("*.md"), *NOTEBOOKS.rglob("*.md")]
-    assert len(pages) >= 6
-    for page in pages:
-        text = page.read_text(encoding="utf-8")
-        for table in re.findall(r"(?:^\|.*\n)+", text, flags=re.MULTILINE):
-            first, second, *_ = [*table.splitlines(), ""]
-            assert second and set(second) <= set("|-: "), f"{page.name}: {first}"
-
-
 def test_every_make_target_that_the_page_names_exists() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     targets = set(re.findall(r"^([a-z-]+):", makefile, flags=re.MULTILINE))

@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from functools import cache
 from html import unescape
 from itertools import pairwise
 from pathlib import Path
@@ -320,11 +321,11 @@ def test_code_cells_keep_their_size(source) -> None:
         assert max(map(len, lines)) <= 79, cell.source
 
 
-PAGES = [*SOURCES, *sorted(ROOT.glob("*.md")), *sorted(NOTEBOOKS.glob("*.md"))]
-PAGES += sorted(NOTEBOOKS.glob("teaching/*.md"))
+PAGES = [*SOURCES, *sorted(ROOT.glob("*.md")), *sorted(NOTEBOOKS.rglob("*.md"))]
 every_page = pytest.mark.parametrize("page", PAGES, ids=lambda p: p.name)
 
 
+@cache
 def written(page: Path) -> str:
     """Return what a lesson or a page says, without its code."""
     if page.suffix == ".md":
@@ -349,12 +350,12 @@ def cells_of(row: str) -> list[str]:
 
 @every_page
 def test_every_table_names_its_columns(page) -> None:
-    lines = written(page).splitlines()
-    for above, line in pairwise(lines):
-        if re.fullmatch(r"\|[-:| ]+\|", line):
-            names = cells_of(above)
-            assert len(names) == len(cells_of(line)), above
-            assert all(names[1:]), above  # the first column may name the rows
+    for table in re.findall(r"(?:^\|.*\n)+", f"{written(page)}\n", re.MULTILINE):
+        head, line, *_ = [*table.splitlines(), ""]
+        assert re.fullmatch(r"\|[-:| ]+\|", line), f"this is no head: {head}"
+        names = cells_of(head)
+        assert len(names) == len(cells_of(line)), head
+        assert all(names[1:]), head  # the first column may name the rows
 
 
 FIGURES = [name for name in vars(plots) if name.startswith(("plot_", "draw_"))]
