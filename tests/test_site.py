@@ -346,6 +346,16 @@ def test_a_page_is_as_wide_as_a_phone(browser, site) -> None:
     page.close()
 
 
+@pytest.mark.parametrize("width", [390, 1000, 1280])
+def test_the_title_leaves_room_for_the_search(width, browser, site) -> None:
+    page = browser.new_page(viewport={"width": width, "height": 844})
+    page.goto((site / "index.html").as_uri())
+    title = page.locator(".bd-header .logo__title").bounding_box()
+    search = page.locator(".bd-header .search-button-field:visible").bounding_box()
+    assert title["x"] + title["width"] <= search["x"]
+    page.close()
+
+
 def test_what_is_printed_is_whole_and_dark_on_white(browser, site) -> None:
     # An A4 sheet, less margins of a centimetre.
     page = browser.new_page(viewport={"width": 718, "height": 1000})
